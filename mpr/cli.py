@@ -47,7 +47,7 @@ def run(
 
     mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
     rows go, such as rr.save and rr.spawn, open nothing, but their blueprint counts. A rerun.RecordingStream that the
-    script makes stays the script's own: its rows go to the sinks that the script gives it, or else to a file beside
+    script makes keeps the sinks that the script gives it. If the script gives it none, its rows go to a file beside
     that of the run.
     """
     from mpr.errors import MprError
@@ -71,7 +71,7 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write one line to stderr, in colour if stderr is a terminal."""
+    """Write `text` as one line to stderr, in `colour` if stderr is a terminal."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
@@ -79,8 +79,8 @@ def _say(text: str, colour: str | None = None) -> None:
 def doctor() -> None:
     """Say whether mpr knows the file format and the functions of the installed Rerun SDK.
 
-    The exit status is 1 if something is not known, and 0 if mpr knows all of it, also in a release of the SDK that it
-    was not tested with.
+    The exit status is 0 if mpr knows the file format and finds all functions that it uses, else 1. A release of the SDK
+    that mpr was not tested with does not change the exit status.
     """
     import rerun
 
@@ -109,10 +109,10 @@ def doctor() -> None:
 def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
-    PATH is an .rrd file, the .part of one, or a folder with such files. The valid file has all rows that were accepted.
-    The original is kept until the valid file has been verified. Files that are whole, or that are still being written,
-    are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be recovered, or if there
-    is none.
+    PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has all rows that
+    were accepted. The original is kept until the valid file has been verified. Files that are whole, or that are still
+    being written, are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be
+    recovered, or if a PATH has no such file.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
@@ -138,8 +138,8 @@ def verify(paths: tuple[Path, ...]) -> None:
     """Check that no row of a recording is missing.
 
     When mpr closes a recording, it writes the number of rows into the recording. This command reads the whole file and
-    compares. The exit status is 1 if rows are missing, and 2 if a file cannot be read or does not say how many rows it
-    should have.
+    compares. The exit status is 1 if rows are missing. It is 2 if a file cannot be read, or does not say how many rows
+    it should have.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification
@@ -211,7 +211,10 @@ def compare(
 
 
 def _echo(text: str, *, err: bool = False) -> None:
-    """Write one line. Bytes in the name of a file that are no UTF-8 are written as escapes."""
+    """Write `text` as one line to stdout, or to stderr if `err` is true.
+
+    `text` may contain a file name with bytes that are no UTF-8. These bytes are written as escapes.
+    """
     click.echo(text.encode(errors="backslashreplace").decode(), err=err)
 
 

@@ -1,6 +1,9 @@
 """Finds the entities, kinds of data and timelines of a recording, as far as the layout needs them.
 
-Covers: the first chunks of the recording while it grows, and the manifests of its outboxes.
+A chunk is a table with rows of one entity. A segment is a piece of a stream of rows, made of frames. A frame is one
+message of the file format. A manifest is a table with the entities and columns of a stream, at its end.
+
+Covers: the first chunks of the recording while it grows, and the manifests of the streams that processes send.
 Does not cover: the layout (`default.py`), and entities that mpr itself logs, which are left out.
 """
 
@@ -30,7 +33,7 @@ class Contents:
     Parameters
     ----------
     store:
-        The encoded store id of the recording.
+        The encoded store id of the recording: its kind, application id and recording id, in the file format.
 
     Attributes
     ----------
@@ -57,8 +60,8 @@ class Contents:
     def peek(self, segment: Segment) -> None:
         """Look at `segment`, the next rows of the recording. Only the aggregator's thread calls this.
 
-        Keeps a copy of its chunks for `learn`, until there are enough chunks. Notes in `has_layout` whether a segment
-        has a blueprint. Ignores rows of telemetry, and of recordings that tasks make themselves.
+        Keeps a copy of the segment's chunks for `learn`, until there are enough chunks. Sets `has_layout` if there is a
+        blueprint in the segment. Ignores rows of telemetry, and of recordings that tasks make themselves.
         """
         if segment.store is not None or segment.telemetry:
             return
@@ -90,7 +93,7 @@ class Contents:
                 self._note(chunk.to_record_batch().schema, chunk.num_rows)
 
     def note(self, footer: bytes) -> None:
-        """Note the entities and timelines in `footer`, which is the payload of an `END` frame."""
+        """Note the entities and timelines in `footer`, the payload of the `END` frame that ends a stream."""
         for store, schema in manifest.schemas(footer):
             if store == self._store:
                 self._note(schema, 1)

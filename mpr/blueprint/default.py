@@ -1,11 +1,12 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
-Covers: a view for each space (2D, 3D) and for each group of scalars, by the first part of their entity paths; the views
-of pools; panels and the timeline.
+Covers: a view for each space (2D, 3D) and for each group of scalars, the views of pools, panels and the timeline.
+Entities whose paths have the same first part are one group.
 Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
 
-mpr makes a layout, because the viewer's own layout would give each chart of a pool as much room as a view of the user's
-data. A state timeline is a row of coloured states in the viewer. There is one for each worker that runs at a time.
+mpr makes a layout, because the viewer's own layout would make each chart of a pool as large as a view of the user's
+data. A state timeline is a row of coloured states in the viewer. A pool has as many state timelines as it has workers
+at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def blueprint(
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
     """Make the views of pools: the state timelines, and beside them tabs with charts and texts.
 
-    If the pools do not record the states of workers, there are only the tabs. `legend` says whether the charts of
+    `recorded` are the kinds of telemetry that the pools record. Without the kind "workers", there are only the tabs.
+    `legend` says whether the charts of
     workers have a legend. `visible` says whether the views are unfolded. `timeline_name` is the title of the state
     timelines.
     """
@@ -142,7 +144,10 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Make a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map."""
+    """Make a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map.
+
+    `kinds` has the archetypes of each entity of the user.
+    """
     import rerun.blueprint as rrb
 
     spatial: list[rrb.View] = []
@@ -187,10 +192,11 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Return the origins of the 2D views for the 2D entities at `paths`.
+    """Return the origins (the paths whose data a view shows) of the 2D views for the 2D entities at `paths`.
 
-    If there are several images, each image gets its own view, which also shows the shapes beside and below this image.
-    If there is at most one image, or if there is data at the common path of all entities, one view shows everything.
+    `kinds` has the archetypes of each entity. If there are several images, each image gets its own view. This view also
+    shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path
+    of all entities, one view shows everything.
     """
     if not paths:
         return []
@@ -228,9 +234,9 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return one of three numbers that stands for `state_timelines`.
+    """Return one of three numbers that stands for all numbers of state timelines with the same layout.
 
-    Two layouts are the same if their numbers of state timelines have the same result here. So a layout can be cached
-    under this result.
+    The number of state timelines changes a layout only at two limits. So layouts are cached under the result of this
+    function, and not under `state_timelines` itself.
     """
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

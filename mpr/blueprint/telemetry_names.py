@@ -1,4 +1,4 @@
-"""The names that the telemetry of pools and the layout share: entity paths, charts, states of workers.
+"""Defines the names that the telemetry of pools and the layout share: entity paths, charts, states of workers.
 
 `telemetry` writes rows under these names, and `default.py` makes views of these rows. This module imports nothing,
 because the layout must not depend on the scheduler, which `telemetry` imports.

@@ -57,8 +57,12 @@ class BlueprintUpdates:
     def refresh(self) -> tuple[bytes, bool]:
         """Return the layout for the present contents as a whole stream, and whether this layout is new.
 
-        The stream is empty if mpr makes no layout. There are four possible reasons: no pool records telemetry; a worker
-        has sent a blueprint; the user has given a blueprint and wants no views of pools; or an attempt has failed.
+        The stream is empty if mpr makes no layout. There are four possible reasons:
+
+        - No pool records telemetry.
+        - A process has sent a blueprint along with its rows.
+        - The user has given a blueprint, and wants no views of pools.
+        - An attempt to make a layout has failed.
         """
         with self._lock:
             if (
@@ -125,8 +129,9 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """Encode a layout as `_encode` does, and keep the last 64 results.
+    """Encode a layout as `_encode` does, and keep the last 64 results. The parameters are those of `_encode`.
 
-    The results are kept, because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
+    `seen` has the entities and their archetypes as pairs, because the arguments must be hashable. The results are kept,
+    because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
     """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

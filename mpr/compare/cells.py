@@ -1,7 +1,7 @@
 """Compares cells of recordings, and describes cells in words.
 
-The docstring of the package defines a cell. All cells of a component have one Arrow type. Several cells are an Arrow
-array of lists, with one list for each cell.
+A cell has the values of one component of one entity in one row. All cells of a component have one Arrow type. In this
+module, one cell is an Arrow array of values. Several cells are an Arrow array of lists, with one list for each cell.
 
 Covers: keys by which equal cells are found, comparing two cells within a tolerance, cells as text.
 Does not cover: which cells are compared with each other (`compare.py`).
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
 # image.
 _LONG_KEY = 64
-# The key of an entry that has no value (null).
+# The key of an element that has no value (null).
 _GAP = b"gap"
 # The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
@@ -37,10 +37,10 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return a key of up to 64 bytes for each entry of `values`.
+    """Return a key of up to 64 bytes for each element of the Arrow array `values`.
 
-    Compare the keys instead of the entries, because that is faster. If two entries of one Arrow type are equal bit for
-    bit, their keys are equal too. Pass all entries at once, because a call for each entry takes much more time.
+    Compare the keys instead of the elements, because that is faster. If two elements of one Arrow type are equal bit
+    for bit, their keys are equal too. Pass all elements at once, because a call for each element takes much more time.
     """
     found = _keys(values)
     if values.null_count:
@@ -77,10 +77,10 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 
 
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
-    """Return the bytes of all entries of `values`, and the size of one entry in bytes.
+    """Return the bytes of all elements of `values`, and the size of one element in bytes.
 
-    Returns None if the entries are neither numbers nor vectors of numbers. Also returns None if a vector, or a number
-    in a vector, is null. If an entry is a number that is null, its bytes have no meaning.
+    Returns None if the elements are neither numbers nor vectors of numbers. Also returns None if a vector, or a number
+    in a vector, is null. If an element is a number that is null, its bytes have no meaning.
     """
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:
@@ -109,10 +109,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the content of `values` as flat arrays, from the outermost level to the innermost.
+    """Return the content of `values` as flat arrays, from the outermost level of nested lists to the innermost.
 
-    The arrays say which values are null, how long the lists are, and which numbers and texts they have. Two cells are
-    equal if all their arrays are equal.
+    The arrays say which values are null, how long the lists are, and which numbers and texts the lists have. Two cells
+    are equal if all their arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
@@ -167,9 +167,9 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    If both have the same count of numbers, and more than 16, the text has the first number that differs, and says how
-    many differ. `tolerance` has the meaning that it has in `are_close`. In other cases, the text has the values of both
-    cells, shortened.
+    If both cells have more than 16 numbers, and equally many, the text says how many numbers differ, and names the
+    first. Numbers are compared as in `are_close`, with `tolerance`. If both cells have more than 16 numbers, but not
+    equally many, the text has both counts. In other cases, the text has the values of both cells, shortened.
     """
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
@@ -201,7 +201,7 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the numbers in a cell as a flat array, or None if there are so few that a text can have all of them."""
+    """Return the numbers in `cell` as a flat array, or None if there are at most 16, or values that are no numbers."""
     if pa.types.is_string(_innermost(cell.type)):
         return None
     longest = max(_leaves(cell), key=len)

@@ -1,5 +1,7 @@
 """Says in words in which rows two recordings differ.
 
+A cell has the values of one component of one entity in one row. A static cell has no time.
+
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
 """
@@ -73,7 +75,7 @@ class _Series:
 class _Entity:
     """All data of a recording at one entity path.
 
-    `temporal` has the components with times, and `static` has the components without. The keys are their names.
+    `temporal` has the cells with times, and `static` the cells without times, by the names of the components.
     """
 
     temporal: dict[str, _Series] = field(default_factory=dict)
@@ -169,7 +171,7 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Find the files that the SDK cannot read, or that make the SDK crash. Return a sentence with the reason for each.
+    """Return the files at `paths` that the SDK cannot read, or that make it crash, each with the reason as a sentence.
 
     Call this before `differences` if files may be damaged. `differences` reads files in the calling process, so a crash
     of the SDK would end this process. This function reads the files in another process. Raises `RecordingError` if the
@@ -186,7 +188,7 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _damage(path: Path) -> str | None:
-    """Return the reason why the SDK must not read a file, or None if the SDK may read it.
+    """Return the reason why the SDK must not read the file at `path`, or None if the SDK may read it.
 
     A damaged file is refused here, because the SDK's reader needs time and memory for each broken message.
     """
@@ -253,7 +255,7 @@ def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]
 
 
 def _type_of(schema: pa.Field) -> str:
-    """Return the type of a component, without the mark "not null", because old SDKs do not set this mark."""
+    """Return the type of a component's values, without the mark "not null", because old SDKs do not set this mark."""
     return str(schema.type.value_type).replace(" not null", "")
 
 
@@ -312,7 +314,11 @@ def _of_series(
     *,
     is_static: bool,
 ) -> str | None:
-    """Return how two series differ; None if they are equal. `image_format` is that of images, if they are images."""
+    """Return in words how `other` differs from the expected `one`; None if they are equal.
+
+    `level` and `tolerance` are those of `differences`. `timelines` has the names and Arrow types of the timelines to
+    compare. `image_format` is the series with the formats of images; None if the series have no buffers of images.
+    """
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
     found = [] if is_static or len(one) == len(other) else [f"{_rows(len(one))} expected, {len(other)} found"]
@@ -329,7 +335,10 @@ def _of_series(
 
 
 def _shift(one: _Series, other: _Series, timelines: dict[str, str]) -> str | None:
-    """Return in words how all rows are shifted in time; None if anything else differs, or nothing."""
+    """Return in words by how much time all rows of `other` are shifted against those of the expected `one`.
+
+    Returns None if the rows are not shifted, or if the series differ in another way, too.
+    """
     if not timelines or not len(one) or len(one) != len(other):
         return None
     ours, theirs = (sorted(each.places(timelines), key=lambda cell: _sortable(cell[0])) for each in (one, other))
@@ -362,11 +371,11 @@ def _changes(
     *,
     is_static: bool,
 ) -> Iterator[str]:
-    """Yield a sentence for each cell that differs. The sentences are sorted by the times of the cells."""
+    """Yield a sentence for each cell that differs, sorted by time. The parameters are those of `_of_series`."""
     from mpr.compare.cells import are_close, words, words_of_both
     from mpr.compare.pixels import words_of_pixels
 
-    # All images of an entity usually have one format. If they do not, the words are those of other cells.
+    # All images of an entity usually have one format. If the formats differ, images are described as other cells are.
     form = image_format.cell((0, 0)) if image_format is not None and image_format.arrays else None
 
     missing, new = _unmatched(one, other, timelines, is_static=is_static)
@@ -390,10 +399,11 @@ _Unmatched = dict[tuple[Any, ...], list[_Place]]
 def _unmatched(
     one: _Series, other: _Series, timelines: dict[str, str], *, is_static: bool
 ) -> tuple[_Unmatched, _Unmatched]:
-    """Return the places of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
+    """Return the places (`_Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
-    The places are grouped by the times of the cells. Cells are compared bit for bit. If a cell occurs twice in one
-    series and once in the other, one cell is left over. Static cells count only once.
+    The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
+    twice in one series and once in the other, one of the two is lacking. If `is_static` is true, equal cells count as
+    one cell.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
@@ -413,7 +423,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Sort cells of one time by their values, so that similar cells are compared with each other."""
+    """Sort `cells`, which have the same time, by their values, so that similar cells are compared with each other."""
     from mpr.compare.cells import plain
 
     found = list(cells)

@@ -22,9 +22,10 @@ _TYPES = {
 
 
 def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array) -> str | None:
-    """Return which pixels of two images differ, and how much; None if the cells are no images of this format.
+    """Return in words which pixels of two images differ, and how much.
 
-    `expected` and `found` are the cells of two buffers, and `image_format` is the cell of the expected format.
+    `expected` and `found` are cells with the buffers of two images. `image_format` is the cell with the format of the
+    expected image. Returns None if no pixel differs, or if a buffer is no image of this format.
     """
     one, other = _image(expected, image_format), _image(found, image_format)
     if one is None or other is None:
@@ -46,7 +47,10 @@ def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array)
 
 
 def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the pixels of a buffer as an array of rows, columns and values; None if the buffer has another size."""
+    """Return the pixels of `buffer` as an array of the shape (rows, columns, values of a pixel).
+
+    Returns None if the format is not one of those that the module covers, or if the buffer has another size.
+    """
     if len(buffer) != 1 or len(image_format) != 1:
         return None
     form = image_format.to_pylist()[0]

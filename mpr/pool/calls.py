@@ -49,7 +49,11 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[Any]:
-        """Submit the call `function(*args, **kwds)` as one task. Returns the object for the result."""
+        """Submit the call `function(*args, **kwds)` as one task. Returns the object that will have the result.
+
+        The result is passed to `callback`, or the exception to `error_callback`. Raises `UnpicklableTaskError` if the
+        function or an argument cannot be pickled.
+        """
         result: SingleResult[Any] = SingleResult(callback, error_callback)
         task = TaskFunction.of(function)
         payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
@@ -65,9 +69,13 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item: `function(item)` if `mode` is `EACH`, `function(*item)` if `mode` is `STAR`.
+        """Submit a task for each item of `iterable`.
 
-        Returns the object for the results.
+        The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`.
+
+        One work item has `chunksize` tasks; None: so many that each worker gets four work items. The list of results
+        is passed to `callback`, or the first exception to `error_callback`. Returns the object that will have the
+        results. Raises `UnpicklableTaskError` if the function or an item cannot be pickled.
         """
         items = list(iterable)
         if chunksize is None:
@@ -102,12 +110,17 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits a task for each item, only as fast as the caller takes results.
+        """Start a thread that submits the task `function(item)` for each item of `iterable`.
 
-        Returns the iterator from which the caller takes the results.
+        The thread submits tasks only as fast as the caller takes results. One work item has `chunksize` tasks. Returns
+        the iterator from which the caller takes the results. If `ordered` is true, the results come in the order of the
+        items, else in the order in which the tasks end.
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
     def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
-        """Make a `concurrent.futures.Executor` that submits to the same dispatcher. The arguments go to its class."""
+        """Make a `concurrent.futures.Executor` that submits to the same dispatcher.
+
+        `check_running` and `shutdown` are parameters of `PoolExecutor`.
+        """
         return PoolExecutor(self._dispatcher, check_running, shutdown)

@@ -1,4 +1,4 @@
-"""Offers a pool as a `concurrent.futures.Executor`, for libraries that take one. Defines the futures of tasks, too."""
+"""Defines `mpr.PoolExecutor`, a pool in the form of a `concurrent.futures.Executor`, and the futures of its tasks."""
 
 from __future__ import annotations
 
@@ -42,12 +42,18 @@ class TaskFuture(Future[R]):
         self.add_done_callback(lambda _: self._is_settled.set())
 
     def result(self, timeout: float | None = None) -> R:
-        """Return the result of the task, as `Future.result` does."""
+        """Wait up to `timeout` seconds (None: no limit) for the result of the task, and return the result.
+
+        Raises the exception of the task, `TimeoutError`, or `CancelledError`, as `Future.result` does.
+        """
         self._is_settled.wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Return the exception of the task, as `Future.exception` does."""
+        """Wait up to `timeout` seconds (None: no limit) for the end of the task, and return its exception, or None.
+
+        Raises `TimeoutError` or `CancelledError`, as `Future.exception` does.
+        """
         self._is_settled.wait(timeout)
         return super().exception(0)
 
@@ -65,14 +71,14 @@ class TaskFuture(Future[R]):
         super().add_done_callback(call)
 
     def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
-        """Submit `work_item`, and return this future, which gets the outcome of the work item."""
+        """Submit `work_item` to `dispatcher`, and return this future, which gets the outcome of the work item."""
         self._dispatcher, self._work_item = dispatcher, work_item
         work_item.connect(self._deliver, self.set_running_or_notify_cancel)
         dispatcher.submit(work_item)
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
-        """Cancel the task if no worker has the task yet. With `running`, also cancel a task that a worker runs.
+        """Cancel the task if no worker has it yet. If `running` is true, also cancel a task that a worker has.
 
         If a worker runs the task, this worker is killed and replaced. The rows that the task has logged stay in the
         recording. Returns whether the task was cancelled. If so, `result()` raises `CancelledError`.
@@ -119,7 +125,7 @@ class TaskFuture(Future[R]):
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
-    """The future of several calls. `result()` returns a pair (result, error or None) for each call."""
+    """The future of `length` calls. `result()` returns a pair for each call: (result, None) or (None, error)."""
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -159,7 +165,9 @@ class PoolExecutor(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        If the call cannot be pickled, `result()` of the future raises the error, as with a `ProcessPoolExecutor`.
+        If the call cannot be pickled, the method `result` of the future raises the error, as with a
+        `ProcessPoolExecutor`. If the pool takes no more calls, `submit` itself raises `PoolClosedError`, or the error
+        that ended the pool.
         """
         self._check_running()
         future = TaskFuture[R]()
@@ -179,7 +187,7 @@ class PoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Return an iterator over the results of `map(fn, *iterables)`, in order.
+        """Return an iterator over the results of `map(fn, *iterables)`, in order. If a call has failed, `next` raises.
 
         Parameters
         ----------
@@ -196,6 +204,8 @@ class PoolExecutor(Executor):
         ------
         ConfigError
             If `chunksize` or `buffersize` cannot be used.
+        PoolClosedError
+            If the pool takes no more calls. (If an error has ended the pool, this error is raised.)
         """
         self._check_running()
         check_chunksize(chunksize)
@@ -256,8 +266,8 @@ class PoolExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.
 
-        With `wait`, return after all tasks have ended, and a recording that the pool has made is closed. With
-        `cancel_futures`, cancel the tasks that no worker has yet.
+        If `wait` is true, return only when all tasks have ended. If the pool has made its recording, the recording is
+        closed then, too. If `cancel_futures` is true, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures)
 

@@ -37,7 +37,12 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits `iterable` to a pool of `size` workers. Returns the iterator over the results."""
+    """Start a thread that submits a task for each item of `iterable`. Returns the iterator over the results.
+
+    The thread submits work items of `chunksize` tasks to `dispatcher`, the dispatcher of a pool with `size` workers.
+    If `ordered` is true, the results come in the order of the items. Raises `UnpicklableTaskError` if `function` cannot
+    be pickled.
+    """
     # Not a semaphore, because a handler of a signal may interrupt the caller while it holds the lock of the semaphore.
     room: SimpleQueue[None] = SimpleQueue()
     for _ in range(_AHEAD * size * chunksize):
@@ -63,7 +68,7 @@ def start(
 
 
 def _length_hint(iterable: Iterable[Any]) -> int:
-    """Return about how many items `iterable` has, for the progress bar; 0 if this is not known."""
+    """Return how many items `iterable` has, as far as it says so, for the progress bar; 0 if it does not say so."""
     try:
         return operator.length_hint(iterable)
     except BaseException as error:
@@ -75,7 +80,9 @@ def _length_hint(iterable: Iterable[Any]) -> int:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImapFeeder:
-    """Submits `items` while there is room for results. If the caller drops the iterator, the feeder stops.
+    """Submits `items` while there is room for results. If the caller drops the iterator over the results, it stops.
+
+    There is room if not too many items are submitted whose results the caller has not taken.
 
     Attributes
     ----------
@@ -88,7 +95,7 @@ class ImapFeeder:
     chunksize:
         The number of items in a work item.
     room:
-        Has one entry for each item that may be submitted now. Each result that the caller takes adds one.
+        Has one None for each item that may be submitted now. For each result that the caller takes, one None is added.
     results:
         The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
     """
@@ -101,7 +108,7 @@ class ImapFeeder:
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""
+        """Take the results of `count` items, from item `first` on. If `values` is None, all of them have `error`."""
         results = self.results()
         if results is not None:
             results.on_outcome(first, count, values, error)
@@ -129,7 +136,10 @@ class ImapFeeder:
             self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
-        """Wait for room for one chunk. Return False if the iterator was dropped or the pool was terminated."""
+        """Wait for room for one chunk, and return True.
+
+        Return False if the caller has dropped the iterator over the results, or if the pool was terminated.
+        """
         needed = self.chunksize
         while needed:
             if self.results() is None or self.dispatcher.state is PoolState.TERMINATED:

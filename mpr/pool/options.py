@@ -74,7 +74,7 @@ class PoolOptions:
         capture_output: bool,
         telemetry: object,
     ) -> PoolOptions:
-        """Check the arguments of `mpr.Pool` that have the same names.
+        """Check arguments of `mpr.Pool`, and return them as one value. The parameters are named as those of `mpr.Pool`.
 
         Raises `ConfigError`, which names the argument, if a value cannot be used. Raises `TypeError` if the initializer
         is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
@@ -116,7 +116,10 @@ def check_recording(
     blueprint: object,
     route: object,
 ) -> None:
-    """Check that a pool with the other arguments can log into `recording`, if the user has given a recording.
+    """Check the arguments of `mpr.Pool` about its recording. The parameters are named as those of `mpr.Pool`.
+
+    If the user has given a recording, check that the pool can log into it. Otherwise check that a new recording can be
+    made with these arguments.
 
     Raises `TypeError` or `ConfigError` if arguments contradict each other, `RecordingClosedError` if the
     recording is closed, and `WrongProcessError` if another process has made the recording.

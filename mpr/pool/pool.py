@@ -73,18 +73,17 @@ class Pool:
         The resident memory of a worker, in bytes, above which the worker is replaced after a task. Memory that is
         shared with other processes counts, such as about 80 MB of code of the SDK. None: no limit.
     progress:
-        Whether a progress bar (by `tqdm`) shows the tasks that are done and failed, the tasks per second, the rows that
-        were logged, and the bytes that the sinks have.
+        Whether a progress bar (by `tqdm`) shows tasks, failed tasks, rows, and the bytes that the sinks have.
     capture_logging:
         Whether `logging` records of workers go into the recording, under `mpr/logs/<logger>`.
     capture_output:
         Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
         These lines are printed, too.
     telemetry:
-        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. The kinds are
-        `"workers"` (the state of each worker), `"tasks"` (spans and errors), `"resources"` (processor time, memory,
-        threads and open files of each worker, every second) and `"pool"` (throughput, queue, rows and bytes, and the
-        insights at the end). To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
+        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. `"workers"` is
+        the state of each worker. `"tasks"` are spans and errors. `"resources"` are processor time, memory, threads and
+        open files of each worker, every second. `"pool"` is throughput, queue, rows and bytes, and the insights at the
+        end. To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
         See `docs/telemetry.md`.
 
     Raises
@@ -160,7 +159,7 @@ class Pool:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """Call `func(*args, **kwds)` in a worker, and return the result of this call."""
+        """Call `func(*args, **kwds)` in a worker, and return the result of this call, or raise its exception."""
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -171,9 +170,10 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """Do what `apply` does, but return an `AsyncResult` at once.
+        """Do what `apply` does, but return an `AsyncResult` at once, from which the caller gets the result later.
 
-        A thread of mpr runs the callbacks, so the callbacks must be short.
+        At the end of the call, `callback` is called with the result, or `error_callback` with the exception. A thread
+        of mpr runs these functions, so they must be short.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
@@ -192,7 +192,7 @@ class Pool:
         return self._runtime.calls.executor(self._check_running, self._shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
-        """Return `[func(item) for item in iterable]`. Send `chunksize` tasks to a worker at a time."""
+        """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time."""
         return self.map_async(func, iterable, chunksize).get()
 
     def map_async(
@@ -203,14 +203,14 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do what `map` does, but return an `AsyncResult` at once."""
+        """Do what `map` does, but return an `AsyncResult` at once. The callbacks are used as in `apply_async`."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
 
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
-        """Return `[func(*item) for item in iterable]`. Send `chunksize` tasks to a worker at a time."""
+        """Return `[func(*item) for item in iterable]`, as `map` does. `chunksize` is that of `map`."""
         return self.starmap_async(func, iterable, chunksize).get()
 
     def starmap_async(
@@ -221,14 +221,14 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do what `starmap` does, but return an `AsyncResult` at once."""
+        """Do what `starmap` does, but return an `AsyncResult` at once. The callbacks are used as in `apply_async`."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
     def imap(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
         """Return an iterator over the results of `map`, in the order of the items.
 
-        A thread reads `iterable` only as fast as the caller takes results.
+        A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
@@ -265,18 +265,18 @@ class Pool:
     def join(self) -> None:
         """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
-        Raises `ValueError` if neither `close` nor `terminate` was called before. If this closes the recording, also
-        raises the errors of `SharedRecording.close`. If an error has ended the pool, and no call has raised this error
+        Raises `ValueError` if neither `close` nor `terminate` was called before. If `join` closes the recording, it can
+        raise the errors of `SharedRecording.close`. If an error has ended the pool, and no call has raised this error
         yet, `join` raises it.
         """
         self._check_process()
         self._runtime.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Call `close`, as `concurrent.futures.Executor.shutdown` does. With `wait`, also call `join`.
+        """Take no new calls, as `close` does. If `wait` is true, then call `join`.
 
-        Without `wait`, the work goes on in the background, and the program does not exit before all work is done.
-        With `cancel_futures`, cancel the tasks that no worker has yet.
+        If `wait` is false, the work goes on in the background, and the program does not exit before all work is done.
+        If `cancel_futures` is true, the tasks that no worker has yet are cancelled.
         """
         self._shutdown(wait, cancel_futures)
 

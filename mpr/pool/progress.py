@@ -50,7 +50,7 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Count `count` tasks as submitted. Tasks that no call has announced are added to the bar."""
+        """Count `count` tasks of function `name` as submitted. Add tasks that no call has announced to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
@@ -70,7 +70,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Count `count` tasks as done, and as failed if there is an `error`."""
+        """Count `count` tasks as done. If `error` is not None, also count them as failed."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0
@@ -86,7 +86,7 @@ class Progress(PoolObserver):
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock within the block. If drawing fails, hide the bar for good, because no task may fail with it."""
+        """Hold the lock within the block. If the block raises, hide the bar for good, because no task may fail then."""
         with self._lock:
             try:
                 yield

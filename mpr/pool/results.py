@@ -1,7 +1,7 @@
 """Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`.
 
-A thread that waits for a result holds no lock that the threads of the pool need, because a handler of a signal may
-interrupt it and end the pool (see `mpr/threads.py`).
+A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a handler of a
+signal may interrupt the waiting thread and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ Callback = Callable[[Any], object]
 
 
 class AsyncResult(Generic[R]):
-    """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait."""
+    """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
+
+    When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
+    """
 
     def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
         self._event = Latch()
@@ -70,12 +73,18 @@ class SingleResult(AsyncResult[R]):
     """The result of one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the outcome of the task: the value in `values`, or `error` if `values` is None."""
+        """Take the outcome of the task: the only value in `values`, or `error` if `values` is None.
+
+        `first` and `count` are not used, because there is only one task.
+        """
         self._settle(None if values is None else values[0], error)
 
 
 class MapResult(AsyncResult[list[R]]):
-    """The results of one map. If tasks fail, `get` raises the error that came first, after all tasks have ended."""
+    """The results of one map of `length` tasks.
+
+    If tasks fail, `get` raises the error that came first, but only when all tasks have ended.
+    """
 
     def __init__(self, length: int, callback: Callback | None, error_callback: Callback | None) -> None:
         super().__init__(callback, error_callback)
@@ -87,7 +96,7 @@ class MapResult(AsyncResult[list[R]]):
             self._settle([], None)
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` tasks from task `first` on, or one error for all of them if `values` is None."""
+        """Take the results of `count` tasks, from task `first` on. If `values` is None, all of them have `error`."""
         with self._lock:
             self._left -= count
             if values is not None:
@@ -104,7 +113,11 @@ _Item = tuple[Any, BaseException | None]
 
 
 class ResultIterator(Generic[R], Iterator[R]):
-    """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds."""
+    """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds.
+
+    If `ordered` is true, the results come in the order of the items. `taken` is called for each result that the caller
+    takes.
+    """
 
     def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
         self._ordered = ordered
@@ -147,15 +160,15 @@ class ResultIterator(Generic[R], Iterator[R]):
         return self.next()
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` items from item `first` on, or one error for all of them if `values` is None."""
+        """Take the results of `count` items, from item `first` on. If `values` is None, all of them have `error`."""
         items: list[_Item] = [(None, error)] * count if values is None else [(value, None) for value in values]
         with self._lock:
             self._add(first, items)
 
     def finish(self, length: int, error: BaseException | None = None) -> None:
-        """End the iteration after `length` items. If the user's iterable has raised `error`, `error` comes last.
+        """End the iteration after `length` items. If `error` is not None, the iteration raises it after all results.
 
-        The outcomes of some of these items may still come.
+        The outcomes of some of these items may still come after this call.
         """
         with self._lock:
             self._length, self._last_error = length, error

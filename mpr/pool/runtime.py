@@ -180,7 +180,7 @@ class PoolRuntime:
         return self._ended
 
     def check_running(self) -> None:
-        """Raise an error if the pool has ended or takes no new calls."""
+        """Raise `PoolClosedError`, or the error that ended the pool, if the pool takes no new calls."""
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
@@ -190,7 +190,7 @@ class PoolRuntime:
         return aside(self._telemetry.insights)
 
     def end_with(self, pool: object) -> None:
-        """From now on, end all parts if `pool` is garbage-collected, or if the interpreter exits.
+        """End all parts of the pool when the object `pool` is garbage-collected, or when the interpreter exits.
 
         At the exit, the parts end before `multiprocessing` waits for child processes.
         """

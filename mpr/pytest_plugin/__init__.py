@@ -151,10 +151,10 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the controller, or None if no worker has recorded tests. `node` is a worker of pytest-xdist.
+    """Return the controller, or None if no worker of pytest-xdist has recorded tests. Make one if there is none.
 
-    A worker may record tests even if the mode is off. This process then finds the run's folder, which the worker has
-    made.
+    `node` is the object of pytest-xdist for a worker, or None. A worker may record tests even if the mode is off. The
+    folder of the run shows this, because the worker has made it.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
@@ -191,9 +191,9 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test. It lies beside the test's recording and has the same name without `.rrd`.
+    """A folder for files of this test. The folder is beside the test's recording, and has the same name without `.rrd`.
 
-    If the test is not recorded, it is a temporary folder.
+    If the test is not recorded, the fixture returns a temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -229,8 +229,9 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Compares the rows that this test logs with its golden recording, a file with the rows that it should log.
 
-    Call the fixture as `mpr_golden()` when the test has logged all rows. If the test does not call it, the rows are
-    compared when the test has passed. If they differ, the test fails. If there is no golden recording, it is written.
+    Call the fixture as `mpr_golden()` when the test has logged all rows. If the test does not call the fixture, the
+    rows are compared when the test has passed. If the rows differ, the test fails. If there is no golden recording,
+    mpr writes one with the rows of this test.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -1,12 +1,14 @@
 """Compares the rows of a test with its golden recording, which is a file with the rows that the test should log.
 
+A cell has the values of one component of one entity in one row.
+
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison of two files (`mpr.compare.compare`).
 
-The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. It was written by an
-earlier run of the test. A test may have several golden recordings, each with its own name and file. A file is always
-replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own files. A golden
-recording has the rows of the test. It does not have the rows in which mpr describes the run or the machine.
+The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
+the test has written the golden recording. A test may have several golden recordings, each with its own name and file.
+A file is always replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own
+files. A golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
 """
 
 from __future__ import annotations
@@ -177,7 +179,8 @@ class Golden:
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
         """Write the rows of this run to a file in the run's folder, and return a sentence for the failed test.
 
-        The sentence has the command that shows both recordings. If there is no file, it says why.
+        The sentence has the command that shows `golden` and the new file. If the new file cannot be written, the
+        sentence says why. `actual` is the recording of this run, and `ignored` are the entities that are left out.
         """
         assert self._recorder is not None
         try:
@@ -200,8 +203,8 @@ class Golden:
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
         """Write the rows of the recording `actual` to the new recording `target`.
 
-        The entities in `ignored` are left out. If there are no other rows, nothing is written. Returns whether there
-        are other rows.
+        The entities in `ignored` are left out. Returns whether there are rows of other entities. If there are none,
+        nothing is written.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
@@ -234,8 +237,8 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    Another process reads the file, because a crash would end this process. It reads all recordings in the folder of
-    `golden` at once, because starting a process for each file takes more time.
+    Another process reads the file, because a crash would end this process. This other process reads all recordings in
+    the folder of `golden` at once, because starting a process for each file takes more time.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -252,7 +255,7 @@ def _is_checked(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return the inode, the size (bytes) and the time of change (nanoseconds) of a file; () if the file is missing."""
+    """Return the inode, the size (bytes) and the time of change (nanoseconds) of the file at `path`; () if missing."""
     try:
         found = path.stat()
     except OSError:
@@ -278,7 +281,10 @@ def _fail(text: str) -> NoReturn:
 
 
 def write_golden_summary(terminal: Any) -> None:
-    """Write a section to the summary in the terminal: golden recordings that tests have written, and unused ones."""
+    """Name the golden recordings that tests have written, and those that no test has used, in pytest's summary.
+
+    `terminal` is the terminal reporter of pytest.
+    """
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
     if not lines:
@@ -291,7 +297,7 @@ def write_golden_summary(terminal: Any) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Return the paths of golden recordings that no test has used.
+    """Return the paths of golden recordings that no test has used. `terminal` is the terminal reporter of pytest.
 
     Only folders with at least one used golden recording are searched. The list is empty without
     `--mpr-golden-update`, and if a test was left out, was skipped or has failed.
@@ -307,7 +313,10 @@ def _unused(terminal: Any) -> list[str]:
 
 
 def _named(terminal: Any, kind: str) -> set[str]:
-    """Return the paths of the golden recordings in the reports of all tests. `kind` is `USED` or `WRITTEN`."""
+    """Return the paths of the golden recordings that the tests have used (`kind` is `USED`) or written (`WRITTEN`).
+
+    `terminal` is the terminal reporter of pytest, which has the reports of all tests.
+    """
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))
     return {path for name, path in properties if name == kind}

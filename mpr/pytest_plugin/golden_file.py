@@ -1,9 +1,9 @@
 """Writes golden recordings, so that the same rows always give the same bytes.
 
-Version control then shows a golden recording as changed only if its rows have changed. The SDK gives each row and each
-chunk an id that depends on the time. These ids are replaced by numbers, and all rows of an entity with the same columns
-are in one chunk. The times of logging are left out. A row without any other time would be static then, so it gets its
-number as its time of logging.
+Version control then shows a golden recording as changed only if its rows have changed. A chunk is a table with rows of
+one entity. The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by
+numbers, and puts all rows of an entity with the same columns into one chunk. It leaves out the times of logging. A row
+without any other time would be static then. So such a row gets its number as its time of logging.
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ _KIND = b"rerun:kind"
 
 
 def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
-    """Write the rows of `chunks` to the file `target` by `stream`. Raises `OSError`."""
+    """Write the rows of `chunks` to the file `target`.
+
+    `stream` writes the file. The times on `ignored_timelines` are left out. Raises `OSError` if the file cannot be
+    written.
+    """
     import rerun as rr
 
     stream.open(target)
@@ -40,7 +44,10 @@ def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_time
 
 
 def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> list[Chunk]:
-    """Return chunks with the rows of `chunks`. The same rows always give the same chunks, with the same ids."""
+    """Return chunks with the rows of `chunks`. The same rows always give the same chunks, with the same ids.
+
+    The times on `ignored_timelines` are left out. Only `log_time` stays if a row has no other time.
+    """
     import pyarrow as pa
     from rerun.chunk import Chunk
 
@@ -66,7 +73,7 @@ def _kinds(batch: Any) -> dict[str, bytes]:
 
 
 def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
-    """Return `batch` without ignored timelines, but with the times of logging if there are no other times."""
+    """Return `batch` without the columns of `ignored_timelines`. `log_time` stays if there are no other times."""
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
     if len(ignored) == len(times):
@@ -77,9 +84,9 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Sort rows by their times, and rows of the same time as they were logged.
+    """Sort the rows of `table` by their times. Rows of the same time are sorted in the order of logging.
 
-    Rows without times but those of logging are sorted by their values, because several processes may have logged them.
+    Rows that have only times of logging are sorted by their values, because several processes may have logged them.
     """
     kinds = _kinds(table)
     by = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
@@ -97,7 +104,10 @@ def _order(columns: list[list[Any]]) -> list[int]:
 
 
 def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
-    """Return `batch` with numbers in place of the ids of its rows, and with an id that depends only on `key`."""
+    """Return `batch`, a chunk, with numbers in place of the ids of its rows, and with a chunk id made from `key`.
+
+    `number` is the number of the chunk, from which the numbers of its rows are made.
+    """
     import pyarrow as pa
 
     columns, fields = [], []
@@ -116,9 +126,10 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return the bytes of a file with a fixed id of the store info, and with fixed orders in the footer.
+    """Return `data`, the bytes of a file, without parts that the SDK chooses at random.
 
-    The SDK makes both by chance.
+    The message with the ids of the recording (store info) gets a fixed message id. The columns and the metadata in the
+    footer get a fixed order.
     """
     parts = [data[: framing.HEADER_SIZE]]
     for frame in framing.frames_of(data):

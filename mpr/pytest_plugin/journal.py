@@ -99,16 +99,22 @@ class Journal:
         self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event` to the file. Raises `OSError` if the disk refuses the line."""
+        """Add `event` to the journal. Raises `OSError` if the line cannot be written."""
         kind = "started" if isinstance(event, Started) else "ended"
         self._add({"event": kind, **{name: getattr(event, name) for name in event.__slots__}})
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the begin of the phase `name` of the test whose recording is `path`. Raises `OSError`."""
+        """Add the begin of the phase `name` (setup, call, teardown) of the test whose recording is `path`.
+
+        `time` is in seconds since the Unix epoch. Raises `OSError` if the line cannot be written.
+        """
         self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add `text`, an error of mpr itself, for the summary of the run. Raises `OSError`."""
+        """Add `text`, an error of mpr itself, for the summary of the run.
+
+        Raises `OSError` if the line cannot be written.
+        """
         self._add({"event": "error", "text": text})
 
     def close(self) -> None:
@@ -149,7 +155,7 @@ def journal_files(folder: Path) -> list[Path]:
 
 
 def read_journals(folder: Path) -> Journals:
-    """Return the content of the journals in `folder`. The tests are in the order in which they began."""
+    """Return the content of the journals in `folder`, the folder of a run. The tests are sorted by their begin."""
     found = Journals()
     for path in journal_files(folder):
         for line in _lines(path):

@@ -97,8 +97,8 @@ class Settings:
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
     names_worker:
-        Whether the file names of recordings contain the worker's name. That is so with `--dist each` of pytest-xdist,
-        because each worker then runs every test.
+        Whether the file names of recordings contain the worker's name. This is needed with `--dist each` of
+        pytest-xdist, because each worker then runs every test.
     screenshot:
         Which recordings get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
@@ -215,7 +215,7 @@ def _number(name: str, given: Any, least: float) -> float:
 
 @functools.cache  # a test that runs must not see the import again
 def checked_application_id(given: str) -> str:
-    """Return `given`. Raises `pytest.UsageError` if it cannot be used as an application id."""
+    """Return `given`. Raises `pytest.UsageError` if `given` cannot be used as an application id."""
     from mpr.recording import options
 
     try:
@@ -232,7 +232,10 @@ class TestOptions:
     """The options of one test.
 
     A test may have several markers `@pytest.mark.mpr(...)`: its own, and those of its class and module. Each option is
-    taken from the closest marker that has it. If no marker has it, it is taken from `Settings`.
+    taken from the closest marker that has this option. If no marker has it, the option is taken from `Settings`.
+
+    `mode`, `capture` and `application_id` have the same meaning as in `Settings`. `name` is the name of the recording;
+    None if mpr makes the name from the node id.
     """
 
     mode: str
@@ -242,7 +245,10 @@ class TestOptions:
 
 
 def test_options(item: pytest.Item, settings: Settings) -> TestOptions:
-    """Return the options of the test `item`. Raises `pytest.UsageError` if a marker has a wrong argument."""
+    """Return the options of the test `item`, from its markers and from `settings`, the options of the run.
+
+    Raises `pytest.UsageError` if a marker has a wrong argument.
+    """
     found: dict[str, Any] = {}
     for marker in item.iter_markers("mpr"):
         _check_marker(item, marker)

@@ -28,9 +28,10 @@ _IGNORE = ".gitignore"
 
 
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
-    """Make the folder of the run if it is missing. Raises `OSError`.
+    """Make the folder of the run if it is missing. Raises `OSError` if this fails.
 
-    `folder` and `output` are the folders of `settings` as texts, because a test may run while this function is called.
+    `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder of all runs. These
+    folders are texts, because a test may have replaced functions that the methods of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -46,7 +47,8 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    Call this when all other files of the run are written. If there are none, the folder of the run is removed instead.
+    Call this when all other files of the run are written. If there are no other files, the folder of the run is removed
+    instead. `settings` are the options of the run, and `results` the results of its tests.
     """
     folder = settings.folder
     for path in journal_files(folder):

@@ -1,8 +1,9 @@
 """Runs an unchanged command, and lets all of its Python processes log into one recording.
 
 The command gets two environment variables, and every process that the command starts inherits both. One variable says
-how to join the recording. The other is PYTHONPATH, which begins with a folder made for the run. Python imports the
-`sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the run.
+how to join the recording. The other variable is PYTHONPATH, which begins with a folder made for the run. Python imports
+the `sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the
+run.
 """
 
 from __future__ import annotations
@@ -54,7 +55,10 @@ _LOOK_SECS = 5.0
 
 
 def application_id_of(command: Sequence[str]) -> str:
-    """Return an application id made from the name of the script in `command`, or else from that of the program."""
+    """Return an application id, made from the name of the script in `command`: the first part that ends with `.py`.
+
+    If there is no script, the id is made from the name of the program.
+    """
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
     return re.sub(r"[^A-Za-z0-9_\-]", "_", stem)[:180] or "mpr"
@@ -128,10 +132,10 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait for the process `pid` and forward signals to it.
+    """Wait until the process with the id `pid` has ended. Meanwhile, forward signals to this process.
 
-    Returns the exit status of the process, in the form of a shell: if a signal has ended the process, the status is 128
-    plus the number of the signal.
+    Returns the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the
+    signal, as in a shell.
     """
     while True:
         number, sender = _next_signal()
@@ -148,9 +152,10 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Wait for the next signal. Returns its number and its sender: 0 for the terminal or kernel, else more than 0.
+    """Wait for the next signal, and return (number of the signal, sender).
 
-    On Linux, returns (0, 0) if no signal comes for `_LOOK_SECS`.
+    The sender is 0 if the terminal or the kernel has sent the signal, else it is more than 0. On Linux, returns (0, 0)
+    if no signal comes for `_LOOK_SECS`.
     """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":

@@ -16,7 +16,7 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Prepare this process to join the recording of `mpr run` when the process logs to Rerun for the first time."""
+    """Prepare this process, so that it joins the recording of `mpr run` when it first uses Rerun."""
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.
     for name in ("multiprocessing.pool", "multiprocess.pool"):

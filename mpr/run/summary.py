@@ -22,7 +22,7 @@ class Summary:
     Attributes
     ----------
     status:
-        The exit status of the command, in the form of a shell.
+        The exit status of the command. If a signal has ended the command, it is 128 plus the number of the signal.
     failure:
         The error of the recording, if there is one.
     processes, torn_processes, live_sinks:
@@ -40,7 +40,7 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """The exit status of `mpr run`: the command's if that is not 0, else 1 if the recording has failed, else 0."""
+        """The exit status of `mpr run`: that of the command. If that is 0, but the recording has failed, it is 1."""
         return self.status or int(self.failure is not None)
 
     def lines(self) -> Iterator[str]:
@@ -71,7 +71,10 @@ class Summary:
 
 
 def rows_in(path: Path) -> int | None:
-    """Return how many rows users have logged to a finished file, by its manifest; None if there is no manifest."""
+    """Return how many rows of users are in the finished file at `path`; None if this cannot be read from its footer.
+
+    The footer has a manifest, which is a table of the chunks of the file with their numbers of rows.
+    """
     with path.open("rb") as file:
         try:
             start, size = framing.footer_span(file)

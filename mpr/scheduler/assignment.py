@@ -29,7 +29,7 @@ _DEPTHS = ((200, WORK_ITEMS_MAX), (1_000, 16), (SHORT_MICROS, 3))
 
 @dataclass(slots=True)
 class _Load(Generic[P]):
-    """The work items of one worker, and how many more the worker may get."""
+    """The work items of one worker, and how many more work items the worker may get."""
 
     #: The work item that runs, and those that wait behind it.
     work_items: deque[P] = field(default_factory=deque)
@@ -76,26 +76,30 @@ class Assignment(Generic[P]):
         return () if state is None else state.work_items
 
     def add(self, work_item: P) -> list[tuple[int, P]]:
-        """Put a submitted work item at the end of the queue."""
+        """Put `work_item`, which was just submitted, at the end of the queue. Returns what to send now."""
         self._queue.append(work_item)
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Put `work_items` at the front of the queue, in this order. A worker had these items before."""
+        """Put `work_items`, which a worker had before, at the front of the queue. Returns what to send now.
+
+        Their order stays the same.
+        """
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
+        """Add the worker with the number `worker`, which takes tasks from now on.
 
-        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
+        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is true, it may have
+        several of them at a time, else only one.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._assign()
 
     def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
-        """Remove a work item that a worker has finished in `micros` microseconds. Returns what to send now."""
+        """Remove `work_item`, which `worker` has finished in `micros` microseconds. Returns what to send now."""
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
         self._remove(worker, [work_item])
         return self._assign()
@@ -139,7 +143,7 @@ class Assignment(Generic[P]):
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
+        """Whether a worker has nothing to do, while another worker has several work items."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())

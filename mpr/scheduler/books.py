@@ -49,13 +49,13 @@ class PoolBooks:
         return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
 
     def is_done(self) -> bool:
-        """Whether every work item has its outcome, and every outcome was delivered to its caller."""
+        """Whether every task has its outcome, and every outcome was delivered to the caller of the task."""
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
         """Count one delivery of outcomes as under way, until `end_delivery`. The calling thread holds the lock.
 
-        `is_done` is False meanwhile, because the callers do not have these outcomes yet.
+        `is_done` is False until then, because the callers of the tasks do not have these outcomes yet.
         """
         self._deliveries += 1
 

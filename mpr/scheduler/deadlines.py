@@ -1,4 +1,4 @@
-"""Checks the times of a pool's tasks: tasks that take too long, and work items that wait behind a long one.
+"""Finds tasks that take too long, and work items that wait in a worker behind a long work item.
 
 Covers: looking at what workers do, and killing a worker at a certain task.
 Does not cover: how often the checks run (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
@@ -37,7 +37,7 @@ class Deadlines:
         self._task_secs = task_secs
 
     def look(self) -> float:
-        """Kill workers whose task takes too long, and take back work items that wait behind a long one.
+        """Kill workers whose task takes too long, and take back work items that wait behind a long work item.
 
         Returns the number of seconds after which to call `look` again.
         """
@@ -67,10 +67,11 @@ class Deadlines:
         return again_secs
 
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
-        """Take back the work items that wait behind a long one, if another worker has nothing to do.
+        """Take back the work items that wait behind the running one of `worker`, if that one takes long.
 
-        `worker` began its running work item `begun_secs` seconds ago. Returns the number of seconds until this item
-        counts as long; `_NEVER_SECS` if no work item has to be taken back then.
+        This is done only if another worker has nothing to do. `worker` began its running work item `begun_secs` seconds
+        ago. Returns the number of seconds after which to check this again. Returns `_NEVER_SECS` if there is nothing to
+        check.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -89,8 +90,9 @@ class Deadlines:
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
         """Kill `worker` if it is still at task `task` of `work_item`. Returns whether the worker was killed.
 
-        If `task` is None, the worker may be at any task of `work_item`. The outcome of the task at which the worker is
-        killed is `error`. A `CancelledError` is the outcome of all tasks of `work_item` that have no outcome yet.
+        If `task` is None, the worker may be at any task of `work_item`. `error` becomes the outcome of the task at
+        which the worker is killed. If `error` is a `CancelledError`, it becomes the outcome of all tasks of `work_item`
+        that have no outcome yet.
         """
 
         def is_at_it() -> bool:

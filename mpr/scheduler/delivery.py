@@ -25,7 +25,7 @@ class OutcomeDelivery:
         self._observer = observer
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. The caller has called `PoolBooks.begin_delivery`."""
+        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. Call `PoolBooks.begin_delivery` before this."""
         try:
             for outcome in outcomes:
                 self.hand_over(outcome)
@@ -33,9 +33,9 @@ class OutcomeDelivery:
             self._books.end_delivery()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Deliver one outcome. Does nothing if the caller has got one error for the whole work item before.
+        """Deliver one outcome to its caller. Do nothing if the caller has already got an error for the whole work item.
 
-        The caller has got such an error if a sink has failed (`WorkerEvents.sink_failed`).
+        The caller has got this error if a sink has failed (`WorkerEvents.sink_failed`).
         """
         if not outcome.work_item.is_reported:
             self.report(outcome)

@@ -11,9 +11,11 @@ Does not cover: what a result or the end of a worker means (`worker_events.py`),
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
 Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
-worker supervisor's thread calls `look`. The thread of a caller does as little as possible, because Ctrl-C may interrupt
-it between any two instructions, and the caller may use the pool after that. The main thread never holds the lock, and
-never calls an observer, because a signal handler may run there and end the pool (see `mpr/threads.py`).
+worker supervisor's thread calls `look`.
+
+The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
+instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
+observer. The reason is that a signal handler may run in the main thread and end the pool (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from mpr.aggregator.listener import Listener
 
 _LOOK_AGAIN_SECS = 0.001
-# The time in which a thread that waits for all tasks notices that its caller was interrupted.
+# A thread that waits for all tasks checks at this interval (seconds) whether its caller was interrupted.
 _GIVEN_UP_SECS = 0.2
 
 
@@ -84,13 +86,14 @@ class Dispatcher:
         self._books.lifecycle.check_running()
 
     def announce(self, function: TaskFunction, count: int) -> None:
-        """Report to the observer that a call will submit `count` tasks."""
+        """Report to the observer that a call will submit `count` tasks of `function`."""
         self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
         """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
 
-        Raises nothing if the pool has ended since `check_running`: the work items then get an error as their outcome.
+        If the pool has ended since `check_running`, this raises nothing. The work items then get an error as their
+        outcome.
         """
         self._books.work.submit(work_items)
         self._soon(self._take_submitted)
@@ -132,8 +135,8 @@ class Dispatcher:
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
         """Cancel `work_item` if no worker has it. Returns whether the work item was cancelled.
 
-        With `running` a work item that a worker has is cancelled, too. If the worker has begun the work item, the
-        worker is killed and replaced, and the outcome comes later.
+        If `running` is true, a work item that a worker has is cancelled, too. If the worker has begun the work item,
+        the worker is killed and replaced, and the outcome comes later.
         """
         self._take_submitted()
         books = self._books
@@ -204,7 +207,7 @@ class Dispatcher:
         self._observer.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """End the pool. Every work item without an outcome gets `error`, by default a `PoolTerminatedError`."""
+        """End the pool. Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None."""
         books = self._books
         with books.lock:
             pending = books.work.forget_all()
@@ -256,7 +259,7 @@ class Dispatcher:
     def look(self) -> float:
         """Kill workers whose task takes too long. Returns the number of seconds after which to call `look` again.
 
-        Work items that wait behind a long one are taken back, if another worker has nothing to do.
+        Also take back work items that wait behind a long work item, if another worker has nothing to do.
         """
         return self._deadlines.look()
 

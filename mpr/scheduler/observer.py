@@ -29,13 +29,19 @@ class PoolObserver:
         """
 
     def ready(self, hello: Hello, init_micros: int) -> None:
-        """Note that a worker takes tasks. Its initializer took `init_micros` microseconds."""
+        """Note that the worker of `hello` takes tasks. Its initializer took `init_micros` microseconds."""
 
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
-        """Note that the next `count` tasks of `work_item` have ended in the worker of `hello`."""
+        """Note that the next `count` tasks of `work_item` have ended in the worker of `hello`.
+
+        `result` is the message that the worker has sent about these tasks.
+        """
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Note that `count` tasks of `work_item`, from task `first` on, have their outcome."""
+        """Note that `count` tasks of `work_item`, from task `first` on, have their outcome.
+
+        `error` is the error of all these tasks; None if they have results.
+        """
 
     def close(self) -> None:
         """Note that the pool ends."""

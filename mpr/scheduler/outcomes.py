@@ -3,8 +3,8 @@
 Covers: unpickling what a task has returned or raised, and calling what the caller has given: callbacks and futures.
 Does not cover: code in workers (`worker/loop.py`), and texts of exceptions (`mpr/user_code.py`).
 
-Both run code of a user, which may raise anything, also `SystemExit`. No function of this module raises. An error
-becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on.
+Unpickling and callbacks run code of a user, which may raise anything, also `SystemExit`. No function of this module
+raises. An error becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from mpr.user_code import Contained, represent
 
 
 class Outcome(NamedTuple):
-    """The outcome of `task_count` tasks of a work item, from task `first` on: their results, or one error for all."""
+    """The outcome of `task_count` tasks of a work item, from task `first` on (counted from 0 in the work item).
+
+    `values` has the results of the tasks. If the tasks have failed, `values` is None, and `error` is the error of each.
+    """
 
     work_item: WorkItem
     first: int
@@ -35,9 +38,10 @@ class Outcome(NamedTuple):
 
 
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> Iterator[Outcome]:
-    """Unpickle the outcomes of `count` tasks in `result`. If there is a `failure`, it is the error of all of them.
+    """Unpickle the outcomes of `count` tasks of `work_item`, which the message `result` contains.
 
-    Yields the outcomes in the order of the tasks. If one of several results cannot be unpickled, only its task fails.
+    Yields the outcomes in the order of the tasks. If `failure` is not None, it is the error of all these tasks, and
+    nothing is unpickled. If results were pickled one by one, and one cannot be unpickled, only its task fails.
     """
     first = result.first
     if failure is not None:
@@ -59,7 +63,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Unpickle results that were pickled one by one."""
+    """Unpickle the outcomes of `count` tasks of `work_item` in `result`, which were pickled one by one."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)
@@ -92,7 +96,8 @@ def _not_results(work_item: WorkItem, task: int, count: int) -> DeliveryError:
 def start(work_item: WorkItem) -> bool:
     """Tell the caller that a worker is about to get `work_item`.
 
-    Returns False if the caller has cancelled the work item, or if the caller's code raises.
+    Returns whether the worker may get it. Returns False if the caller has cancelled the work item, or if the caller's
+    code raises.
     """
     # An error is raised if the caller has set the result of the future itself.
     with Contained("the caller of task %s cannot be told that it starts", work_item.name(0)):

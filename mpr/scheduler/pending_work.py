@@ -28,7 +28,7 @@ class PendingWork:
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Add work items. `take_submitted` returns them later. Any thread may call this."""
+        """Add `work_items`. `take_submitted` returns them later. Any thread may call this."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:
@@ -62,7 +62,8 @@ class PendingWork:
     def report_all(self) -> list[WorkItem]:
         """Mark all accepted work items as reported: their callers get an outcome now, before the tasks have ended.
 
-        Returns the work items that were not marked before. The caller of this method must report these.
+        Returns the work items that were not marked before. The caller of this method must report an outcome for these
+        work items.
         """
         waiting = [work_item for work_item in self._accepted.values() if not work_item.is_reported]
         for work_item in waiting:

@@ -39,9 +39,10 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """Add a worker that takes tasks. The worker gets up to `work_items` work items in its life (None: any number).
+        """Add the worker with the number `worker`, which takes tasks from now on.
 
-        With `ahead`, the worker may have several work items at a time. Otherwise it has at most one.
+        `handle` has what the parent knows of the worker. The worker gets up to `work_items` work items in its life
+        (None: any number). If `ahead` is true, it may have several of them at a time, else only one.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
@@ -59,7 +60,7 @@ class ReadyWorkers:
         return self._handles.pop(worker, None), self._assignment.lost(worker)
 
     def remove_all(self) -> None:
-        """Forget all workers and all waiting work items, because the pool or the recording has ended."""
+        """Forget all workers and all work items in the queue, because the pool or the recording has ended."""
         # No status page of a worker may be read any more, because the aggregator closes the pages when it ends.
         self._handles.clear()
         self._assignment.drop_waiting()
@@ -146,7 +147,7 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while work items wait behind the one that another worker runs."""
+        """Whether a worker has nothing to do, while another worker has several work items."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:

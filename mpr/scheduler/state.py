@@ -9,7 +9,10 @@ from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """Make the error for a `maxmemoryperchild` that is less than a worker needs before its first task."""
+    """Make the error for a `maxmemoryperchild` (`limit` bytes) that is less than a worker needs before its first task.
+
+    `used` is the number of bytes that a worker needs.
+    """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
         "would need a new one. Choose more"

@@ -35,7 +35,7 @@ class TaskFunction:
 
 
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
-    """Ignore the outcome of a work item for which `connect` was not called yet."""
+    """Do nothing. This is `on_outcome` of a work item that has got no other function yet."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -47,11 +47,12 @@ class WorkItem:
     function:
         The task function.
     index:
-        The position of the work item's first task in its call, counted from 0. For a single call, `first_task`.
+        The position of the work item's first task in its `map`, counted from 0. For a call that is no `map`, the same
+        number as `first_task`.
     count:
         How many tasks the work item has.
     mode, payload:
-        How the function is called, and the pickled arguments.
+        How the function is called (`CALL`, `EACH` or `STAR` of `transport/messages.py`), and the pickled arguments.
     on_outcome:
         Called with each part of the outcome, in the order of the tasks.
     on_start:
@@ -93,10 +94,10 @@ class WorkItem:
         self.on_outcome, self.on_start = on_outcome, on_start
 
     def accepted(self, number: int, first_task: int) -> None:
-        """Note that the pool has taken the work item, as work item `number`, after `first_task` tasks."""
+        """Note that the pool has taken the work item, and set `number` and `first_task` (see the attributes)."""
         self.number, self.first_task = number, first_task
         if self.mode == CALL:
-            # A single call has no position in a `map`. So that no two of them have the same index, it is their number.
+            # A single call has no position in a `map`. Its index is its number, so that each call has another index.
             self.index = first_task
 
     def start(self) -> bool:
@@ -123,7 +124,10 @@ class WorkItem:
             self.attempt = 1
 
     def fail(self, count: int) -> None:
-        """Note that the next `count` tasks have failed, because their worker has died. Later tasks have attempt 1."""
+        """Note that the next `count` tasks have failed, because their worker has died.
+
+        The tasks behind them begin with attempt 1.
+        """
         self.settle(count)
         self.attempt = 1
 
@@ -139,7 +143,10 @@ class WorkItem:
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
-        """Describe the task that a worker has begun, for a sink that keeps the rows of each task apart."""
+        """Describe the task that the worker of `hello` has begun, for a sink that keeps the rows of each task apart.
+
+        `began` is the message of the worker about this task.
+        """
         return TaskInfo(
             number=self.first_task + began.task,
             name=self.function.name,
@@ -167,7 +174,8 @@ class WorkItem:
     def begun(self, at: At | None) -> tuple[int, int]:
         """Return how many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
 
-        Both count from task 0 of this item. The number of the task is -1 if no task of this item ran.
+        The first task of this item has the number 0. The number of the task is -1 if no task of this item ran. Tasks
+        that have their outcome count as begun.
         """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all tasks of this item.

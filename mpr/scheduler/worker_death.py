@@ -36,10 +36,14 @@ class WorkerLoss:
     kept: SurvivingRows
 
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
-        """Let the tasks of `work_item` that the worker had begun fail, or have them retried.
+        """Decide which tasks of `work_item` fail, because the worker has died.
 
-        The tasks that the worker had not begun are still to be run, unless the work item was cancelled. Then all tasks
-        fail. Returns the tasks that fail, each with its error. Adds sentences for the recording to `notes`.
+        Tasks that the worker had begun are run again if the work item's attempt is at most `retries`, and otherwise
+        fail. Tasks that the worker had not begun are still to be run. But if the work item was cancelled, all its tasks
+        fail. If mpr has killed the worker because of `work_item`, no task is run again for this death.
+
+        Returns the tasks that fail, as pairs (number of the task in the work item, error). Adds sentences for the
+        recording to `notes`.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None

@@ -64,7 +64,11 @@ class WorkerEvents:
         self._budget = StartBudget()
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
-        """Let a worker take tasks. Its `status_page` can be read until `worker_ended`, or the end of the pool."""
+        """Let the worker of `hello` take tasks. The initializer of this worker took `init_micros` microseconds.
+
+        `status_page` can be read until `worker_ended` is called, or the pool ends. `status_page` is None if the parent
+        cannot open the page.
+        """
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
         if limit is not None and used > limit:
@@ -87,7 +91,10 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Give the tasks of `result` their outcomes. If rows of these tasks are lost, all of them get `failure`."""
+        """Give the tasks of `result`, a message of the worker of `hello`, their outcomes.
+
+        `failure` is None, or the error that all these tasks get because rows of them are lost.
+        """
         taken = self._take(hello, result)
         if taken is None:
             return
@@ -97,13 +104,15 @@ class WorkerEvents:
                 with self._books.lock:
                     self._work_item_done(hello, work_item, result.micros)
         finally:
-            # In any case, because `work` has these tasks no more: no other code would give their caller an outcome.
+            # Delivered in any case, because `work` has these tasks no more. No other code would give their caller an
+            # outcome.
             self._delivery.deliver(open_result(work_item, result, count, failure))
 
     def _take(self, hello: Hello, result: Result) -> tuple[WorkItem, int] | None:
-        """Note that the tasks of `result` have ended. Returns their work item, and how many tasks these are.
+        """Note that the tasks of `result` have ended in the worker of `hello`. Returns (work item, number of tasks).
 
-        Returns None if these tasks have their outcomes. Otherwise the caller must deliver the outcomes.
+        Returns None if these tasks have got their outcomes before. Otherwise the caller of this method must deliver
+        the outcomes. Raises `MessageError` if the worker does not have these tasks.
         """
         books = self._books
         with books.lock:
@@ -136,7 +145,10 @@ class WorkerEvents:
             self._control.look_soon()
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun. Returns None if the pool was terminated."""
+        """Describe the task that the worker of `hello` has begun. Returns None if the pool was terminated.
+
+        `began` is the message of the worker about this task.
+        """
         work_item = self._books.work.get(began.work_item)
         return None if work_item is None else work_item.task_info(hello, began)
 
@@ -148,15 +160,16 @@ class WorkerEvents:
             self._delivery.report(Outcome.of_rest(work_item, error))
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put a work item into the queue again, because the worker did not run it.
+        """Put a work item into the queue again, because the worker of `hello` did not run it.
 
-        Does nothing if the pool has taken this work item back before.
+        `skipped` is the message that names the work item. Does nothing if the worker does not have this work item any
+        more.
         """
         with self._books.lock:
             self._books.workers.skipped(hello.worker, skipped.sequence)
 
     def unfit(self, hello: Hello) -> None:
-        """Replace a worker, because the rows that the worker logs from now on cannot be used.
+        """Replace the worker of `hello`, because the rows that the worker logs from now on cannot be used.
 
         The worker first ends the work item that it runs. Its other work items go to other workers.
         """
@@ -168,7 +181,10 @@ class WorkerEvents:
                 workers.stop(hello.worker)
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer of the pool has raised in a worker."""
+        """End the pool, because the initializer of the pool has raised in the worker of `hello`.
+
+        `failed` is the message with the exception.
+        """
         cause = task_pickling.load_exception(failed.payload)
         text = represent(cause)
         error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {text}")
@@ -180,7 +196,18 @@ class WorkerEvents:
     ) -> list[str]:
         """Decide what happens to the work items of the worker. Start another worker if one is still needed.
 
-        `kept` returns which rows of the worker have survived. Returns sentences that the recording should note.
+        Parameters
+        ----------
+        worker, exitcode:
+            The number of the worker, and its exit code (negative for a signal; None if unknown).
+        said_goodbye:
+            Whether the worker has ended in order. If not, and if another worker starts, mpr logs that it is replaced.
+        kept:
+            Returns which rows of the worker have survived.
+
+        Returns
+        -------
+        Sentences that the recording should note.
         """
         books = self._books
         notes: list[str] = []
@@ -209,7 +236,7 @@ class WorkerEvents:
         return notes
 
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, outcomes: list[Outcome], notes: list[str]) -> None:
-        """Decide what happens to the work items `had` of a dead worker.
+        """Decide what happens to the work items `had` of the dead worker that `loss` describes.
 
         Tasks that the worker had begun fail, or are retried. Work items that still have tasks to run go back to the
         front of the queue. Adds the outcomes of the tasks that fail to `outcomes`, and sentences for the recording to

@@ -34,13 +34,13 @@ class WorkerControl(Protocol):
         """Have the supervisor's thread call `Dispatcher.look` now."""
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Suspend the worker of process `pid`, and call `condition`. Kill the worker if the answer is True.
+        """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
         Otherwise resume the worker. Returns whether the worker was killed.
         """
 
     def memory(self, pid: int) -> int:
-        """The resident memory of the worker of process `pid` (bytes); 0 if the worker has just ended."""
+        """The resident memory of the worker with the process id `pid` (bytes); 0 if the worker has just ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class WorkerHandle:
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
         """Give the worker `work_item`. Returns the messages for the worker.
 
-        One of them carries the task function, if the worker does not have this function yet.
+        One of these messages carries the task function, if the worker does not have this function yet.
         """
         self._last_sequence += 1
         work_item.assigned(self._last_sequence)

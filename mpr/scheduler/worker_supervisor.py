@@ -56,7 +56,8 @@ class WorkerSupervisor:
     size:
         How many workers are started at the beginning.
     ended:
-        Called with (worker, exit code) in the supervisor's thread, when a worker has ended or could not be started.
+        Called with (worker, exit code) in the supervisor's thread, when a worker has ended. If the worker could not be
+        started, or its exit code is not known, the exit code is None.
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
@@ -129,7 +130,10 @@ class WorkerSupervisor:
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """The resident memory of a worker (bytes); 0 if the worker has just ended. Any thread may call this."""
+        """The resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has just ended.
+
+        Any thread may call this.
+        """
         import psutil
 
         try:
@@ -138,14 +142,14 @@ class WorkerSupervisor:
             return 0
 
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
-        """Suspend the worker of process `pid`, and call `condition`. Kill the worker if the answer is True.
+        """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
         Otherwise resume the worker. Returns whether the worker was killed. Any thread may call this.
         """
         import psutil
 
         if pid not in self._pids.values():
-            # The worker has ended, or what it said is not its id. No other process may be harmed.
+            # The worker has ended, or has told a wrong process id. No other process may be killed.
             return False
         # One thread at a time, because one thread could otherwise resume a worker that another thread has suspended.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
@@ -170,8 +174,8 @@ class WorkerSupervisor:
     def stop_starting(self) -> None:
         """Start no more workers, and kill those that have not said hello. Any thread may call this.
 
-        The other workers end by themselves, or by a later step. When this returns, `new_config` was called for the last
-        time.
+        The other workers end by themselves, or by a later step. After this method has returned, `new_config` is not
+        called again.
         """
         with self._start_lock:
             self._starts_no_more = True
@@ -199,8 +203,8 @@ class WorkerSupervisor:
         Does not wait for their end. Any thread may call this.
         """
         self.stop_starting()
-        # SIGKILL does no harm, because a worker has nothing to clean up. The parent reads the outbox of the worker, and
-        # the kernel closes its descriptors.
+        # SIGKILL does no harm, because a worker has nothing to clean up. The parent reads the worker's outbox (the
+        # memory with its rows), and the kernel closes the worker's descriptors.
         self._signal(signal.SIGKILL)
 
     def abort(self) -> None:
@@ -212,7 +216,10 @@ class WorkerSupervisor:
             self._signal(signal.SIGKILL)
 
     def _wait(self, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until all workers and then the thread have ended. Returns whether they have."""
+        """Wait up to `timeout_secs` until all workers and the supervisor's thread have ended.
+
+        Returns whether they have ended.
+        """
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
 
@@ -253,7 +260,10 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill workers without a hello, because they would import everything only to learn that there is no work."""
+        """Kill the workers that have sent no hello.
+
+        These workers would still import everything, only to learn that there is no work.
+        """
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))

@@ -26,9 +26,10 @@ def _package(frame: FrameType) -> str:
 
 
 def public_call(name: str) -> str:
-    """Return the call of the user's code that leads to the present call `name` of the native module.
+    """Return the call in the user's code that leads to the present call of the native module's function `name`.
 
-    The result is such as "rr.save()" or "rr.init(spawn=True)". Only call this within a wrapper of that function.
+    The result is a text such as "rr.save()" or "rr.init(spawn=True)". Only call this within a wrapper of the native
+    function.
     """
     frames = list(_sdk_frames())
     if not frames:
@@ -42,8 +43,8 @@ def public_call(name: str) -> str:
 def argument_of(function: str, argument: str) -> Any:
     """Return the value that the argument `argument` of the SDK's public function `function` has.
 
-    Returns None if `function` does not lead to the present call of the native module. Only call this within a wrapper
-    of a function of that module.
+    Returns None if `function` does not lead to the present call of the native module, or has no such argument. Only
+    call this within a wrapper of a function of the native module.
     """
     for frame in _sdk_frames():
         if frame.f_code.co_name == function:

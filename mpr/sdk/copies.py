@@ -1,8 +1,10 @@
 """Copies the rows that code logs to any recording to one more recording: that of the running test.
 
-Code under test often makes a recording of its own (`rr.init`, `rr.RecordingStream`) and gives it sinks (`rr.save`). Its
-rows go where they went without mpr, and each call is made once more for the recording of the test, with the times that
-the thread has set for the code's own recording.
+Code under test often makes a recording of its own (`rr.init`, `rr.RecordingStream`) and gives it sinks (`rr.save`). The
+rows of such a recording go to its own sinks, as they do without mpr. In addition, this module makes each call once more
+for the recording of the test. The copied rows have the times that the thread has set for the code's own recording.
+
+A handle is the SDK's object that stands for one recording. A target (`Target`) has the recording that gets the copies.
 
 Covers: the SDK's calls that log rows, set times, make recordings and change sinks.
 Does not cover: calls that send data without a Python call per recording (`LazyChunkStream`, `UrdfTree`).
@@ -34,23 +36,33 @@ class Target(Protocol):
     """The recording that gets the copies."""
 
     def handle(self) -> Any:
-        """Return the SDK's handle of the recording for rows of this thread; None if it gets none."""
+        """Return the handle of the recording that gets the copies; None if rows of this thread are not copied."""
 
     def is_ours(self, recording_id: str | None) -> bool:
-        """Return whether a recording belongs to the plugin. Its rows are not copied."""
+        """Return whether the recording with the id `recording_id` belongs to the pytest plugin.
+
+        The rows of such a recording are not copied.
+        """
 
     def make_recording(self) -> Any:
-        """Return the handle of a new recording for code that changes the sink of the test's recording."""
+        """Make a recording, and return its handle.
+
+        Code under test may call `rr.save` without a recording of its own. Then the new recording gets the sink of this
+        call, because the test's recording must keep its own sink.
+        """
 
     def logged(self) -> None:
-        """Note that rows were logged."""
+        """Note that code under test has logged rows, to this recording or to another one."""
 
 
 _Times = dict[str, tuple[Callable[..., None], Any]]
 
 
 class _Thread(threading.local):
-    """The times of a thread by recording id: as code has set them, and as the test's recordings have them now."""
+    """Holds times for each thread, by recording id.
+
+    `wanted` has the times that code has set. `shown` has the times that the test's recordings have now.
+    """
 
     def __init__(self) -> None:
         self.wanted: dict[str, _Times] = {}
@@ -60,7 +72,8 @@ class _Thread(threading.local):
 _thread = _Thread()
 # The targets, the innermost last. Only the last one gets copies.
 _targets: list[Target] = []
-# The ids of recordings that code has made, that mpr has made for itself, and that stand in for the test's recording.
+# Ids of recordings: those that code under test has made, those that mpr has made for itself, and those that
+# `Target.make_recording` has made.
 _made: set[str] = set()
 _of_mpr: set[str] = set()
 _stand_ins: set[str] = set()
@@ -137,9 +150,10 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copy_of(recording: Any) -> Any:
-    """Return the handle of the recording that gets a copy of a row for `recording`; None if none does.
+    """Return the handle of the test's recording if a row that is logged to `recording` must be copied, else None.
 
-    Afterwards, the test's recording has the times that this thread has set for `recording`.
+    `recording` is a handle; None stands for the current recording. A row may go to the test's recording directly or as
+    a copy. In both cases, this recording gets the times that this thread has set for `recording`.
     """
     target = _target()
     handle = target.handle() if target is not None else None
@@ -164,7 +178,10 @@ def _copy_of(recording: Any) -> Any:
 
 
 def _show_times(handle: Any, its_id: str, recording_id: str) -> None:
-    """Give the test's recording the times that this thread has set for the recording `recording_id`."""
+    """Give the test's recording the times that this thread has set for the recording with the id `recording_id`.
+
+    `handle` and `its_id` are the handle and the id of the test's recording.
+    """
     wanted, shown = _thread.wanted.get(recording_id), _thread.shown.get(its_id)
     if wanted == shown or (not wanted and not shown):
         return
@@ -211,15 +228,16 @@ def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_current(target: Target) -> bool:
-    """Return whether the test's recording is the current one of this thread."""
+    """Return whether the test's recording (the one of `target`) is the current recording of this thread."""
     handle = target.handle()
     return handle is not None and Native.recording_id(None) == Native.recording_id(handle)
 
 
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper that keeps the sink of the test's recording.
+    """Return a wrapper of `original`, a call of the SDK that changes a sink. The test's recording keeps its sink.
 
-    If the code has made no recording, it changes the sink of a new recording, which becomes the current one.
+    If the call would change the sink of the test's recording, the wrapper makes a new recording and makes it the
+    current one. The call then changes the sink of the new recording.
     """
 
     @functools.wraps(original)

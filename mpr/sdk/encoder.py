@@ -1,4 +1,8 @@
-"""Encodes rows, blueprints and properties with the SDK, by the SDK's public API only."""
+"""Encodes rows, blueprints and properties with the SDK, by the SDK's public API only.
+
+Encoded rows have the form of an `.rrd` file: a header, messages and a footer. One of the messages is the store info,
+which contains the ids of the recording. The docstrings below call such bytes an encoded stream.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
-    """Return a new stream of the SDK that has no sink and no properties.
+    """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
     With `flush_tick_secs`, the SDK keeps rows for at most this time (seconds) before it writes them. By default, that
     is 0.2 s. A value that the user has set for the SDK (`RERUN_FLUSH_TICK_SECS`) wins.
@@ -37,11 +41,19 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
 
 
 class _Scratch:
-    """The stream with which mpr encodes in this process, and three things that belong to this stream.
+    """The `rr.RecordingStream` with which mpr encodes in this process, and three things that belong to it.
 
-    These are the storage that collects the encoded bytes of the stream, a lock for both, and the first bytes of the
-    stream. The first bytes contain the store info (the ids of the recording), which the SDK writes only once. The first
-    bytes are empty if logging is switched off.
+    Attributes
+    ----------
+    stream:
+        The `rr.RecordingStream`.
+    storage:
+        The SDK's object that collects the encoded bytes of `stream` until they are read.
+    lock:
+        Held by the thread that uses `stream` and `storage`.
+    head:
+        The first encoded bytes: header and store info, which the SDK writes only once. Empty if logging is switched
+        off.
     """
 
     def __init__(self) -> None:
@@ -56,13 +68,13 @@ class _Scratch:
 
 @functools.cache
 def _scratch() -> _Scratch:
-    # A process has only one, because each stream of the SDK costs two threads that never end.
+    # A process makes only one `_Scratch`, because each stream of the SDK costs two threads that never end.
     scratch = _Scratch()
     _made.append(scratch)
     return scratch
 
 
-# The scratch of this process, in a list because a forked process needs it without making one.
+# Has the `_Scratch` of this process, or is empty. A forked process looks here, because `_scratch()` would make one.
 _made: list[_Scratch] = []
 
 
@@ -77,7 +89,7 @@ os.register_at_fork(after_in_child=_leave_parents_scratch)
 
 
 def encoded_head() -> bytes:
-    """Return the first bytes of a stream: header and store info. Empty if logging is switched off.
+    """Return the first bytes of an encoded stream: header and store info. Empty if logging is switched off.
 
     The ids in the store info are placeholders.
     """
@@ -85,9 +97,10 @@ def encoded_head() -> bytes:
 
 
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
-    """Return a stream of the rows that `write` logs: from the header to the footer, but without a store info.
+    """Call `write` with an `rr.RecordingStream`, and return the rows that `write` logs to it as an encoded stream.
 
-    Returns empty bytes if `write` logs no rows. `write` may be called twice.
+    The encoded stream has a header and a footer, but no store info. Returns empty bytes if `write` logs no rows.
+    `write` may be called twice. If it raises an exception, this function raises the same exception.
     """
     for _ in range(2):
         scratch = _scratch()
@@ -110,7 +123,7 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
 
 
 def as_blueprint(blueprint: Any) -> rrb.Blueprint:
-    """Return `blueprint` as a `rerun.blueprint.Blueprint`. Views and containers are put into a new one.
+    """Return `blueprint` as a `rerun.blueprint.Blueprint`. A view or a container is put into a new `Blueprint`.
 
     Raises `ConfigError` if the SDK cannot make a blueprint of the value.
     """
@@ -128,9 +141,10 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
 
 
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
-    """Return a whole stream that makes `blueprint` active and the default.
+    """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    `blueprint` is a value that `rr.send_blueprint` takes.
+    `blueprint` is a value that `rr.send_blueprint` takes. Raises `ConfigError` if the SDK cannot make a blueprint of
+    it.
     """
     with ReadableFile(b"") as path, internal():
         as_blueprint(blueprint).save(application_id, path)
@@ -138,7 +152,7 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
 
 def preamble(start_time_nanos: int) -> bytes:
-    """Return a stream with the properties of a recording that began at `start_time_nanos` (ns since the Unix epoch).
+    """Return an encoded stream with the start of a recording, `start_time_nanos` (ns since the Unix epoch).
 
     The store id in the stream is a placeholder, not yet the id of the recording.
     """
@@ -146,7 +160,9 @@ def preamble(start_time_nanos: int) -> bytes:
 
 
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
-    """Return a stream with `texts` as log entries of level WARN, at the present time.
+    """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`, at the present time.
+
+    The rows are at the entity path `entity_path`.
 
     The store id in the stream is a placeholder.
     """

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """Holds the state of this process after forks."""
+    """Says whether another process has forked this process, and what has happened here since then."""
 
+    #: Whether this process was forked from another process.
     is_forked = False
+    #: Whether `leave_parents_recordings` was called.
     is_watched = False
     #: Whether the program has made a recording of its own since the fork.
     has_recording = False
@@ -35,8 +37,8 @@ def leave_parents_recordings() -> None:
     """Keep a forked process silent about the recordings of its parent. A second call does nothing.
 
     At the end of a process, the SDK calls `shutdown`, which disconnects all recordings, also those that a forked
-    process has from its parent. For each of these, the SDK would print an error. So `shutdown` does nothing in a forked
-    process that has made no recording of its own. mpr ends the recordings that it has made itself.
+    process has from its parent. For each recording of the parent, the SDK would print an error. So `shutdown` does
+    nothing in a forked process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
     Call this before any other module of mpr wraps `new_recording`.
     """

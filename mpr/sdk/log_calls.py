@@ -1,6 +1,10 @@
-"""Wraps the SDK's calls that hand data to a recording, to count it and to put the task's prefix before entity paths.
+"""Wraps the SDK's calls that hand data to a recording. The wrappers count rows, and put prefixes before entity paths.
 
-Covers: every function of the SDK's native module through which data reaches a recording. They are called entries.
+An entry is a function of the SDK's native module through which data reaches a recording. A handle is the SDK's object
+that stands for one recording. A chunk is a table with rows of one entity. The outbox is a file in memory with the rows
+of a process that the parent has not yet taken.
+
+Covers: all entries.
 Does not cover: what follows from a count (`producer/router.py`), and calls that change a sink (`sink_calls.py`).
 """
 
@@ -16,7 +20,10 @@ from mpr.sdk import internal, private_names, recordings
 
 
 class Prefix(NamedTuple):
-    """A path that mpr puts before all entity paths that a task logs to one recording."""
+    """A path that mpr puts before the entity paths of a task's rows.
+
+    Only rows for the recording with the id `recording_id` get the prefix.
+    """
 
     path: str
     recording_id: str
@@ -54,14 +61,21 @@ def install_entries(entered: Entered, logged: Logged) -> list[str]:
 
 
 class _Hooks(NamedTuple):
-    """The functions that a wrapper calls."""
+    """The functions that a wrapper of an entry calls.
+
+    `entered` and `logged` are those of `install_entries`. `recording_id_of` returns the id of the recording with a
+    handle.
+    """
 
     entered: Entered
     logged: Logged
     recording_id_of: Callable[[Any], str | None]
 
     def enter(self, size: int, rows: int, recording: Any) -> str | None:
-        """Call `entered`. Returns the path to put before the entity paths; None for none."""
+        """Call `entered`. Returns the path to put before the entity paths; None if they stay as they are.
+
+        `size` is the number of bytes that are logged, `rows` the number of rows, and `recording` a handle.
+        """
         prefix = self.entered(size, rows, recording)
         if prefix is not None and self.recording_id_of(recording) == prefix.recording_id:
             return prefix.path
@@ -84,7 +98,10 @@ def _logged_bytes(components: Any) -> int:
 
 
 def _logged_rows(name: str, components: Any) -> int:
-    """Return how many rows a call of entry `name` logs; 0 if the arguments do not show the number."""
+    """Return how many rows a call of the entry `name` with the argument `components` logs.
+
+    Returns 0 if `components` does not show the number.
+    """
     if not components:
         # The SDK drops a row without components, with a warning.
         return 0
@@ -116,7 +133,7 @@ def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable
 
 
 def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments of the entry `name`, with `prefix` before every entity path in them."""
+    """Return `args` and `kwargs`, the arguments of the entry `name`, with `prefix` before every entity path in them."""
     if name in _ROW_ENTRIES:
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in _FILE_ENTRIES:
@@ -136,11 +153,11 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 
 
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a faster wrapper of `log_arrow_msg`, the entry that `rr.log` calls.
+    """Return a faster wrapper of `original`: of `log_arrow_msg`, the entry that `rr.log` calls.
 
-    The wrapper does what a wrapper of `_wrapped` does. That one takes any arguments, and packing and unpacking them
-    costs 0.5 us for each `rr.log`. This one names the parameters of `log_arrow_msg`, so it works only for exactly these
-    parameters.
+    This wrapper does what the wrapper that `_wrapped` returns does. The wrapper of `_wrapped` packs and unpacks any
+    arguments, which costs 0.5 us for each `rr.log`. This wrapper names the parameters of `log_arrow_msg`. So it works
+    only if `log_arrow_msg` has exactly these parameters.
     """
     entered, logged, recording_id_of = hooks
 
@@ -169,7 +186,7 @@ def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., A
 
 
 def _chunks_given(given: Any) -> Iterable[Any]:
-    """Return the chunks of an argument of `send_chunks`: one chunk, or several."""
+    """Return the chunks in `given`, the argument of `send_chunks`, which is one chunk or several chunks."""
     return [given] if hasattr(given, "with_entity_path") else given
 
 
@@ -182,13 +199,14 @@ _CHUNKS_OF: dict[str, Callable[[Any], Iterable[Any]]] = {
 
 
 def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of the entry `name`, which takes chunks.
+    """Return a wrapper of `original`, the entry `name`, which takes chunks.
 
     The wrapper sends the chunks one by one. For 20,000 chunks of one row this takes 1.7 s instead of 0.9 s (measured).
-    In exchange, each chunk is counted, waits for credit, and gets the prefix. A call of mpr itself is not changed.
+    In exchange, each chunk is counted, waits while the outbox is full, and gets the prefix. A call of mpr itself sends
+    all chunks at once, as without the wrapper.
     """
     chunks_of = _CHUNKS_OF[name]
-    # Not always the SDK's own function, because the pytest plugin has wrapped `send_chunks`, too (`copies.py`).
+    # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.
     send = original if name == "send_chunks" else private_names.original("send_chunks")
 
     @functools.wraps(original)

@@ -1,7 +1,7 @@
-"""The SDK's native functions as they are before any test runs, and rows that are written with them.
+"""Keeps the SDK's native functions as they are before any test runs, and writes rows with these functions.
 
-The pytest plugin writes its own rows with these functions. A test may replace any public function of the SDK, such as
-`rr.log` or `RecordingStream.flush`, and may count its calls. It must not see the calls of the plugin.
+The pytest plugin writes its own rows with this module. A test may replace any public function of the SDK, such as
+`rr.log` or `RecordingStream.flush`, and may count its calls. The test must not see the calls of the plugin.
 
 The functions are attributes of a class, because some tools replace functions in the globals of all loaded modules.
 """
@@ -19,7 +19,7 @@ from mpr.sdk.private_names import original as _native
 
 
 class Native:
-    """The SDK's native functions. A handle is the SDK's object for a recording."""
+    """Holds the SDK's native functions. A handle is the SDK's object that stands for one recording."""
 
     new_recording: Final = _native("new_recording")
     batcher_config: Final = rerun.ChunkBatcherConfig.LOW_LATENCY
@@ -75,7 +75,7 @@ class _TextLog:
 
 
 def new_recording(application_id: str, recording_id: str) -> Any:
-    """Return the handle of a new recording without a sink, which is not the current recording."""
+    """Make a recording with these ids, and return its handle. It has no sink, and is not the current recording."""
     return Native.new_recording(
         application_id=application_id,
         recording_id=recording_id,
@@ -88,13 +88,30 @@ def new_recording(application_id: str, recording_id: str) -> Any:
 
 
 def log_text(handle: Any, path: str, text: str, level: str) -> None:
-    """Log one `rr.TextLog` at the present time."""
+    """Log one `rr.TextLog` at the present time.
+
+    `handle` is the handle of the recording, `path` the entity path, and `level` the level, such as "INFO".
+    """
     components = {_TextLog.text: _texts([text]), _TextLog.level: _texts([level])}
     Native.log_arrow_msg(path, components, False, handle)
 
 
 def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[float], level: str | None = None) -> None:
-    """Log an `rr.TextLog` for each of `texts`, at the times `times` (seconds since the epoch), without other times."""
+    """Log an `rr.TextLog` for each of `texts`.
+
+    Parameters
+    ----------
+    handle:
+        The handle of the recording.
+    path:
+        The entity path.
+    texts:
+        The texts.
+    times:
+        A time for each text, in seconds since the Unix epoch. The rows have no other times.
+    level:
+        The level of all texts, such as "INFO"; None for no level.
+    """
     offsets = _numbers(_Arrow.int32, range(len(texts) + 1))
     components = {_TextLog.text: _Arrow.list_array(offsets, _texts(texts))}
     if level is not None:
@@ -104,7 +121,10 @@ def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[flo
 
 
 def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
-    """Write the property `name` of the recording, with a component for each of `values`."""
+    """Write the property `name` of the recording with the handle `handle`.
+
+    `values` has the name and the value of each component of the property.
+    """
     components = {
         Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])
         for key, value in values.items()

@@ -1,12 +1,13 @@
 """Lists the private names of the Rerun SDK that mpr uses, and looks them up.
 
 A private name is a function of `rerun_bindings`, the native module of the SDK, or a method of one of its classes. A
-release of the SDK may rename them. So no other module of mpr reads them, and each of them has a fallback, which the
-list describes. A release without a name costs what `without` says, and never raises an error of its own.
+release of the SDK may rename them. So no other module of mpr reads them, and mpr works without each of them. If a
+release lacks a private name, the user loses only what the list says (`Private.without`). mpr raises no error for this
+reason.
 
 A handle is the object of the native module that stands for one recording. An entry is a function of the native module
-that hands data to a recording. A task is flushed if mpr waits at the end of the task until the SDK has encoded the
-rows.
+that hands data to a recording. The outbox is a file in memory with the rows of a process that the parent has not yet
+taken. A task is flushed if mpr waits at the end of the task until the SDK has encoded the rows.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from mpr.user_code import log as _log
 
 
 class Private(NamedTuple):
-    """Says why mpr uses a private name, and what happens if a release of the SDK does not have it."""
+    """Says why mpr uses a private name (`use`), and what happens if a release of the SDK lacks it (`without`)."""
 
     use: str
     without: str
 
 
-#: The first release of the SDK that mpr works with, and the first that it was not tested with.
+#: The first release of the SDK that mpr works with, and the first later release that mpr was not tested with.
 TESTED_FROM, TESTED_BELOW = (0, 39), (0, 42)
 
 _ENTRY = Private(
@@ -128,7 +129,10 @@ NAMES: dict[str, Private] = {
 
 
 def _owner(name: str) -> tuple[Any, str]:
-    """Return the object that has the private name, and the attribute. The object may be None."""
+    """Return the module or class that has the private name `name`, and the name of the attribute in it.
+
+    The returned class is None if the SDK does not have this class. Raises `KeyError` if `name` is not in `NAMES`.
+    """
     import rerun_bindings
 
     if name not in NAMES:
@@ -138,7 +142,7 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function with this private name, as other code calls it; None if the SDK has no such function."""
+    """Return the function with the private name `name`, perhaps a wrapper; None if the SDK has no such function."""
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)
 
@@ -180,7 +184,7 @@ def tested_versions() -> str:
 
 @functools.cache
 def warn_once() -> None:
-    """Log a warning if mpr was not tested with the installed SDK, or if names are missing. Only the first call does."""
+    """Log a warning if mpr was not tested with the installed SDK, or if names are missing. Later calls do nothing."""
     version, gone = untested_version(), missing()
     if version is not None:
         _log.warning(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-# The longest time that a program of the SDK may take, and a check of one file (seconds).
+# The longest times in seconds: for a program of the SDK, and for one check in another process.
 _PROGRAM_SECS = 3600.0
 _REFUSAL_SECS = 600.0
 # The number of bytes that are kept of what a program writes to its standard error.
@@ -48,9 +48,9 @@ def viewer_executable() -> str | None:
 
 
 def rewrite(path: Path, target: int) -> None:
-    """Write the file at `path` anew to the descriptor `target`, without the data that the SDK cannot read.
+    """Write the data of the file at `path` that the SDK can read to the file descriptor `target`.
 
-    `rerun rrd merge` does that. Raises `OSError` if the program fails.
+    The program `rerun rrd merge` writes the data. Raises `OSError` if the program fails.
     """
     ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=target)
     if ran.returncode:
@@ -65,7 +65,7 @@ def merge(paths: list[Path], target: Path) -> None:
 
 
 def optimize(path: Path, target: int) -> None:
-    """Write the file at `path` to the descriptor `target` with `rerun rrd optimize`.
+    """Write the file at `path` to the file descriptor `target` with `rerun rrd optimize`.
 
     Raises `OSError` if the program fails.
     """
@@ -75,7 +75,7 @@ def optimize(path: Path, target: int) -> None:
 
 
 def routed(streams: bytes) -> bytes:
-    """Return one stream, which `rerun rrd route` makes of the concatenated `streams`.
+    """Return one stream (the bytes of an `.rrd` file), which `rerun rrd route` makes of the concatenated `streams`.
 
     Raises `OSError` if the program fails.
     """
@@ -92,9 +92,11 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Call `reader.refusal` in another process. The reader may abort, and takes about 3 kB of memory for each chunk.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
-    Raises `OSError` if there can be no such process.
+    This calls `reader.refusal` in another process, because the reader may abort, and takes about 3 kB of memory for
+    each chunk. If that process crashes, returns a sentence about the crash. Raises `OSError` if the process cannot
+    start or fails.
     """
     return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
 
@@ -102,7 +104,8 @@ def refusal(path: Path) -> str | None:
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
     """Read the whole files at `paths` in another process, because the SDK's reader may abort on a broken file.
 
-    Returns the files that the SDK cannot read, each with the reason. Raises `OSError` if there can be no such process.
+    Returns the files that the SDK cannot read, each with the reason. Raises `OSError` if the process cannot start or
+    fails.
     """
     found: dict[Path, str] = {}
     left = list(paths)
@@ -110,7 +113,8 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
         ran = run_python(_READ_ALL, data="\0".join(map(str, left)).encode(errors="surrogateescape"))
         if ran.returncode > 0:
             raise OSError(f"another Python process fails: {ran.reason}")
-        # One line for each file that was read: the reason, or nothing. If the process has crashed, one is missing.
+        # The process prints a line for each file that it has read: the reason, or null. If it crashes, the line of the
+        # file that it was reading is missing.
         read = [json.loads(line) for line in ran.stdout.splitlines() if line.startswith((b'"', b"null"))]
         found |= {path: refused for path, refused in zip(left, read, strict=False) if refused is not None}
         if len(read) < len(left):
@@ -120,7 +124,10 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 
 
 def _asked(question: str) -> str | None:
-    """Return what a new process prints for `question`, or that it crashed. None if it prints nothing."""
+    """Run the Python code `question` in a new process, and return the text that it prints; None if it prints nothing.
+
+    If the process crashes, returns a sentence about the crash. Raises `OSError` if the process cannot start or fails.
+    """
     ran = run_python(f"from pathlib import Path; from mpr.sdk import reader; {question}")
     if ran.returncode > 0:
         raise OSError(f"another Python process fails: {ran.reason}")
@@ -131,16 +138,16 @@ def _asked(question: str) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """The end of another program.
+    """The result of a program that has ended.
 
     Attributes
     ----------
     returncode:
-        Its exit code; negative if a signal has ended it.
+        The exit code of the program; negative if a signal has ended the program.
     stdout:
-        What it wrote to its standard output, if that was not a file.
+        The bytes that the program wrote to its standard output. Empty if the output went to a file.
     last_line:
-        The last line that it wrote to its standard error.
+        The last line that the program wrote to its standard error.
     """
 
     returncode: int
@@ -156,7 +163,11 @@ class Ran:
 
 
 def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence[int] = ()) -> Ran:
-    """Run `code` in a new Python process, which can import mpr as this process can. `data` is its standard input."""
+    """Run `code` in a new Python process, which can import mpr as this process can.
+
+    `arguments` become `sys.argv[1:]` of the new process, `data` is its standard input, and `pass_fds` are file
+    descriptors that it inherits. Raises `OSError` if the process cannot be started, or does not end within 10 min.
+    """
     # `sys.path` goes along, because mpr may be found by an entry that only this process has. A crash leaves no
     # core file, because it is expected.
     code = (
@@ -187,10 +198,12 @@ def _run(
     stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> Ran:
-    """Run `command`. Raises `OSError` if it cannot be started, or does not end in time.
+    """Run `command`. Raises `OSError` if it cannot be started, or does not end within `timeout_secs`.
 
-    Only the end of its standard error is kept, because the SDK writes some hundred bytes for each message that it
-    cannot read, and there may be millions.
+    `data` is the standard input of the program. `stdout` is the file descriptor for its output, or
+    `subprocess.PIPE` if the output is returned. The program inherits `pass_fds`. Only the last 4096 bytes of its
+    standard error are kept. The SDK writes some hundred bytes for each message that it cannot read, and there may be
+    millions of such messages.
     """
     with contextlib.ExitStack() as stack:
         stdin: int | IO[bytes] = subprocess.DEVNULL
@@ -227,7 +240,7 @@ def _run(
 
 
 def _keep_end(stream: IO[bytes], end: list[bytes]) -> None:
-    # The errors of a stream that is closed, because the wait for the program was interrupted.
+    # Reading raises these errors if the stream was closed, because the wait for the program was interrupted.
     with contextlib.suppress(OSError, ValueError):
         while piece := os.read(stream.fileno(), 64 * 1024):
             end[0] = (end[0] + piece)[-_KEPT_BYTES:]

@@ -1,4 +1,8 @@
-"""Reads `.rrd` streams with the SDK's own reader."""
+"""Reads `.rrd` streams with the SDK's own reader.
+
+A stream has one or several stores. A store is one recording or one blueprint. A chunk is a table with rows of one
+entity.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +34,19 @@ def quiet_reader(path: str | Path) -> Any:
 
 
 def chunks_of(data: bytes, *, blueprints: bool = True) -> Iterator[Any]:
-    """Yield the chunks of every store in `data`, the bytes of a stream with or without a footer."""
+    """Yield the chunks of every store in `data`, the bytes of a stream with or without a footer.
+
+    If `blueprints` is false, the chunks of blueprints are left out. Raises the errors of the SDK's reader.
+    """
     for stream in _streams_of(data, blueprints=blueprints):
         yield from stream
 
 
 def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = True) -> None:
-    """Log the chunks of every store in `data` to `stream`, without a Python object for each chunk."""
+    """Log the chunks of every store in `data` to `stream`, without a Python object for each chunk.
+
+    If `blueprints` is false, the chunks of blueprints are left out. Raises the errors of the SDK's reader.
+    """
     import rerun as rr
 
     with internal():
@@ -45,7 +55,7 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """Yield the SDK's stream of chunks for each store in `data`."""
+    """Yield the SDK's stream of chunks for each store in `data`; for recordings only if `blueprints` is false."""
     with ReadableFile(data) as path:
         reader = quiet_reader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:

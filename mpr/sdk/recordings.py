@@ -117,7 +117,10 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
 
 @functools.cache
 def recording_id_function() -> Callable[[Any], str | None]:
-    """Return the function that returns the id of the recording with a handle; None stands for the current recording."""
+    """Return a function that takes a handle and returns the id of its recording.
+
+    If the function gets None instead of a handle, it returns the id of the current recording.
+    """
     found = private_names.find("get_recording_id")
     return _public_recording_id if found is None else cast("Callable[[Any], str | None]", found)
 
@@ -129,13 +132,14 @@ def _public_recording_id(inner: Any) -> str | None:
 
 
 def recording_id_of(inner: Any) -> str | None:
-    """Return the id of the recording with the handle `inner`; None stands for the current recording."""
+    """Return the id of the recording with the handle `inner`. If `inner` is None, use the current recording."""
     return recording_id_function()(inner)
 
 
 def encoded_rows_of(inner: Any) -> Any:
-    """Return a storage into which the SDK writes the encoded rows of a recording from now on.
+    """Give the recording with the handle `inner` a new sink, and return the SDK's object from which it can be read.
 
+    From now on, the SDK writes the encoded rows of the recording into this object, and its method `read` returns them.
     The rows that the SDK has kept for the recording come first.
     """
     found = private_names.find("binary_stream")
@@ -159,9 +163,9 @@ _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` whenever the current recording of this process or of a thread is changed.
 
-    `handle` is the SDK's handle of the new recording; None for none. `of_thread` says whether the recording is current
-    in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. If not,
-    nothing is watched. Calls of `rr.init` are not watched, because `rr.init` uses `new_recording` instead.
+    `handle` is the new current recording's handle; None if there is none. `of_thread` says whether the recording is
+    current in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. If
+    it lacks one, nothing is watched. Calls of `rr.init` are not watched either, because it uses `new_recording`.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
@@ -186,7 +190,10 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make `native` the recording of this thread; None stands for no recording. Returns the previous recording."""
+    """Make the recording with the handle `native` the current one of this thread. Returns the previous handle.
+
+    None, as argument or result, means that the thread has no recording of its own.
+    """
     before = _get_current("get_thread_local_data_recording")
     found = private_names.find("set_thread_local_data_recording")
     if found is not None:
@@ -197,9 +204,9 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make `native` the recording of all threads without their own; None stands for no recording.
+    """Make the recording with the handle `native` the current one of all threads without a recording of their own.
 
-    Returns the previous recording.
+    Returns the previous handle. None, as argument or result, means that there is no such recording.
     """
     before = _get_current("get_global_data_recording")
     _set_current("set_global_data_recording", native)

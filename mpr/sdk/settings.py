@@ -1,10 +1,12 @@
 """Watches the settings of the SDK that outlive a task, and sets them back to the values from before the task.
 
-| setting | of | a task sets it by |
+In strict mode, a call of the SDK raises its errors instead of logging them.
+
+| setting | belongs to | a task sets it by |
 |---|---|---|
 | strict mode | the process | `rr.set_strict_mode`, `rr.init(strict=...)`, `rr.script_setup` |
 | the timelines `log_time` and `log_tick` | a recording | `rr.set_log_time_enabled`, `rr.set_log_tick_enabled` |
-| strict mode of one call, if the call makes another one | a thread | `rr.log(..., strict=...)` and the like |
+| strict mode of one call that calls the same function again | a thread | `rr.log(..., strict=...)` and the like |
 | the stream of a `with stream:` that was not left | a thread | `stream.__enter__()` |
 
 Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`). The types that
@@ -34,26 +36,29 @@ _LOG_TIMELINES = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of the SDK. Two objects are equal if they are about the same setting."""
+    """A setting of the SDK. Two objects are equal if they are about the same setting.
+
+    `read` returns the present value of the setting, and `put` sets it.
+    """
 
     name: str
-    #: None if the setting holds for the process.
+    #: The recording to which the setting belongs; None if it belongs to the process.
     recording_id: str | None
     read: Callable[[], bool] = field(compare=False)
     put: Callable[[bool], object] = field(compare=False)
 
 
-# The settings that tasks have changed, each with these tasks, the last one at the end. Tasks may run at the same time
-# in several threads, and a task of a worker may call a decorated function.
+# For each setting that tasks have changed: the tasks that have changed it, the last one at the end. Several tasks may
+# run at the same time in several threads, and a task of a worker may call a decorated function, which is a task too.
 _changed: dict[Setting, list[ChangedSettings]] = {}
 os.register_at_fork(after_in_child=_changed.clear)
 
 
 class ChangedSettings:
-    """Holds the settings that one task has changed. A task may run in several steps, such as a generator."""
+    """Holds the settings that one task has changed. A task may run in several steps, as a generator does."""
 
     def __init__(self) -> None:
-        # The values before this step, of the settings that the task has changed.
+        # The settings that the task has changed, each with its value before this step.
         self._before: dict[Setting, bool] = {}
         #: The values that the task has set in earlier steps.
         self.own: dict[Setting, bool] = {}
@@ -65,15 +70,16 @@ class ChangedSettings:
             _changed.setdefault(setting, []).append(self)
 
     def redo(self) -> None:
-        """Set what the task has set in earlier steps, because its next step begins."""
+        """Give the settings the values from the task's earlier steps again, because the next step begins."""
         for setting, value in self.own.items():
             self.note(setting, setting.read())
             setting.put(value)
 
     def undo(self) -> None:
-        """Set everything back, because a step of the task has ended.
+        """Give each changed setting the value from before this step, because a step of the task has ended.
 
-        A setting that another running task has changed later is set back when that task's step has ended.
+        If another running task has changed a setting after this task, the setting is set back when the step of that
+        other task has ended.
         """
         while self._before:
             setting, before = self._before.popitem()
@@ -99,7 +105,7 @@ class ChangedSettings:
 
 
 def watch_settings(noted: Callable[[Setting, bool], None]) -> None:
-    """Call `noted(setting, value before)` whenever this process is about to change one of the first two settings."""
+    """Call `noted(setting, old value)` before each change of strict mode, `log_time` or `log_tick` in this process."""
     _watch_strict_mode(noted)
     _watch_log_timelines(noted)
 
@@ -160,13 +166,19 @@ def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
 
 
 def _flag(variable: str, default: bool) -> bool:
-    """Return the value of a variable of the environment, as the SDK reads it."""
+    """Return the truth value of the environment variable `variable`, as the SDK reads it.
+
+    Returns `default` if the variable is not set, or has a text that the SDK does not know.
+    """
     text = os.environ.get(variable, "").strip().lower()
     return text in ("1", "true", "yes", "on") or (default and text not in ("0", "false", "no", "off"))
 
 
 def reset_thread() -> None:
-    """Undo the last two settings of this thread. No call of the SDK may be running in the thread."""
+    """Set back the last two settings in the module's table: strict mode of a call, and the stream of a `with` block.
+
+    This concerns the calling thread. No call of the SDK may be running in this thread.
+    """
     strict_mode, stream = _thread_settings()
     if strict_mode is not None:
         strict_mode.strict_mode = None
@@ -176,7 +188,10 @@ def reset_thread() -> None:
 
 @functools.cache
 def _thread_settings() -> tuple[Any, Any]:
-    """Return the objects in which the SDK keeps the settings of a thread; None if this release has no such object."""
+    """Return the SDK's objects with a thread's settings: strict mode of a call, and stream of a `with` block.
+
+    If this release of the SDK lacks one of the two objects, None stands for this object.
+    """
     import rerun as rr
     from rerun import recording_stream
 
@@ -185,14 +200,15 @@ def _thread_settings() -> tuple[Any, Any]:
 
 
 def strict_mode_of_environment() -> bool:
-    """Return the strict mode with which a process of this environment begins."""
+    """Return the strict mode with which a process starts that has the present environment variables."""
     return _flag("RERUN_STRICT", False)
 
 
 def follow_environment(before: bool) -> None:
-    """Set the strict mode of a new environment, unless the program has set another one itself.
+    """Set the strict mode that the environment variables ask for, unless the program has set strict mode itself.
 
-    `before` is what `strict_mode_of_environment` returned in the old environment.
+    Call this after the environment variables have changed. `before` is the value that `strict_mode_of_environment`
+    returned before the change.
     """
     import rerun as rr
 

@@ -56,8 +56,9 @@ def watch_sinks(
 ) -> None:
     """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    If `skips` returns true, neither is called, and the recording keeps its sink. The blueprint of such a call is sent
-    to the recording, and the caller gets a result of the usual type.
+    First, `skips` is called. If it returns true, the SDK call is skipped: neither `changes` nor `changed` is called,
+    and the recording keeps its sink. The blueprint of a skipped call is sent to the recording, and the caller gets a
+    result of the usual type.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -99,7 +100,10 @@ _skipped_urls: set[str] = set()
 
 
 def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do everything that `call` does, except for its destination. Returns a result of the call's usual type."""
+    """Do everything that `call` does, but do not open its destination. Returns a result of the call's usual type.
+
+    `args` and `kwargs` are the arguments of the SDK's function.
+    """
     blueprint = kwargs.get("default_blueprint")
     send = private_names.find("send_blueprint")
     if blueprint is not None and send is not None:
@@ -119,14 +123,15 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 def _empty_stream(_pid: int) -> Any:
     """Return a stream that gets no rows. There is one for each process id.
 
-    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, its caller gets the storage of this stream.
+    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, its caller gets an object from which to read
+    the rows of this stream. So the caller reads no rows.
     """
     with internal.internal():
         return encoder.new_stream("mpr", "mpr-empty")
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `serve_web_viewer` that shows no page for a server that was not started."""
+    """Return a wrapper of `original` (`serve_web_viewer`) that shows no page for a server that was not started."""
 
     @functools.wraps(original)
     def serve_web_viewer(*args: Any, **kwargs: Any) -> Any:

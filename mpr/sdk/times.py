@@ -22,9 +22,10 @@ _REMOVE_TIME = ("disable_timeline", "reset_time")
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
     """Call `noted(recording id, timeline, (function, value))` whenever a thread of this process sets a time.
 
-    The pair is None if the time was removed. The timeline is None if all times were removed. The calls are watched,
-    because the SDK has no function that returns the times of a thread. If a release of the SDK lacks one of them, none
-    is watched, because times that are partly known would be restored wrongly.
+    `function(timeline, value, recording)` sets the time again. The pair is None if the time was removed. The timeline
+    is None if all times were removed. The SDK's calls are watched, because the SDK has no function that returns the
+    times of a thread. If a release of the SDK lacks one of these calls, no call is watched, because times that are
+    partly known would be restored wrongly.
     """
     if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
         return
@@ -61,7 +62,10 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Remove the times `old` of this thread for the recording `native`, and set the times `new`."""
+    """Replace the times `old` by the times `new`, for this thread and the recording with the handle `native`.
+
+    A handle is the SDK's object that stands for one recording.
+    """
     for timeline in old:
         if timeline not in new:
             private_names.original("disable_timeline")(timeline, native)

@@ -4,8 +4,8 @@ There are two cases:
 
 - The test makes an `mpr.Pool` or an `mpr.SharedRecording`, and names no sinks (destinations of rows). The rows then go
   to the test's recording (`mpr/sinks/active_recording.py`).
-- The test starts processes by `multiprocessing` or `subprocess`. They call functions that are decorated by `@mpr.task`,
-  or `mpr.join()`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
+- The test starts processes by `multiprocessing` or `subprocess`. These processes call `mpr.join()`, or functions that
+  are decorated by `@mpr.task`. They inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
   module makes the shared recording as soon as the process of the test has imported `@mpr.task`. Later tests use the
   same shared recording.
 """
@@ -39,7 +39,7 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of child processes to `stream`, the stream of the running test, from now on."""
         if not self._is_attached:
-            # If this pytest runs within a test of another pytest, this is the recording of that outer test.
+            # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
             self._outer = active_recording.current()
             self._is_attached = True
         active_recording.set_current(stream.public)
@@ -64,8 +64,8 @@ class Children:
         if self._propagation is not None:
             self._propagation.close()
             self._propagation = None
-        # Pools and recordings that were open before the test do not count. They belong to fixtures that several tests
-        # use.
+        # Pools and recordings that were open before the test do not count, because they belong to fixtures that several
+        # tests use.
         left = active_recording.open_writers() - self._open_before
         if left > 0:
             return f"{left} pools or shared recordings of the test are still open: rows that come later are not here"

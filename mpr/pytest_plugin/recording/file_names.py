@@ -53,10 +53,11 @@ def clean(name: str) -> str:
 
 
 def reserve(folder: str, name: str, first_attempt: int = 0) -> tuple[str, int]:
-    """Create an empty file with the first free name for an attempt: `<name>.rrd`, `<name>-retry1.rrd` and so on.
+    """Create an empty file in `folder` for an attempt of a test, and return the name of the file and the attempt.
 
-    Only one process can create a file of a given name. So two attempts never get the same name, also if another worker
-    runs the test again after a crash. Returns the name of the file, and the attempt's number. Raises `OSError`.
+    The name is `<name>.rrd` for attempt 0, and `<name>-retry1.rrd` for attempt 1. The attempt is `first_attempt`, or
+    the next one whose name is free. Only one process can create a file of a given name. So two attempts never get the
+    same name, even if another worker runs the test again after a crash. Raises `OSError` if no file can be created.
     """
     attempt = first_attempt
     while True:

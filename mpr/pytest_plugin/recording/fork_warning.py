@@ -17,7 +17,7 @@ from mpr.pytest_plugin.recording.system import System
 
 # The beginnings of the names of SDK threads that start and end with each file.
 _COME_AND_GO = ("file_writer", "ChunkBatcher", "RecordingStream")
-# The objects that watch forks now. There are several if a test runs pytest.
+# The `Watch` objects that are not closed. There are several if a test runs pytest.
 _watches: list[Watch] = []
 _is_registered = False
 
@@ -47,7 +47,10 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return whether a test runs, and all `threads` but one are those of mpr."""
+        """Return whether a test runs, and at most one of `threads` is not a thread of mpr or the SDK.
+
+        If so, the warning is suppressed. `threads` has the names of all threads of this process by their ids.
+        """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1
 

@@ -2,9 +2,11 @@
 
 Such an error does not fail the test, unless `--mpr-strict` is set. Each sort of error is reported once.
 
-Whatever a step of mpr raises stays here, also `SystemExit` and `pytest.fail`. The one exception is what a handler of a
-signal raises, for example at Ctrl-C or after a time limit. Such an error belongs to the run, and only by chance meets
-the code of mpr.
+If a step of mpr raises, this module reports the error and does not raise it again. This is so for every error, also
+for a `SystemExit` and for that of `pytest.fail`.
+
+Only an error that a handler of a signal has raised is raised again, for example at Ctrl-C or after a time limit. Such
+an error is meant for the run, and interrupts the code of mpr only by chance.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error, such as `Journal.error`. It is called for the first error of each
-        sort, and in `close`. It may raise `OSError`, which is ignored.
+        The function that writes the text of an error, such as `Journal.error`. This function is called for the first
+        error of each sort, and in `close`. If it raises an `Exception`, that is ignored.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -41,9 +43,10 @@ class InternalErrors:
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
-        """Call `step` with `args`. If it raises an `Exception`, report this exception instead of raising it.
+        """Call `step` with `args`. If it raises any error, report this error instead of raising it.
 
-        `what` is a text for the report that says what `step` does. Raises only what a handler of a signal has raised.
+        `what` is a text for the report that says what `step` does, such as "note a phase". An error that a handler of a
+        signal has raised is reported, and raised again.
         """
         try:
             step(*args)
@@ -82,7 +85,8 @@ def _text(error: BaseException) -> str:
 def _is_of_a_signal(error: BaseException) -> bool:
     """Return whether a handler of a signal has raised `error`.
 
-    The handler of Python for Ctrl-C is native code, so the last frame of its error is the code that it has interrupted.
+    The handler of Python for Ctrl-C is native code. So the last frame of its error is not the handler, but the code
+    that it has interrupted. If this code belongs to mpr, the error counts as raised by a handler.
     """
     handlers = system.code_of_signal_handlers()
     traceback: TracebackType | None = error.__traceback__

@@ -39,8 +39,12 @@ _THREAD = "thread"
 class LogSources:
     """Sends rows from all sources in one process to the recording of the running test.
 
+    A handle is the SDK's object that stands for one recording.
+
     Parameters
     ----------
+    config:
+        The configuration of pytest.
     running:
         The function that returns the test that runs in this process, or None.
     """
@@ -50,7 +54,7 @@ class LogSources:
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams()
         self._children = Children()
-        # If this pytest runs within a test of another pytest, this is the recording of that outer test.
+        # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
         self._outer: Any = None
         # The thread whose rows are recorded; None if the rows of all threads are.
         self._thread: int | None = None
@@ -60,7 +64,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make the streams for recordings with these ids before the first test runs."""
+        """Make a stream for each of `application_ids` before the first test runs."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -89,11 +93,11 @@ class LogSources:
         if before is None or is_of_tests(Native.recording_id(before)):
             self._outer = None if before is None or self._streams.has(before) else before
             Native.set_current_of_process(handle)
-        # Otherwise `before` stays the current recording, because a fixture with a wider scope may need it. Without mpr,
-        # `before` would be the current recording too. Its rows are copied.
+        # If other code has made `before`, it stays the current recording, because a fixture with a wider scope may need
+        # it. Without mpr, `before` would be the current recording too. Its rows are copied into the test's recording.
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Let child processes of the next phase log into the recording, too.
+        """Let child processes of the next phase log into the recording of the test `running`, too.
 
         `Children.attach` must be called again, because the phase may have imported `@mpr.task`.
         """
@@ -126,13 +130,16 @@ class LogSources:
     # --- the target of `copies` -------------------------------------------------------------------------------------
 
     def handle(self) -> Any:
-        """Return the SDK's handle of the running test's recording; None if it gets no rows of this thread."""
+        """Return the handle of the running test's recording.
+
+        Returns None if no test runs, or if rows of this thread must not go to the recording (`capture` is "thread").
+        """
         if self._thread is not None and self._thread != System.thread_id():
             return None
         return self._handle_of_running()
 
     def is_ours(self, recording_id: str | None) -> bool:
-        """Return whether a recording belongs to the plugin."""
+        """Return whether the recording with the id `recording_id` belongs to the plugin."""
         return is_of_tests(recording_id)
 
     def make_recording(self) -> Any:
@@ -148,7 +155,10 @@ class LogSources:
             running.note_rows()
 
     def _is_free(self, current: Any) -> bool:
-        """Return whether `current`, a current recording, is none of the test's own."""
+        """Return whether `current`, the handle of a current recording, is None or belongs to a stream of this object.
+
+        If so, the test has made no other recording the current one.
+        """
         return current is None or self._streams.has(current)
 
     def _handle_of_running(self) -> Any:

@@ -1,9 +1,9 @@
 """Writes the `logging` records of a test into the test's recording when pytest's own handler has taken them.
 
-pytest adds handlers to the root logger while a phase of a test runs. One of them formats each record for the report.
-`LogCapture` writes the text that this handler has made. So mpr formats no record and changes none, and `logging` is as
-it is without mpr. There is no handler of mpr, and no frame of mpr while a handler runs: the handler of pytest calls
-`flush` last, when it has formatted the record.
+pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for the report.
+`LogCapture` writes the text that this handler has made. So mpr formats no record and changes none, and adds no handler
+to `logging`. The handler of pytest calls its method `flush` last, when it has formatted the record. `LogCapture`
+replaces only this method.
 
 The recording has the same records as the section "Captured log" of pytest's report. Without the plugin `logging` of
 pytest (`-p no:logging`), it has none.
@@ -28,6 +28,8 @@ class LogCapture:
 
     Parameters
     ----------
+    config:
+        The configuration of pytest.
     handle:
         The function that returns the SDK's handle of the running test's recording. If it returns None, nothing is
         written.
@@ -81,7 +83,7 @@ class LogCapture:
         return found
 
     def close(self) -> None:
-        """Undo the change of pytest's handler. After that, no records are written into the recording."""
+        """Give pytest's handler its own method `flush` again. No records are written into the recording any more."""
         if self._handler is not None:
             self._handler.__dict__.pop("flush", None)
 

@@ -149,9 +149,9 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the folder for files of the running test, beside the test's recording. Make it if it is missing.
+        """Return the folder for files of the running test, beside the test's recording.
 
-        Raises `OSError` if it cannot be made.
+        Makes the folder if it is missing. Raises `OSError` if it cannot be made.
         """
         assert self.current is not None
         folder = self.current.path.removesuffix(".rrd")
@@ -231,10 +231,10 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Write the rows that were logged to the disk.
+        """Write the rows that the test `running` has logged to the disk.
 
         Raises `RuntimeError` if this fails, for example because the disk is full. Without a flush, the SDK would not
-        report this.
+        report such a failure.
         """
         if running.take_logged():
             try:
@@ -292,7 +292,7 @@ class Recorder:
 
     def _sources(self) -> LogSources:
         if self._log_sources is None:
-            # This is so before the first test.
+            # No test was recorded in this process until now.
             with warnings.catch_warnings():
                 # Warnings of imported modules must not fail a test that turns warnings into errors.
                 warnings.simplefilter("ignore")

@@ -10,7 +10,11 @@ _NAME = "mpr recording"
 
 
 def attach(item: pytest.Item, path: str) -> None:
-    """Attach the finished recording of `item` to allure's report. Called within the teardown of the test."""
+    """Attach the recording of the test `item` to allure's report. Called when the recording is finished.
+
+    `path` is the path of the recording. The teardown of the test must still be running, because allure then adds the
+    file to this test.
+    """
     if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
         import allure
 
@@ -18,7 +22,10 @@ def attach(item: pytest.Item, path: str) -> None:
 
 
 def add_link(item: pytest.Item, report: pytest.TestReport, path: str) -> None:
-    """Add a link to the recording of `item` for pytest-html. `report` is the report of the test's teardown."""
+    """Add a link to the recording of the test `item` for pytest-html.
+
+    `report` is the report of the test's teardown, and `path` is the path of the recording.
+    """
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):
         import pytest_html

@@ -14,9 +14,10 @@ def is_recorded(mode: str, attempt: int) -> bool:
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
-    """Return whether the recording of a recorded attempt is kept.
+    """Return whether the recording of an attempt is kept. The attempt must be one that is recorded (`is_recorded`).
 
-    `attempt` is its number (from 0), and `outcome` is what `outcome_of` returns.
+    `mode` is one of `options.MODES`, `attempt` is the number of the attempt (from 0), and `outcome` is a result of
+    `outcome_of`.
     """
     if mode in ("on", "on-first-retry"):
         return True
@@ -28,6 +29,9 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """Return the outcome of a test, which is the worst of the outcomes of its `phases`."""
+    """Return the worst of `phases`, the outcomes of a test's phases. This is the outcome of the test.
+
+    From the worst to the best, the outcomes are "failed", "interrupted", "skipped" and "passed".
+    """
     found = set(phases)
     return next((outcome for outcome in ("failed", "interrupted", "skipped") if outcome in found), "passed")

@@ -30,7 +30,7 @@ class RunningTest:
     stream:
         The stream that writes the recording.
     started, clock:
-        The begin of the test, in seconds since the Unix epoch, and in seconds of `time.perf_counter`.
+        The time when the test began: in seconds since the Unix epoch, and as a value of `time.perf_counter`.
     phases:
         The name of each phase that has begun (setup, call, teardown), and its begin in seconds since the Unix epoch.
     outcomes:
@@ -42,7 +42,7 @@ class RunningTest:
     last_report:
         The last report of pytest about a phase.
     logged:
-        Whether rows were logged since the last flush, which may not be on the disk yet.
+        Whether rows were logged since the last flush. Such rows may not be on the disk yet.
     sections:
         The number of pieces of output, captured by pytest, that are in the recording already.
     """
@@ -86,7 +86,7 @@ class RunningTest:
     def raised(self, phase: str, error: BaseException) -> None:
         """Set the outcome of `phase`, which the exception `error` has ended.
 
-        pytest's report also has the outcome. But for some errors it comes too late, or never comes.
+        pytest's report also has the outcome. But for some errors the report comes too late, or never comes.
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -99,9 +99,9 @@ class RunningTest:
                 self.failed.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Count the test as failed, because `report` says that a part of it has failed: a subtest.
+        """Count the test as failed, because `report` says that a subtest of it has failed.
 
-        Does nothing if `report` is the last report about the test itself.
+        Does nothing if `report` is `last_report`, because this report is about the test itself.
         """
         if report is self.last_report:
             return
@@ -111,7 +111,8 @@ class RunningTest:
     def reported(self, report: pytest.TestReport) -> None:
         """Take the outcome of a phase from pytest's report.
 
-        The report overrides the outcome that `raised` has set. For example, an expected failure has not failed there.
+        The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
+        its report does not say "failed".
         """
         phase = report.when or CALL
         self.last_report = report

@@ -1,7 +1,7 @@
-"""What the recording of a test needs of the operating system and of the standard library, bound before any test runs.
+"""Keeps the functions of the system and the standard library that the plugin needs, as they are before any test runs.
 
-A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. It must not see what the
-plugin does. So all code of the plugin that runs while a test runs uses only the functions in this module.
+A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. The test must not see the
+calls of the plugin. So all code of the plugin that runs while a test runs uses only the functions in this module.
 
 - The functions are native ones. A function that is written in Python would call others, which a test may replace.
 - They are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of all
@@ -66,7 +66,7 @@ def exists(path: str) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder `path`, and the folders above it that are missing. Raises `OSError`."""
+    """Make the folder `path` and all missing folders above it. Raises `OSError` if this fails."""
     try:
         System.mkdir(path)
     except FileExistsError:
@@ -80,13 +80,13 @@ def make_folder(path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove the file `path` if it is there. Raises `OSError`."""
+    """Remove the file `path` if it exists. Raises `OSError` if it cannot be removed."""
     with contextlib.suppress(FileNotFoundError):
         System.unlink(path)
 
 
 def free_bytes(path: str) -> int:
-    """Return how many bytes are free on the disk of `path`, or of the nearest folder above it that is there."""
+    """Return how many bytes are free on the disk of `path`. If `path` does not exist, use the nearest folder above."""
     while True:
         try:
             found = System.space(path or "/")
@@ -97,12 +97,15 @@ def free_bytes(path: str) -> int:
 
 
 def create(path: str) -> None:
-    """Create an empty file. Raises `FileExistsError` if there is one, and `OSError` otherwise."""
+    """Create the empty file `path`. Raises `FileExistsError` if there is such a file, and `OSError` if this fails."""
     System.close(System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def write_new(path: str, text: str) -> None:
-    """Write `text` to the new file `path`. Raises `FileExistsError` if there is one, and `OSError` otherwise."""
+    """Create the file `path` with the content `text`.
+
+    Raises `FileExistsError` if there is such a file already, and `OSError` if the file cannot be written.
+    """
     fd = System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:
         write_all(fd, text.encode())
@@ -111,14 +114,14 @@ def write_new(path: str, text: str) -> None:
 
 
 def write_all(fd: int, data: bytes) -> None:
-    """Write all of `data` to the file with the descriptor `fd`. Raises `OSError`."""
+    """Write all of `data` to the file with the descriptor `fd`. Raises `OSError` if this fails."""
     view = memoryview(data)
     while view:
         view = view[System.write(fd, view) :]
 
 
 def read_all(path: str) -> bytes:
-    """Return the content of the file `path`. Raises `OSError`."""
+    """Return the content of the file `path`. Raises `OSError` if it cannot be read."""
     fd = System.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         parts = []
@@ -130,7 +133,10 @@ def read_all(path: str) -> bytes:
 
 
 def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
-    """Run `step` in a thread of its own, and return whether it has ended within `timeout_secs`."""
+    """Run `step` in a thread of its own, and return whether it has ended within `timeout_secs` seconds.
+
+    If `step` raises an exception, it has ended, too. If it has not ended in time, it goes on in its thread.
+    """
     done = System.lock()
     done.acquire()
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def log_output(running: RunningTest) -> None:
-    """Write the output of the phase that has just ended."""
+    """Write the output of the phase of the test `running` that has just ended."""
     for _when, kind, text in running.new_output():
         lines = text.splitlines() if kind in ("stdout", "stderr") else []
         if lines:
@@ -35,7 +35,10 @@ def log_output(running: RunningTest) -> None:
 
 
 def log_end(running: RunningTest, outcome: str, worker: str) -> None:
-    """Write the outcome, phases, failures and notes of a test that has ended in this process."""
+    """Write the outcome, phases, failures and notes of the test `running`, which has ended in this process.
+
+    `outcome` is the outcome of the test, and `worker` the name of the worker of pytest-xdist.
+    """
     log_test(
         running.stream.handle, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
         phases=running.phases, failures=running.failures(), notes=running.notes,
@@ -55,7 +58,18 @@ def log_test(
 ) -> None:
     """Write the outcome, phases, failures and notes of any test, even of a test whose process has died.
 
-    `handle` is the SDK's handle of the recording.
+    Parameters
+    ----------
+    handle:
+        The SDK's object that stands for the recording.
+    nodeid, attempt, worker, outcome:
+        The node id of the test, the attempt (from 0), the name of the worker, and the outcome.
+    phases:
+        The name of each phase, and its begin in seconds since the Unix epoch.
+    failures:
+        The name of each phase that failed, and pytest's text about the failure.
+    notes:
+        Notes that say which rows are not in the recording, and why.
     """
     native.send_property(handle, ROOT, {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome})
     if phases:

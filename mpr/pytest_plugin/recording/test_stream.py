@@ -53,7 +53,7 @@ framing.stream_footer(0, b"")
 
 
 def is_of_tests(recording_id: str | None) -> bool:
-    """Return whether a recording is that of any `TestStream`."""
+    """Return whether the recording with the id `recording_id` belongs to any `TestStream` of this process."""
     return any(each.recording_id == recording_id for each in _every)
 
 
@@ -63,7 +63,7 @@ class TestStream:
     Attributes
     ----------
     handle, public:
-        The SDK's handle of the stream, and its public object.
+        The native object of the SDK that stands for the stream, and the stream as an `rr.RecordingStream`.
     path:
         The path of the present file; None if there is none.
     stuck:
@@ -93,7 +93,7 @@ class TestStream:
         return self.pid == System.getpid() and not self.stuck
 
     def open(self, path: str) -> None:
-        """Write rows to `path` from now on. Forget the times that were set for earlier rows.
+        """Write rows to the file `path` from now on. Forget the times that this thread has set for earlier rows.
 
         Raises the SDK's error if the file cannot be opened.
         """
@@ -103,7 +103,7 @@ class TestStream:
         Native.reset_time(self.handle)
 
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
-        """Wait up to `timeout_secs` until all rows are in the file.
+        """Wait up to `timeout_secs` seconds until all logged rows are in the file.
 
         Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened.
         """
@@ -133,10 +133,10 @@ class TestStream:
             System.close(fd)
 
     def close(self, recording_id: str | None = None) -> bool:
-        """Finish the file, and give its recording the id `recording_id`, or a new one.
+        """Finish the file, and give its recording the id `recording_id`, or a new id if `recording_id` is None.
 
-        `recording_id` has as many characters as all ids of this module. Returns whether the file is whole, with its
-        footer.
+        `recording_id` must have 32 characters, as the ids of `system.new_id` have. Returns whether the file is whole,
+        with its footer.
         """
         assert self.path is not None
         path, self.path = self.path, None
@@ -166,10 +166,10 @@ class TestStream:
 
 
 def _leave_alone(stream: TestStream) -> None:
-    """Make sure that nothing waits for this stream again, because its threads wait for each other for ever.
+    """Make sure that nothing waits for `stream` again, because its threads wait for each other for ever.
 
-    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the global
-    recording of the SDK instead, unless that is such a stream too.
+    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the SDK's
+    global recording instead, unless the threads of this recording wait for ever, too.
     """
 
     def finish_global_recording() -> None:

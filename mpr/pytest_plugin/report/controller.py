@@ -47,7 +47,10 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Add the path of a test's recording to pytest's `report` that the worker has crashed in the test `nodeid`."""
+        """Add the path of the recording of the test `nodeid` to `report`.
+
+        `report` is pytest's report that a worker has crashed in this test.
+        """
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
     def _name_recording(self, nodeid: str, report: pytest.TestReport) -> None:
@@ -63,7 +66,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run. pytest calls this when all workers have ended, before it writes the summary."""
+        """Finish the run. pytest calls this when all workers have ended, before pytest writes its summary.
+
+        `exitstatus` is the exit status of pytest. After Ctrl-C, no pictures are drawn.
+        """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
             draw = exitstatus != pytest.ExitCode.INTERRUPTED

@@ -24,9 +24,9 @@ _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
 def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of the run whose folder is `folder`, and return the path of the page.
+    """Write the page of the run with the results `results` into its folder `folder`, and return the path of the page.
 
-    Raises `OSError` if it cannot be written. A page with this name is replaced as a whole.
+    Raises `OSError` if the page cannot be written. If the folder has a page already, the page is replaced as a whole.
     """
     path = folder / NAME
     part = folder / f".{NAME}.part"
@@ -36,7 +36,7 @@ def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
 
 
 def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """Return the page as HTML. The links in the page are relative to `folder`."""
+    """Return the page of the run with the results `results` as HTML. Its links are relative to `folder`."""
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
@@ -129,7 +129,7 @@ def _picture(folder: Path, test: RecordedTest) -> str:
 
 
 def _link(folder: Path, path: Path) -> str:
-    """Return a link to `path` that is relative to `folder`, because such a link works even if the folder is moved."""
+    """Return a link to `path`, relative to `folder`. Such a link works even if the folder is moved."""
     return _text(quote(os.fsencode(os.path.relpath(path, folder))))
 
 

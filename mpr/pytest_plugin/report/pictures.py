@@ -18,8 +18,9 @@ from mpr.pytest_plugin.results import RecordedTest
 def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
     """Draw a picture for each failed test whose recording was kept, until the time for pictures is over.
 
-    Returns `results` with the paths of the pictures. If no picture can be drawn at all, or if the time is over, the
-    reason is added to `troubles`. If only one picture cannot be drawn, the reason is added to the notes of its test.
+    Returns `results` with the paths of the pictures. `settings` has the time limits. If no picture can be drawn at all,
+    or if the time is over, the reason is added to `troubles`. If a single picture cannot be drawn, the reason is added
+    to the notes of its test.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs

@@ -14,7 +14,7 @@ _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results that the summary names. Only results whose recording was kept are named.
+    """Return those of `results` that the summary names. It names only tests whose recording was kept.
 
     `which` is the value of `--mpr-summary`: "failed", "all" or "none".
     """
@@ -62,7 +62,7 @@ def write(
 
 
 def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
-    """Return the summary as Markdown, for the page of a job. The arguments are those of `write`."""
+    """Return the summary as Markdown, for the page of a job. The parameters have the same meaning as in `write`."""
     return "\n".join(_markdown(results, troubles, shown)) + "\n"
 
 
@@ -91,7 +91,7 @@ def _size(result: RecordedTest) -> str:
 
 
 def _quoted(path: str) -> str:
-    """Return `path` for a command line, in quotes if it has spaces or brackets.
+    """Return `path` in the form for a command line, in quotes if `path` has spaces or brackets.
 
     The names of recordings often have brackets, which some shells take for a pattern.
     """
