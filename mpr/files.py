@@ -191,7 +191,7 @@ class MemoryFile:
             raise OSError(error.errno, text) from error
 
     def close(self) -> None:
-        """Close the file, and remove an ordinary file from its folder.
+        """Close the file. If it is not in memory, also remove it from its folder.
 
         Other processes that have the file open can go on using it. In a forked child, the file stays in its folder,
         because it belongs to the parent.
@@ -201,7 +201,10 @@ class MemoryFile:
         self.remove()
 
     def remove(self) -> None:
-        """Remove an ordinary file from its folder. Processes that have it open can go on using it."""
+        """Remove the file from its folder. Do nothing if the file is in memory, or if this is a forked child.
+
+        Processes that have the file open can go on using it.
+        """
         # A forked child has a copy of this object, but only the parent may remove the file.
         if not self.in_memory and os.getpid() == self._pid:
             with contextlib.suppress(FileNotFoundError):

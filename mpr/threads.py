@@ -93,8 +93,10 @@ class Latch:
 def start_aside(thread: threading.Thread) -> None:
     """Start `thread` from another thread, and wait until it has started. Raises `RuntimeError` if it cannot start.
 
-    `Thread.start` takes a lock that every new thread needs. A handler of a signal that interrupts `start` would wait
-    for ever for a thread that it starts itself.
+    `Thread.start` holds a lock for a moment, and every new thread needs this lock. If the main thread called
+    `Thread.start`, a signal could interrupt it at this moment. If the signal's handler then started a thread, it would
+    wait for ever, because the interrupted call could not release the lock. Handlers of signals run only in the main
+    thread, so another thread calls `Thread.start`.
     """
     started = Latch()
     raised: list[RuntimeError] = []

@@ -32,7 +32,7 @@ class Fanout:
     Parameters
     ----------
     writers:
-        The durable sinks, already open; none if logging is switched off.
+        The durable sinks, already open. There are none if logging is switched off, or if all sinks are live.
     feed:
         Gives segments to the live sinks; None if there are no live sinks.
     encode_notes:

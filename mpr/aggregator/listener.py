@@ -65,7 +65,10 @@ class Listener(Protocol):
         """
 
     def sink_failed(self, error: SinkError) -> None:
-        """Report `error` to the callers of all tasks that have no result yet, because a sink has failed."""
+        """Report `error` to the callers of all tasks that have no result yet, because a sink has failed.
+
+        The tasks go on, for the sinks that are left.
+        """
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
         """End the pool, because the initializer has raised an exception in a worker."""

@@ -201,7 +201,11 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the numbers in `cell` as a flat array, or None if there are at most 16, or values that are no numbers."""
+    """Return the longest of the flat arrays into which `_leaves` splits `cell`.
+
+    Returns None if `cell` has texts, or if the longest array has at most 16 elements. Also returns None if the elements
+    are neither numbers nor truth values.
+    """
     if pa.types.is_string(_innermost(cell.type)):
         return None
     longest = max(_leaves(cell), key=len)

@@ -1,6 +1,7 @@
 """Says in words in which rows two recordings differ.
 
-A cell has the values of one component of one entity in one row. A static cell has no time.
+A cell has the values of one component of one entity in one row. A static cell has no time. For each component of each
+entity, all cells with times are one series, and all static cells are another series.
 
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
@@ -34,7 +35,7 @@ _Place = tuple[int, int]
 
 @dataclass
 class _Series:
-    """All cells of one component of one entity.
+    """All cells with times of one component of one entity, or all its static cells.
 
     Attributes
     ----------
@@ -314,10 +315,11 @@ def _of_series(
     *,
     is_static: bool,
 ) -> str | None:
-    """Return in words how `other` differs from the expected `one`; None if they are equal.
+    """Return in words how the series `other` differs from the expected series `one`; None if they are equal.
 
     `level` and `tolerance` are those of `differences`. `timelines` has the names and Arrow types of the timelines to
-    compare. `image_format` is the series with the formats of images; None if the series have no buffers of images.
+    compare. If the cells are the pixels of images, `image_format` is the series with the formats of these images.
+    Otherwise it is None. `is_static` says that the cells are static.
     """
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"

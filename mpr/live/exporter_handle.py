@@ -297,7 +297,11 @@ class ExporterHandle:
 
 
 class _Backoff:
-    """Says when to start the next exporter. The delay doubles after each attempt, until an exporter has sent rows."""
+    """Says when to start the next exporter: at the time `at`, in seconds of `time.monotonic`.
+
+    The delay doubles after each attempt that fails, from 0.1 s up to 2 s. When an exporter has sent rows, the delay is
+    0.1 s again.
+    """
 
     def __init__(self) -> None:
         self.at = 0.0

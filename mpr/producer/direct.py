@@ -123,7 +123,7 @@ class DirectWriter(OutboxWriter):
             self._give_up(failure)
 
     def detach(self) -> None:
-        """Have the SDK finish its file, within `DIRECT_FLUSH_SECS`."""
+        """Have the SDK finish its file, within `DIRECT_FLUSH_SECS`. If this fails, this process is `spent`."""
         if self.spent:
             return
         failure = self._bounded(self._disconnect)

@@ -8,8 +8,8 @@ Does not cover: the worker's part (`producer/direct.py`).
 
 At the end, the parent copies the frames of each worker's file. A frame is one message of the `.rrd` format with its
 header. If a worker was killed, its file may have no end. The parent then copies the frames that are complete. The
-parent does not use the programs of the SDK. `rerun rrd merge` holds the whole recording in memory, and `rerun rrd
-route` fails if two files have different columns.
+parent does not copy with the programs of the SDK. `rerun rrd merge` holds the whole recording in memory, and `rerun rrd
+route` fails if two files have different columns. It uses only `rerun rrd verify`, to check the result.
 """
 
 from __future__ import annotations

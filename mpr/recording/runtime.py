@@ -187,7 +187,7 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """Return a function that yields all rows from the beginning. Raises `SinkError` if no sink can be read."""
+        """Return a function that yields all rows, in streams (`Replay`). Raises `SinkError` if no sink can be read."""
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The manifest of an `.rrd` file: one row per chunk, merged from the manifests that the SDK wrote in the workers.
+"""Reads, changes, merges and encodes the manifests of an `.rrd` file.
 
-A file has one manifest for each store. A store is a recording or a blueprint.
+A file has one manifest for each store. A store is a recording or a blueprint. The manifest has one row for each chunk
+of the store. It is merged from the manifests that the SDK wrote in the processes that log.
 
-Covers: reading the manifests of an `END` frame, moving their byte offsets, and merging their rows.
+Covers: reading the manifests of an `END` frame, moving their byte offsets, merging and counting their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
 In a file, a manifest is the protobuf message

@@ -102,7 +102,7 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
 
 class Relabeller:
-    """Gives the segments of one outbox another store id, one by one. Only the beginning of each frame is read.
+    """Gives the segments of one outbox another store id, one by one. Of a frame with rows, only the beginning is read.
 
     Parameters
     ----------

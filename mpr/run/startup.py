@@ -1,5 +1,8 @@
 """Makes a Python process under `mpr run` join the recording when the process first uses Rerun.
 
+Also makes the workers of each `multiprocessing.Pool` send the rows of each task before the task's result
+(`producer/exits.py`).
+
 Every Python process under `mpr run` imports this module at its start, before the script. So this module must be quick
 to import, and imports the rest of mpr only when the process needs it.
 """
@@ -16,7 +19,11 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Prepare this process, so that it joins the recording of `mpr run` when it first uses Rerun."""
+    """Prepare this process, so that it joins the recording of `mpr run` when it first uses Rerun.
+
+    Also prepare the pools of `multiprocessing` and of pathos. Their workers then send the rows of each task before the
+    task's result.
+    """
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.
     for name in ("multiprocessing.pool", "multiprocess.pool"):

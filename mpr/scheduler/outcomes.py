@@ -96,8 +96,8 @@ def _not_results(work_item: WorkItem, task: int, count: int) -> DeliveryError:
 def start(work_item: WorkItem) -> bool:
     """Tell the caller that a worker is about to get `work_item`.
 
-    Returns whether the worker may get it. Returns False if the caller has cancelled the work item, or if the caller's
-    code raises.
+    Returns whether the worker may get it. Returns False if the caller has cancelled the work item, or has set the
+    result of its future. In the second case, the future raises an error, which is logged.
     """
     # An error is raised if the caller has set the result of the future itself.
     with Contained("the caller of task %s cannot be told that it starts", work_item.name(0)):

@@ -25,10 +25,10 @@ class WorkerControl(Protocol):
         """Note that a worker of the pool is ready. The supervisor starts the other workers when the first is ready."""
 
     def replace(self) -> None:
-        """Start one more worker."""
+        """Start a worker in place of one that has ended, unless the pool starts no more workers."""
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start, if that is known."""
+        """Return why no worker can start; None if no reason is known."""
 
     def look_soon(self) -> None:
         """Have the supervisor's thread call `Dispatcher.look` now."""

@@ -1,4 +1,8 @@
-"""Runs the SDK's own programs: the viewer, and the command line `rerun rrd ...`."""
+"""Runs the SDK's command line (`rerun rrd ...`), and reads files with the SDK, in processes of their own.
+
+If the SDK crashes on a broken file, only such a process ends. This module also finds the native viewer, which other
+modules start.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +62,10 @@ def rewrite(path: Path, target: int) -> None:
 
 
 def merge(paths: list[Path], target: Path) -> None:
-    """Merge the files at `paths` into `target` with `rerun rrd merge`. Raises `OSError` if the program fails."""
+    """Merge the files at `paths` into the file `target` with `rerun rrd merge`.
+
+    Data that the SDK cannot read is left out. Raises `OSError` if the program fails.
+    """
     ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target)
     if ran.returncode:
         raise OSError(f"'rerun rrd merge {' '.join(map(str, paths))}' fails: {ran.reason}")
@@ -86,7 +93,10 @@ def routed(streams: bytes) -> bytes:
 
 
 def verify(path: Path) -> str | None:
-    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error."""
+    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error.
+
+    Raises `OSError` if the program cannot be started, or does not end within an hour.
+    """
     ran = _rerun_rrd("verify", path)
     return ran.reason if ran.returncode else None
 

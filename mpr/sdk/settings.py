@@ -6,8 +6,11 @@ In strict mode, a call of the SDK raises its errors instead of logging them.
 |---|---|---|
 | strict mode | the process | `rr.set_strict_mode`, `rr.init(strict=...)`, `rr.script_setup` |
 | the timelines `log_time` and `log_tick` | a recording | `rr.set_log_time_enabled`, `rr.set_log_tick_enabled` |
-| strict mode of one call that calls the same function again | a thread | `rr.log(..., strict=...)` and the like |
+| strict mode of one call | a thread | `rr.log(..., strict=...)` and the like |
 | the stream of a `with stream:` that was not left | a thread | `stream.__enter__()` |
+
+The SDK itself sets back the strict mode of one call at the end of the call. It fails to do so if the same function was
+called again within this call.
 
 Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`). The types that
 `rr.AnyValues` has seen stay known, because a component has one type in the whole recording. The size of viewers

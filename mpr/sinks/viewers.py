@@ -64,8 +64,8 @@ class LiveSink(Sink):
     def _with_ports(self) -> LiveSink:
         """Return a copy of this sink with a free port in place of each port that is 0.
 
-        Raises `SinkError` if another program uses a port, or if the sink needs the Rerun viewer, which is not
-        installed.
+        Raises `SinkError` if another program uses a port. Also raises it if the sink needs the Rerun viewer, and the
+        viewer is not installed.
         """
         return self
 

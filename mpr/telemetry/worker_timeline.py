@@ -32,7 +32,30 @@ _GAP_NS = 2_000_000
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """Counts the tasks of one worker until now, and sums up the times of these tasks."""
+    """Counts the tasks of one worker until now, and sums up the times of these tasks.
+
+    `started_ns` and `ready_ns` are times of the monotonic clock. The other attributes with `_ns` are durations. All are
+    in nanoseconds.
+
+    Attributes
+    ----------
+    started_ns, ready_ns:
+        The start of the process, and the time since which the worker takes tasks (None: it is not ready yet).
+    pid:
+        The process id; 0 if the worker is not ready yet.
+    init_ns:
+        The time in the initializer.
+    tasks, rows, data_bytes:
+        The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
+    working_ns:
+        The time in tasks that have ended.
+    flushing_ns:
+        The time between the end of a task and its result, summed over all tasks.
+    back_pressure_ns:
+        The time in which `rr.log` waited for the sinks.
+    current_ns:
+        The time that the worker has spent on the task that runs now; 0 if there is none.
+    """
 
     started_ns: int
     pid: int = 0
@@ -44,7 +67,6 @@ class WorkerTotals:
     working_ns: int = 0
     flushing_ns: int = 0
     back_pressure_ns: int = 0
-    #: The time that the worker has spent on the task that runs now.
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:

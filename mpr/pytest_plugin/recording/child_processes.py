@@ -6,8 +6,8 @@ There are two cases:
   to the test's recording (`mpr/sinks/active_recording.py`).
 - The test starts processes by `multiprocessing` or `subprocess`. These processes call `mpr.join()`, or functions that
   are decorated by `@mpr.task`. They inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
-  module makes the shared recording as soon as the process of the test has imported `@mpr.task`. Later tests use the
-  same shared recording.
+  module makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its
+  setup. Later tests with the same application id use the same shared recording.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Children:
         self._outer: rr.RecordingStream | None = None
 
     def attach(self, stream: TestStream) -> None:
-        """Send the rows of child processes to `stream`, the stream of the running test, from now on."""
+        """Send the rows of child processes to `stream`, the stream of the running test, from now on.
+
+        Call this at the begin of the test. Call it again after the setup, which may have imported `@mpr.task`.
+        """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
             self._outer = active_recording.current()
