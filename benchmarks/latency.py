@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import struct
 import threading
 import time
 import warnings
@@ -99,7 +98,9 @@ def _millis(path: Path, growth: _Growth) -> list[float]:
     with warnings.catch_warnings(action="ignore"):
         reader = rr.chunk.RrdReader(path)
     chunks = [chunk for entry in reader.recordings() for chunk in reader.stream(store=entry)]
-    ends = _ends_of_chunks(path.read_bytes())
+    data = path.read_bytes()
+    frames, _ = framing.scan(lambda at, count: data[at : at + count], framing.HEADER_SIZE, len(data))
+    ends = [frame.end for frame in frames if frame.kind == framing.ARROW_MSG]
     found = []
     for chunk, end in zip(chunks, ends, strict=True):
         if str(chunk.entity_path) == "/value":
@@ -107,16 +108,6 @@ def _millis(path: Path, growth: _Growth) -> list[float]:
             times = chunk.to_record_batch().column("log_time").cast("int64").to_pylist()
             found += [(came - logged) / 1e6 for logged in times]
     return found
-
-
-def _ends_of_chunks(data: bytes) -> list[int]:
-    ends, position = [], framing.HEADER_SIZE
-    while position + framing.FRAME_HEADER_SIZE <= len(data):
-        kind, size = struct.unpack_from("<QQ", data, position)
-        position += framing.FRAME_HEADER_SIZE + size
-        if kind == framing.ARROW_MSG:
-            ends.append(position)
-    return ends
 
 
 def _run(log: Callable[[str, int, float], None], rate: int, secs: float, busy: int) -> list[float]:
