@@ -1,7 +1,7 @@
 """Announces to the parent how many bytes the SDK has written into the outbox, and sends results after their rows.
 
 Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
-Does not cover: having the SDK write (`outbox_writer.py`), which results wait (`result_sender.py`).
+Does not cover: how rows get into the outbox (`outbox_writer.py`), which results wait (`result_sender.py`).
 
 To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
 The result of a short task may wait in this process, so that it is sent together with later results.
@@ -34,7 +34,7 @@ _POLL_SECS = 0.001
 
 @dataclass(slots=True)
 class OpenOutbox:
-    """The outbox that the SDK writes into. Only `written` and `announced` change.
+    """Describes the outbox into which the SDK writes. Only `written` and `announced` change.
 
     Attributes
     ----------
@@ -45,9 +45,9 @@ class OpenOutbox:
     bytes_before:
         The size of all earlier outboxes, in bytes.
     calls_before:
-        The number of logging calls before the outbox was made.
+        The value of `LogCounters.entered` when the outbox was made.
     retired:
-        The outbox before this one; None for the first. It stays open until the SDK gets the next outbox.
+        The outbox before this one; None for the first. It is closed when this outbox is replaced.
     written, announced:
         The size of the outbox in bytes after the last flush, and the number of its bytes that were announced.
     """
@@ -62,28 +62,31 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """The known size of the outbox, in bytes. The SDK may have written more bytes since the last flush."""
+        """The known size of the outbox, in bytes.
+
+        Bytes that the SDK has written since the last flush may be missing.
+        """
         return max(self.written, self.announced)
 
 
 class Announcer:
-    """Announces the outboxes of one producer. Any thread may call the methods.
+    """Announces the outboxes of one producer to the parent. Any thread may call the methods.
 
     Parameters
     ----------
     connection, inbox, watch, results:
         The parts of the producer that send messages, receive answers, notice a closed recording, and send results.
     outbox:
-        The first outbox, which the parent knows.
+        The first outbox. The parent has its address already.
     segment:
-        A function `segment(outbox, end)` that makes the message which announces `outbox` up to byte `end`.
+        A function `segment(outbox, end)` that returns the message which announces `outbox` up to byte `end`.
     every_secs:
-        The time between two announcements (seconds).
+        The longest time between two announcements, in seconds.
 
     Attributes
     ----------
     current:
-        The outbox that the SDK writes into.
+        The outbox into which the SDK writes.
     """
 
     def __init__(
@@ -113,7 +116,7 @@ class Announcer:
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
-        """Announce every `every_secs` from now on."""
+        """Start the thread that announces at least once every `every_secs` seconds."""
         self._thread.start()
 
     def _announce_often(self) -> None:
@@ -129,7 +132,10 @@ class Announcer:
                     _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
 
     def _next_wakeup(self) -> bool:
-        """Wait up to `every_secs` for a wake-up. Returns False if the thread has to end, and True in any other case."""
+        """Wait up to `every_secs` seconds until `announce_soon` or `close` wakes the thread.
+
+        Returns False if `close` has woken the thread, which then has to end. Otherwise returns True.
+        """
         try:
             goes_on = self._wakeups.get(timeout=self._every_secs)
         except queue.Empty:
@@ -139,13 +145,16 @@ class Announcer:
         return goes_on
 
     def announce_soon(self) -> None:
-        """Wake the announcer's thread, which then announces and receives the parent's answers. Takes no lock."""
+        """Wake the announcer's thread, which then announces and receives the parent's answers.
+
+        Takes no lock, because a signal handler may call this while the interrupted code holds the lock.
+        """
         if not self._is_woken:
             self._is_woken = True
             self._wakeups.put(True)
 
     def announce(self) -> None:
-        """Send the results that wait, and announce all bytes that were written into the outbox."""
+        """Send the results that wait in this process, and announce all bytes that were written into the outbox."""
         with self._lock:
             self._announce_all()
 
@@ -168,9 +177,10 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after the rows that were written before. If `may_wait` is true, `result` may be sent later.
+        """Announce the rows that were written before, and then send `result`.
 
-        Returns True if `result` was not sent yet. The next announcement of rows, or `send_results`, then sends it.
+        If `may_wait` is true, `result` may wait in this process, so that it is sent together with later results.
+        Returns True if `result` waits. The next call of `announce` or `send_results` then sends it.
         """
         with self._lock:
             current = self.current
@@ -180,15 +190,15 @@ class Announcer:
         return waits
 
     def send_results(self) -> None:
-        """Send the results that wait to be sent together with later results."""
+        """Send the results that wait in this process, after their rows. Does nothing if no result waits."""
         if self._results:
             self.announce()
 
     def request_sync(self) -> int:
         """Announce all bytes that were written, and ask the parent for a `Synced`. Returns the number of the request.
 
-        The parent sends `Synced` when it has handed these rows to the sinks. It answers the requests in the order of
-        their numbers. So the answer to one request answers all earlier ones, too.
+        The parent sends `Synced` when it has handed these rows to the sinks. The parent answers the requests in the
+        order of their numbers. So the answer to one request answers all earlier requests, too.
         """
         with self._lock:
             self._announce_all()
@@ -197,22 +207,32 @@ class Announcer:
         return number
 
     def position(self) -> tuple[int, int]:
-        """Return the number of the current outbox, and the number of its bytes that were announced."""
+        """Return the number of the current outbox, counted from 0, and the number of its bytes that were announced."""
         with self._lock:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Note the size of the outbox after a flush of the SDK. Each later result is sent after these bytes."""
+        """Store the size of the outbox, because the SDK has just flushed.
+
+        Each later result is sent after these bytes.
+        """
         with self._lock:
             self.current.written = self.current.outbox.size()
 
     def written_bytes(self) -> int:
-        """Return how many bytes the SDK has written into all outboxes, as far as that is known."""
+        """Return the known size of all outboxes of this process until now, in bytes.
+
+        Bytes that the SDK has written since the last flush may be missing.
+        """
         with self._lock:
             return self.current.bytes_before + self.current.end
 
     def accept(self, message: Accepted) -> None:
-        """Note the parent's answer `message`: the next outbox is open, or the sinks have bytes of the current one."""
+        """Use the parent's answer `message`. It says that the next outbox is open, or that the sinks have bytes.
+
+        In the second case, the sinks have all bytes of the current outbox up to `message.end`. Their memory is
+        released.
+        """
         with self._lock:
             if message.outbox == self.current.number + 1:
                 self._opened.set()
@@ -220,17 +240,17 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Have the parent open the outbox `fresh`. Wait until the parent has opened it, or the recording is closed."""
+        """Ask the parent to open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
             self._inbox.take_answers()
 
     def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:
-        """Announce the rest of the current outbox, and go on with `fresh`. Returns the old outbox.
+        """Announce the rest of the current outbox, and make `fresh` the current outbox. Returns the old outbox.
 
-        `calls_before` is the number of logging calls before `fresh` was made. `rows` is the number of rows that were
-        counted for all outboxes until now.
+        `calls_before` is the value of `LogCounters.entered` when `fresh` was made. `rows` is the number of counted rows
+        in all outboxes before `fresh`. The parent gets this number, so that it can notice if rows are missing.
         """
         with self._lock:
             self._announce_all()
@@ -245,13 +265,16 @@ class Announcer:
         return old.outbox
 
     def close(self) -> None:
-        """End the thread that announces."""
+        """End the announcer's thread, and wait for its end."""
         self._wakeups.put(False)
         # Not long, because the thread waits for nothing but this queue.
         self._thread.join()
 
     def release(self) -> None:
-        """Close the outboxes of this process. The parent has its own descriptors, or got the bytes in messages."""
+        """Close the outboxes in this process.
+
+        The parent can still read the rows, because it has its own descriptors, or has got the bytes in messages.
+        """
         self.current.outbox.close()
         if self.current.retired is not None:
             self.current.retired.close()

@@ -1,6 +1,9 @@
 """Delivers rows in a thread, for callers that must not block, or must not wait without a limit.
 
-To *deliver* rows is to send them, and to wait until every durable sink has them.
+To *deliver* rows is to send them, and to wait until every durable sink (such as a file) has them.
+
+Covers: the end of a coroutine (`deliver`), and the end of a generator that was closed (`deliver_of_closed`).
+Does not cover: the delivery itself (`producer.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,10 @@ _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Delivers the rows of `producer` in a thread, for all callers that wait. The thread ends if no caller waits."""
+    """Delivers the rows of `producer` in a thread. One delivery serves all callers that wait when it begins.
+
+    The thread ends when no caller waits.
+    """
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
@@ -36,7 +42,7 @@ class _Waiting:
         self._runs = False
 
     def add(self, on_delivered: OnDelivered) -> None:
-        """Have a thread deliver the rows and then call `on_delivered`.
+        """Make a thread deliver the rows and then call `on_delivered` with None, or with the error of the delivery.
 
         Raises `RuntimeError` if no thread can be started, for example at exit.
         """
@@ -75,8 +81,9 @@ def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
 async def deliver(producer: Producer) -> None:
     """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` continues to run.
 
-    If the event loop is not of `asyncio`, or if no thread can be started, the calling thread delivers the rows. Then
-    the event loop waits. Raises the errors of `producer.deliver()`.
+    If no event loop of `asyncio` runs in the calling thread, or if no thread can be started, the calling thread itself
+    delivers the rows. Any event loop in this thread then stands still meanwhile. Raises the errors of
+    `producer.deliver()`.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -106,12 +113,14 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 
 
 def deliver_of_closed(producer: Producer) -> None:
-    """Call `producer.deliver()` for a generator that was closed. Raises the errors of `producer.deliver()`.
+    """Deliver the rows of a generator that was closed, by `producer.deliver()` in another thread.
 
-    Raises `DeliveryError`, too, if the delivery takes longer than `_CLOSED_SECS`.
+    Raises the errors of `producer.deliver()`, and also `DeliveryError` if the delivery takes longer than
+    `_CLOSED_SECS`.
 
-    The garbage collector may close a generator at any moment, even while this thread delivers rows. Without a limit,
-    this thread would then wait for itself for ever.
+    The wait has this limit because the garbage collector may close a generator at any moment, even while this thread
+    delivers rows. Without a limit, this thread would then wait for itself for ever. If no thread can be started, the
+    calling thread delivers the rows without a limit.
     """
     done = threading.Event()
     failures: list[BaseException] = []

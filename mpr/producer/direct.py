@@ -1,17 +1,17 @@
-"""Writes the rows of this process directly to the sinks: the writer of `route="direct"`.
+"""Writes the rows of this process directly to the sinks: the writer for `mpr.SharedRecording(..., route="direct")`.
 
-Covers: the sinks that this process opens, flushing with a time limit, viewers that are lost, closing.
+Covers: the sinks that this process opens, flushing with a time limit, viewers that stop reading, closing.
 Does not cover: tasks and results (`producer.py`), and the parent's part (`recording/gather.py`).
 
 Tasks and results go through the parent, as they do without `route="direct"`.
 
 ```
-rr.log ─► entry ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
+rr.log ─► router ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
 ```
 
 The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the operating system has the
 rows of the file, and each viewer's connection has the rows of the viewer. If a flush fails or does not return, this
-process is `spent`: its results get an error that says that rows are lost, and a pool replaces this process.
+process is `spent`: the parent learns that rows are lost, and a pool replaces this process.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _LEFT = 71
 
 
 class DirectWriter(OutboxWriter):
-    """Writes rows to the sinks of `route`, which this process opens.
+    """Writes rows to the sinks of `route`, which this process opens itself.
 
     Parameters
     ----------
     parts, outbox:
         As for `OutboxWriter`. The outbox stays empty.
     route:
-        The sinks to open.
+        The sinks to open: a folder for the file of this process, and the URLs of viewers and servers.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox, route: DirectRoute) -> None:
@@ -58,14 +58,18 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current`. The message is never sent, because the outbox stays empty."""
+        """Return the message that announces `current`. It is never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
-        """Do nothing, because there is only one outbox."""
+        """Do nothing, because there is only one outbox, which stays empty."""
 
     def roll(self) -> None:
-        """Open the sinks. Each call makes a new file, because the SDK empties a file that it opens."""
+        """Open the sinks of the route, and make the stream write to them. If that fails, this process is `spent`.
+
+        Each call makes a new file, because the SDK empties a file that it opens. If there is a file, a viewer that does
+        not listen is left out, and the parent gets a report.
+        """
         import rerun as rr
 
         sinks: list[rr.FileSink | rr.GrpcSink] = []
@@ -91,10 +95,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes. If this process is `spent` and is a worker, end it at once.
+        """Flush the SDK if it holds many bytes. If this process is `spent`, end a worker at once.
 
-        Raises `DeliveryError` if this process is `spent` and is no worker. Otherwise, `rr.log` would wait for ever for
-        a viewer that hangs.
+        If this process is `spent` and is no worker, raise `DeliveryError`. The reason for both is that otherwise
+        `rr.log` would wait for ever for a viewer that has stopped reading.
         """
         if not self.spent:
             super().wait_for_credit()
@@ -105,7 +109,11 @@ class DirectWriter(OutboxWriter):
             super().wait_for_credit()
 
     def push(self) -> None:
-        """Have the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`."""
+        """Make the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`.
+
+        If that fails, this process is `spent`. If only viewers fail and the file has all rows, this process goes on
+        without these viewers.
+        """
         if self.spent:
             return
         failure = self._bounded(lambda: self._parts.stream.flush(timeout_sec=DIRECT_FLUSH_SECS))
@@ -123,7 +131,7 @@ class DirectWriter(OutboxWriter):
             self._give_up(failure)
 
     def detach(self) -> None:
-        """Have the SDK finish its file, within `DIRECT_FLUSH_SECS`. If this fails, this process is `spent`."""
+        """Make the SDK finish its file, within `DIRECT_FLUSH_SECS`. If this fails, this process is `spent`."""
         if self.spent:
             return
         failure = self._bounded(self._disconnect)
@@ -137,7 +145,10 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Run `step` with a time limit. Returns an empty text, or the reason if `step` fails or takes too long."""
+        """Run `step` in the thread `side`, and wait up to `DIRECT_FLUSH_SECS` plus one second for its end.
+
+        Returns an empty text, or the reason if `step` fails or takes too long.
+        """
         try:
             # One second more than the limit of `flush`, so that the SDK can raise its own error before this wait ends.
             if self.side.do(step, DIRECT_FLUSH_SECS + 1):
@@ -158,9 +169,9 @@ class DirectWriter(OutboxWriter):
 
 
 def _listens(url: str) -> bool:
-    """Wait up to `DIRECT_CONNECT_SECS` until a viewer listens at `url`. Returns whether one does.
+    """Return True as soon as a viewer listens at `url`; False if none does so within `DIRECT_CONNECT_SECS`.
 
-    The SDK would give up after five seconds, and would not report that.
+    This function is needed because the SDK gives up after five seconds and does not report that.
     """
     address = urlsplit(url)
     deadline = time.monotonic() + DIRECT_CONNECT_SECS

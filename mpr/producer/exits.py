@@ -1,9 +1,11 @@
 """Delivers the rows of processes that end without running their exit handlers.
 
-- Many forked children call `os._exit`, and so do the children of `multiprocess` (pathos), whose own exit handlers do
-  not know mpr. A process that calls `os._exit` or `os.exec...` leaves its recordings first.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So the worker sends the rows of
-  each task before its result.
+There are two kinds of such processes:
+
+- Many forked children call `os._exit`. So do the children of `multiprocess`, the copy of `multiprocessing` that pathos
+  uses. mpr wraps `os._exit` and `os.exec...`, so that the process first leaves its recordings.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
+  function, so that the worker sends the rows of each task before the task's result.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
     """Make this process, and all processes that it forks, deliver their rows before `os._exit` and `os.exec...`.
 
     If `has_joined()` returns True at that moment, `leave_all()` is called, which delivers the rows. If SIGKILL or a
-    crash ends the process, the last rows are lost. A second call of this function only looks for pools that were
-    imported meanwhile.
+    crash ends the process, the last rows are lost. This function also calls `flush_before_results` for
+    `multiprocessing.pool` and `multiprocess.pool`, if they are imported. A second call only does the latter.
     """
     for name in _ENDS:
         end = getattr(os, name)
@@ -45,7 +47,11 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
 
 
 def protect_pools() -> None:
-    """Make workers of pools that this process starts from now on send the rows of each task before its result."""
+    """Make workers of each `multiprocessing.Pool` that this process starts from now on send rows before results.
+
+    Each worker then sends the rows of a task before the task's result. The same holds for pools of `multiprocess`
+    (pathos), if it is imported.
+    """
     # Imported here, because `multiprocessing.Pool` imports its module when it is called.
     importlib.import_module(_POOLS[0])
     if "multiprocess" in sys.modules:
@@ -69,7 +75,11 @@ def _leaving(
 
 
 def _leave_in_time(leave_all: Callable[[], None]) -> None:
-    """Call `leave_all`, and wait up to `LEAVE_SECS` for its end. Another thread may hang and hold a lock for ever."""
+    """Call `leave_all` in a thread, and wait up to `LEAVE_SECS` for its end. Log an error if it takes longer.
+
+    The wait has a limit because another thread may hang and hold a lock for ever. If no thread can be started, call
+    `leave_all` here, without a limit.
+    """
     try:
         if not BoundedThread("mpr-leaver").do(leave_all, LEAVE_SECS):
             _log.error("the last rows of this process (pid %d) may be missing: it ends in the middle", os.getpid())
@@ -79,7 +89,11 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
 
 
 def flush_before_results(pool: ModuleType) -> None:
-    """Make workers of the pools that the module `pool` defines send the rows of each task before the task's result."""
+    """Make workers of pools send the rows of each task before the task's result.
+
+    `pool` is the module that defines the pools, such as `multiprocessing.pool`. This function replaces its function
+    `worker`, which a worker runs.
+    """
     work = pool.worker
     if hasattr(work, _MARK):
         return
@@ -96,7 +110,7 @@ def flush_before_results(pool: ModuleType) -> None:
 
 
 class _Results:
-    """Wraps the queue of a pool's results, and flushes the rows of the process before each result."""
+    """Wraps the queue of a pool's results. Before each result, announces the rows of this process."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue

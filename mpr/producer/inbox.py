@@ -10,7 +10,7 @@ from mpr.transport.sockets import Connection
 
 
 class Inbox:
-    """Receives the messages for one producer.
+    """Receives the parent's messages for one producer.
 
     Parameters
     ----------
@@ -34,9 +34,9 @@ class Inbox:
         self._is_read = False
 
     def next_message(self, before_waiting: Callable[[], None]) -> Downstream:
-        """Return the next message for the main thread, which alone calls this method. Waits without a limit.
+        """Return the next message for the main thread. Waits without a limit. Only the main thread calls this method.
 
-        Calls `before_waiting()` before it waits.
+        `before_waiting()` is called before each wait.
         """
         while True:
             with self._reading:
@@ -51,17 +51,17 @@ class Inbox:
                 return message
 
     def is_interrupted(self) -> bool:
-        """Whether the caller runs in a signal handler that has interrupted `next_message`.
+        """Return True if the caller runs in a signal handler that has interrupted `next_message`.
 
-        If so, no thread can receive an answer before the handler has returned.
+        Then no thread can receive an answer before the handler has returned.
         """
         return self._main == threading.get_ident()
 
     def take_answers(self, timeout_secs: float = 0) -> None:
-        """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` for one.
+        """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` seconds for one.
 
-        Each message goes to `take_answer`, and a message for the main thread is kept for `next_message`. Does nothing
-        if another thread is receiving messages already.
+        Each message goes to the function `take_answer`. A message for the main thread is kept for `next_message`. Does
+        nothing if another thread is receiving messages already.
         """
         if not self._reading.acquire(blocking=False):
             # The thread that reads takes the answers. It may be the main thread, which waits for the next task.
@@ -75,9 +75,9 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Receive messages until `done()` returns True, for up to `timeout_secs`. Returns the last value of `done()`.
+        """Receive messages until `done()` returns True, for up to `timeout_secs` seconds. Returns the last `done()`.
 
-        May return False before that time is over, so the caller has to call this method again.
+        May return False before `timeout_secs` have passed, so the caller has to call this method again.
         """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LogCounters:
-    """Holds the counters of one process.
+    """Counts the logging calls of one process, and their rows and bytes.
 
     Any thread may call the methods, because CPython does not switch threads within a `+=`.
 
@@ -37,7 +37,7 @@ class LogCounters:
     counters:
         The numbers in the status page. One of them is the number of rows.
     sdk_used:
-        Whether the SDK was used since the last task began. If so, the SDK's times and its current recording have to be
+        True if the SDK was used since the last task began. Then the SDK's times and its current recording have to be
         reset before the next task.
     entered:
         The number of logging calls, plus the number of other calls that make a flush necessary.
@@ -64,7 +64,7 @@ class LogCounters:
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
-        """Set all counts of this object to 0. Until `set_sees_all` is called, `sees_all` is False."""
+        """Set the counts of this object to 0. `sees_all` is False until `set_sees_all` is called."""
         self.counters: memoryview = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
@@ -76,13 +76,14 @@ class LogCounters:
 
     @property
     def logging_calls(self) -> int:
-        """The number of logging calls."""
+        """The number of logging calls of this process until now, to any recording."""
         return self.entered - self.without_rows
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
 
-        `recording` is the SDK's handle of the recording; None for the current one. The thread that logs calls this.
+        `recording` is the SDK's handle of the recording; None for the current one. The thread that logs calls this
+        method. Raises `DeliveryError` if the process can send no more rows to the recording.
         """
         self.sdk_used = True
         self.entered += 1
@@ -104,5 +105,5 @@ class LogCounters:
         return unchecked
 
     def set_sees_all(self, sees_all: bool) -> None:
-        """Set `sees_all`: True if `enter` is called for every logging call of the process from now on."""
+        """Set the attribute `sees_all`, because mpr has found out if `enter` is called for every logging call."""
         self.sees_all = sees_all

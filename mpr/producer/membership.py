@@ -1,17 +1,20 @@
-"""Keeps the recordings of this process: those that the process owns, and those that it has joined.
+"""Keeps the recordings of this process: those that the process has made, and those that it has joined.
 
 | process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording`: the recording has a producer, which only tasks of this process use |
+| has made a `SharedRecording` | `own_recording` stores a function that returns it; only tasks of this process use it |
 | is a worker of a pool | `take_over` |
 | was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
-The first three kinds of processes log to their recording until it is closed. The last kind only does so while such a
-function runs (`process_capture.py`).
+A worker, and a process that has called `join`, log to their recording until the recording is closed. A process that
+runs a wrapped function logs to the recording only while such a function runs (`process_capture.py`).
 
 A process inherits a recording if its parent process has passed it the connection info, a text with all that is needed
 to join.
+
+Covers: joining, leaving at the end of the process, forks, and sending a stream to another process as an argument.
+Does not cover: the connection of one recording (`producer.py`), which call logs to which recording (`router.py`).
 """
 
 from __future__ import annotations
@@ -49,7 +52,10 @@ _NEXT_TRY_SECS = 10.0
 
 
 class _Memberships:
-    """Holds the recordings of this process. The key is the secret of a recording."""
+    """Holds the recordings that this process has made or joined.
+
+    The keys of `owned`, `joined` and `active` are the secrets of the recordings.
+    """
 
     def __init__(self) -> None:
         # Held while a recording is joined, because two threads must not join the same recording.
@@ -86,7 +92,10 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """Note that this process has made the recording of `config`. `producer()` returns the producer of the recording."""
+    """Remember that this process has made the recording of `config`.
+
+    `producer()` returns the recording's producer in this process.
+    """
     _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
@@ -99,7 +108,7 @@ def forget_owned(secret: str) -> None:
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
     """Make this process worker number `worker` of the recording of `config`. Returns the worker's producer.
 
-    All rows of the worker, and of its children that join, go to the recording.
+    All rows of the worker, and of its children that join, go to the recording. Raises the errors of `Producer`.
     """
     producer = _current.worker = Producer(config, worker)
     router.guard(config.recording_id, producer)
@@ -112,14 +121,17 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
 
 
 def close_worker(producer: Producer) -> None:
-    """End this process's role as a worker: send all remaining rows, and close `producer`."""
+    """End this process's role as a worker: send all rows that were not sent yet, and close `producer`."""
     router.release(producer)
     del _current.joined[producer.config.secret]
     producer.close()
 
 
 def is_worker(producer: Producer) -> bool:
-    """Whether `producer` is that of a pool's worker. The rows of a worker are delivered together with its results."""
+    """Return True if `producer` is the one of this worker process.
+
+    The rows of a worker are delivered with its results.
+    """
     return producer is _current.worker
 
 
@@ -132,26 +144,27 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     - a `subprocess` with the environment `SharedRecording.environ()`, or started within the recording's `with` block
     - a forked child
 
-    A second call does nothing. A call in a worker of `mpr.Pool` does nothing either. The rows are in every durable sink
+    A second call only returns the stream. So does a call in a worker of `mpr.Pool`. The rows are in every durable sink
     when the process has ended, unless a signal or `os._exit` has ended it. The rows of a function that is decorated
     with `@mpr.task` are there as soon as the function has returned.
 
     Parameters
     ----------
     timeout:
-        The longest wait for an answer of the recording's process, in seconds.
+        The longest wait for an answer of the process that has made the recording, in seconds.
 
     Returns
     -------
-    The stream of the recording, which is the current one now.
+    The stream of the recording.
 
     Raises
     ------
     JoinError
         If this process has inherited no recording, or if no answer comes within `timeout`. It is also raised if the
-        inherited connection info comes from another version of mpr, or is damaged.
+        inherited connection info comes from another version of mpr, or is damaged, or if gevent or eventlet has
+        replaced the threads of this process.
     RecordingClosedError
-        If the recording is closed, or its process has ended.
+        If the recording is closed, or the process that has made it has ended.
     """
     text = propagation.extract()
     if text is None:
@@ -167,9 +180,10 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    Returns None, too, if the recording cannot be joined, because it is closed or the connection info is of no use. The
-    reason is logged once. Raises `JoinError` if the recording is open, but its process does not answer for
-    `JOIN_PATIENCE_SECS`, because the process is stopped or very busy. The next call tries again.
+    In a worker, this is the worker's producer. In any other process, this joins the inherited recording if necessary.
+    If the recording is closed, or if the connection info cannot be used, logs the reason once and returns None. Raises
+    `JoinError` if the recording is open, but its process does not answer for `JOIN_PATIENCE_SECS`, because the process
+    is stopped or very busy. The next call tries again, and waits for a shorter time.
     """
     if _current.worker is not None:
         return _current.worker
@@ -195,16 +209,17 @@ def extracted_producer() -> Producer | None:
 def attach(config: ConnectionInfo) -> Producer:
     """Return this process's producer for the recording of `config`. Joins the recording if necessary.
 
-    This does not change where the process logs, which only `capture` does. Raises the errors of `join`.
+    Plain logging calls still go where they went before; only `capture` changes that. Raises the errors of `join`.
     """
     return _member(config, JOIN_PATIENCE_SECS, takes_over=False)
 
 
 def capture(producer: Producer) -> AbstractContextManager[None]:
-    """Have all plain logging calls of this process go to the recording of `producer` within the block.
+    """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
-    So threads that a task starts log to this recording, too. Does nothing if the process logs to this recording anyway,
-    or has made it. In a worker of another recording, only children of the worker can join this recording.
+    So threads that a task starts within the block log to this recording, too. If the process always logs to this
+    recording, or has made it, the context manager does nothing. In a worker, it only lets children of the worker join
+    the recording.
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
@@ -213,15 +228,19 @@ def capture(producer: Producer) -> AbstractContextManager[None]:
 
 
 def join_lazily() -> None:
-    """Join the inherited recording at the first logging call, here and in forked children. Only `mpr run` uses this."""
+    """Make this process, and each child that it forks, join the inherited recording at its first logging call.
+
+    Only `mpr run` uses this.
+    """
     router.join_lazily(_joined_or_lost)
     exits.protect(has_joined, leave_all)
 
 
 def _joined_or_lost() -> Producer | None:
-    """Return the result of `extracted_producer`. If the recording does not answer, note the loss, and return None.
+    """Return the result of `extracted_producer`. If the recording does not answer, report the loss and return None.
 
-    A script under `mpr run` must not fail because of the recording. But `mpr run` fails, because rows are lost.
+    A script under `mpr run` must not fail because of the recording. Instead, `mpr run` itself fails, because rows are
+    lost. After a failure, the next try is at least `_NEXT_TRY_SECS` later, and calls until then return None at once.
     """
     if time.monotonic() < _current.next_try:
         return None
@@ -237,7 +256,10 @@ def _joined_or_lost() -> Producer | None:
 
 
 def flush_all() -> None:
-    """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed."""
+    """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed.
+
+    An error is only logged.
+    """
     for producer in list(_current.joined.values()):
         try:
             # Aside, because a handler of a signal may run a task, whose delivery needs the locks of the flush.
@@ -249,7 +271,7 @@ def flush_all() -> None:
 def leave_all() -> None:
     """Deliver all rows of this process to the recordings that it has joined, because the process ends.
 
-    The recording of a worker is left out, because a worker that ends in the middle of a task has died.
+    The recording of a worker is left out, because the parent treats a worker that ends in the middle of a task as dead.
     """
     for producer in list(_current.joined.values()):
         if producer is not _current.worker:
@@ -257,7 +279,10 @@ def leave_all() -> None:
 
 
 def has_joined() -> bool:
-    """Whether this process has joined a recording other than as a worker, so that `leave_all` has to leave it."""
+    """Return True if this process has joined a recording other than as a worker.
+
+    Then `leave_all` must be called before the process ends.
+    """
     return any(producer is not _current.worker for producer in list(_current.joined.values()))
 
 
@@ -268,9 +293,10 @@ def _let_streams_travel() -> None:
 
 
 def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.RecordingStream], tuple[str]]:
-    """Pickle `stream`, a stream of a shared recording. The receiving process gets its own stream of this recording.
+    """Return how to pickle `stream`: the function that the receiving process calls, and its arguments.
 
-    Raises `UnpicklableTaskError` for a stream of any other recording.
+    The function returns the receiving process's own stream of the same recording. Raises `UnpicklableTaskError` if
+    `stream` is not the stream of a shared recording of this process.
     """
     import rerun as rr
 
@@ -290,7 +316,10 @@ def _stream_that_came(text: str) -> rr.RecordingStream:
 
 
 def _this_process_stream(config: ConnectionInfo) -> rr.RecordingStream:
-    """Return this process's own stream of the recording of `config`."""
+    """Return this process's own stream of the recording of `config`. Joins the recording if necessary.
+
+    Raises the errors of `join`.
+    """
     return _member(config, WELCOME_TIMEOUT_SECS, takes_over=False).stream
 
 
@@ -336,17 +365,18 @@ def _leave_at_the_end(producer: Producer) -> None:
     """Register a finalizer that leaves the recording of `producer` at the end of this process, after other finalizers.
 
     Children of `multiprocessing` run finalizers when their function has returned. Other processes run them at exit.
+    Does nothing if this process has left the recording already.
     """
     if _current.joined.get(producer.config.secret) is producer:
         util.Finalize(None, _leave_behind_threads, (_current, producer), exitpriority=-100)
 
 
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
-    """Leave the recording of `producer` when all other threads that keep this process alive have ended.
+    """Leave the recording of `producer` as soon as all other non-daemon threads of this process have ended.
 
-    If `memberships` are not those of this process, because it was forked meanwhile, nothing is done.
-
-    `multiprocessing` runs this finalizer before it waits for those threads.
+    `multiprocessing` runs this finalizer before it waits for those threads. So if there are any, another thread waits
+    for them and then leaves. Does nothing if `memberships` are not those of this process, because it was forked
+    meanwhile.
     """
     these = (threading.main_thread(), threading.current_thread())
     others = [each for each in threading.enumerate() if not each.daemon and each not in these]
@@ -363,7 +393,10 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave all closed recordings, because a worker of another engine (Ray, Dask) lives longer than a recording."""
+    """Leave all closed recordings, except those whose wrapped function still runs in this process.
+
+    This is necessary because a worker of another engine (Ray, Dask) lives longer than a recording.
+    """
     for producer in list(_current.joined.values()):
         is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)
         # The stream of a function that runs must keep its sink, because without a sink the SDK keeps rows in memory.
@@ -372,10 +405,10 @@ def _leave_the_closed() -> None:
 
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
-    """Deliver all rows of this process to the recording, and close `producer`.
+    """Deliver all rows of this process to the recording of `producer`, and close `producer`. Errors are only logged.
 
-    Does nothing if this process has left the recording before. Does nothing either if it is a fork of the process that
-    has joined, because `memberships` are those of its parent then.
+    Does nothing if this process has left the recording before. Does nothing either in a fork of the process that has
+    joined. There, `memberships` are those of the parent process.
     """
     if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return

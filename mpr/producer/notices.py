@@ -3,7 +3,8 @@
 Covers: the texts. Each message names the call that the user's code has made, and says which recording gets the rows.
 Does not cover: which recording gets the rows (`router.py` decides that).
 
-The messages are no Python warnings, because a user's task would fail if warnings are errors.
+The messages go to the logger `mpr`, and not to `warnings`. A program may turn Python warnings into errors, and then a
+task would fail.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 
 
 class Notices:
-    """Logs the notices of one producer.
+    """Logs the warnings of one producer. Each method logs its warning only once for the same call.
 
-    Call the methods only from within a wrapper of the SDK's function. They search the stack for the call that the
-    user's code has made.
+    Call the methods only from within a wrapper of the SDK's function, because each method searches the stack for the
+    call that the user's code has made.
 
     Parameters
     ----------
@@ -43,7 +44,7 @@ class Notices:
         self._said: set[str] = set()
 
     def init(self, application_id: str | None, recording_id: str | None) -> None:
-        """Log that `rr.init` in a task changes nothing: rows go to the shared recording, under the shared ids.
+        """Warn that `rr.init` in a task makes no new recording: rows go to the shared recording, under the shared ids.
 
         `application_id` and `recording_id` are the arguments of `rr.init`. If they are the ids of the shared recording,
         nothing is logged.
@@ -63,7 +64,7 @@ class Notices:
         )
 
     def init_in_run(self, application_id: str | None, recording_id: str | None) -> None:
-        """Log that a script under `mpr run` has chosen a recording id, but that its rows go to the shared recording.
+        """Warn that a script under `mpr run` has chosen a recording id, but that its rows go to the shared recording.
 
         `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is None or the id of the
         shared recording, nothing is logged.
@@ -81,9 +82,9 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """Log that a task has changed the sink, so that its rows do not go to the shared recording until it ends.
+        """Warn that a task has changed the sink, so that the shared recording does not get the next rows of the task.
 
-        `call` is the name of the SDK's function that changes the sink, such as "save".
+        This ends with the task. `call` is the name of the SDK's function that changes the sink, such as "save".
         """
         # To a terminal, the SDK writes nothing, and keeps the rows for the next sink.
         if call in ("disconnect", "shutdown") or (call == "stdout" and os.isatty(1)):
@@ -105,17 +106,18 @@ class Notices:
         )
 
     def sink_skipped(self, call: str) -> None:
-        """Log that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`."""
+        """Warn that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`."""
         made = public_call(call)
         if self._is_new(made):
             what = "gives no rows" if call in _RETURNS_ROWS else "does not choose where the rows go"
             _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go", made, what)
 
     def recording_info(self, call: str) -> str | None:
-        """Log that a task sets the name or the start of the recording, which becomes a property of another name.
+        """Warn that a task sets the name or the start time of the recording, and that mpr logs a property instead.
 
-        `call` is the name of the SDK's function that sets it. Returns the name of the property. Returns None, and logs
-        nothing, if every sink keeps the rows of each task in a recording of their own.
+        The reason is that the recording belongs to all processes. `call` is the name of the SDK's function that the
+        task has called. Returns the name of the property, such as "worker_3". Returns None, and logs nothing, if this
+        process is a worker and every sink keeps the rows of each task in a recording of their own.
         """
         if self._config.keeps_apart and self._worker:
             return None
@@ -132,7 +134,10 @@ class Notices:
         return self._property
 
     def _in_task(self) -> bool:
-        """Whether a task has made the present SDK call. In a worker, every SDK call of a user is part of a task."""
+        """Return True if a task has made the present SDK call.
+
+        In a worker, each SDK call of a user is part of a task.
+        """
         return bool(self._worker) or thread_state.context is not None
 
     def _place(self) -> str:

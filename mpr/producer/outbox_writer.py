@@ -1,16 +1,16 @@
-"""Has the SDK write the rows of this process into an outbox, a file in memory that the parent reads.
+"""Makes the SDK write the rows of this process into an outbox, a file in memory that the parent reads.
 
 Covers: flushing the SDK, changing the outbox, the wait for credit while the outbox is full, rows that are lost.
 Does not cover: announcing (`announcer.py`), sinks that this process opens itself (`direct.py`).
 
 ```
-rr.log ─► entry (waits here while the outbox is full) ─► SDK's batcher ─► SDK's file sink ─► outbox
+rr.log ─► router (waits here while the outbox is full) ─► SDK's batcher ─► SDK's file sink ─► outbox
                                                      SegmentReady(outbox, end) ─► upstream socket ─► aggregator
 ```
 
 No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
-credit is the number of bytes that the outbox may still take. The parent frees bytes that the sinks have accepted. Both
-processes see how many bytes the file holds.
+credit is the number of bytes that may still be written into the outbox. The parent frees the bytes that the sinks have
+accepted. Both processes see how many bytes the file holds.
 
 The SDK writes a *manifest*, a list of the chunks of rows in an outbox, only at the end of the outbox. So this process
 gives the SDK another outbox from time to time. This change is called *rolling*.
@@ -67,9 +67,9 @@ class WriterParts:
     stream:
         The SDK's stream of the shared recording.
     connection, inbox:
-        Send messages to the parent, and receive messages of the parent.
+        The part that sends messages to the parent, and the part that receives messages from the parent.
     watch:
-        Notices that the recording is closed.
+        Notices if the recording is closed.
     status_page, log_counters, row_account:
         Count logging calls, bytes and rows. The parent reads some of the numbers.
     task_recordings:
@@ -97,19 +97,19 @@ class OutboxWriter(abc.ABC):
     Parameters
     ----------
     parts:
-        The producer's parts.
+        The parts of the producer that the writer uses.
     outbox:
-        The first outbox, which the parent knows.
+        The first outbox. The parent has its address already.
 
     Attributes
     ----------
     announcer:
-        Announces the outbox.
+        Announces to the parent how much of the outbox was written.
     side:
         The thread that gives the SDK another outbox.
     spent:
-        Whether this process can bring no more rows to the recording, for example because a flush has failed. Once it is
-        true, it stays true.
+        True if this process can send no more rows to the recording, for example because a flush has failed. Once
+        `spent` is True, it stays True.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
@@ -139,14 +139,17 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current` up to byte `end`."""
+        """Return the message that announces `current` up to byte `end`."""
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
-        """Release the memory of `outbox` that is not needed any more, because all its bytes were announced."""
+        """Release the memory of `outbox`, which is not needed any more, because all its bytes were announced."""
 
     def push(self) -> None:
-        """Have the SDK write out all its rows. If that fails or takes too long, this process is `spent`."""
+        """Make the SDK write out all its rows. If that fails or takes too long, this process is `spent`.
+
+        If a task has given the stream another sink, an error of that sink is raised instead.
+        """
         if self.spent:
             return
         if self._detached:
@@ -158,7 +161,10 @@ class OutboxWriter(abc.ABC):
             self.give_up("the recording", failure)
 
     def detach(self) -> None:
-        """Have the SDK finish the current outbox, with the manifest. After that, the SDK writes into no outbox."""
+        """Make the SDK finish the current outbox, with the manifest. After that, the SDK writes into no outbox.
+
+        If the SDK cannot finish it, this process is `spent`.
+        """
         if self.spent:
             return
         with internal():
@@ -166,10 +172,10 @@ class OutboxWriter(abc.ABC):
         self._check_ended(self.announcer.current.outbox)
 
     def roll(self) -> None:
-        """Have the SDK finish the current outbox, with the manifest, and go on in a new one.
+        """Make the SDK finish the current outbox, with the manifest, and write later rows into a new outbox.
 
-        Only the thread `side` calls this method, and holds `_rolling`. The parent opens the new outbox before any row
-        is written there, so the rows survive if this process dies.
+        Only the thread `side` calls this method, and holds the lock `_rolling`. The parent opens the new outbox before
+        any row is written there, so the rows survive if this process dies. If the SDK fails, this process is `spent`.
         """
         failpoints.reach("worker.roll")
         rows = self._parts.row_account.settled()
@@ -190,7 +196,10 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns the reason if the flush fails, else an empty text."""
+        """Flush the SDK. Returns an empty text if the flush succeeds, else the reason of the failure.
+
+        The flush also fails if the SDK writes nothing for `FLUSH_SILENT_SECS`.
+        """
         size, silent_secs = -1, 0.0
         while True:
             began = time.monotonic()
@@ -211,15 +220,15 @@ class OutboxWriter(abc.ABC):
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
     def _check_ended(self, outbox: Outbox) -> None:
-        """Give up if the SDK could not finish `outbox`. In this case, the SDK logs an error, and drops the rows."""
+        """Make this process `spent` if the SDK could not finish `outbox`. In this case, the SDK has dropped rows."""
         if not _is_ended(outbox):
             self.give_up("the recording", "the SDK could not write all of them into memory")
 
     def give_up(self, target: str, reason: str) -> None:
-        """Make this process `spent`, and report that rows are lost on the way to `target`, because of `reason`.
+        """Make this process `spent`, and report to the parent that rows are lost. A second call does nothing.
 
-        Both are texts. From then on, the results of this process fail, and a pool replaces this process. A second call
-        does nothing.
+        `target` is a text that names the place which the rows do not reach, and `reason` is a text, too. From then on,
+        this process delivers no more rows, and a pool replaces this process.
         """
         if not self.spent:
             self.spent = True
@@ -232,7 +241,7 @@ class OutboxWriter(abc.ABC):
     def report(self, event: str, *, rows_are_lost: bool) -> None:
         """Send the parent a text that begins with the name of this process, and ends with `event`.
 
-        `rows_are_lost` says whether no sink has the rows. Results that wait are sent first, because their rows are not
+        `rows_are_lost` is True if no sink has the rows. Results that wait are sent first, because their rows are not
         lost.
         """
         self.announcer.announce()
@@ -245,7 +254,8 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if it holds many bytes, then wait until the outbox has room. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if this process is `spent`, because a logging call would then wait for ever in the SDK.
+        Raises `DeliveryError` if this process is `spent`, because otherwise the logging call would wait for ever in the
+        SDK.
         """
         parts = self._parts
         if self.spent:
@@ -277,16 +287,17 @@ class OutboxWriter(abc.ABC):
         return self.held_bytes() > limit or self._parts.task_recordings.unaccepted_bytes > limit
 
     def held_bytes(self) -> int:
-        """Return the number of bytes in the outbox that the sinks have not accepted."""
+        """Return the number of bytes of the current outbox that still take memory: the sinks have not accepted them."""
         return self.announcer.current.outbox.held_bytes()
 
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Have the SDK write every row into the outbox. Returns the size of all outboxes until now, in bytes.
+        """Make the SDK write every row into the outbox. Returns the size of all outboxes until now, in bytes.
 
         If no logging call was counted since the last flush, there is nothing to write, and the flush is skipped. There
-        are two exceptions: `in_any_case` is true, or a call may have come uncounted (`LogCounters.sees_all` is false).
+        are two exceptions: `in_any_case` is true, or a call may have been missed by the count (`LogCounters.sees_all`
+        is false).
         """
         parts = self._parts
         entered = parts.log_counters.entered
@@ -310,7 +321,7 @@ class OutboxWriter(abc.ABC):
     def attach_again(self) -> None:
         """Give the stream an outbox again if a task has given the stream another sink.
 
-        Called before each task, because a task must not log into the sink that the task before has chosen.
+        This is called before each task, because a task must not log into the sink that the task before has chosen.
         """
 
         def step() -> None:
@@ -325,7 +336,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def _do_aside(self, step: Callable[[], None]) -> None:
-        """Have the thread `side` run `step`, and wait for its end. If a signal handler raises, only the wait ends."""
+        """Run `step` in the thread `side`, and wait for its end. If a signal handler raises, only the wait ends."""
         self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
@@ -344,7 +355,10 @@ class OutboxWriter(abc.ABC):
         return current.end > OUTBOX_ROLL_BYTES or rows > OUTBOX_ROLL_ROWS
 
     def complete(self) -> None:
-        """If rows came since the last call, have the SDK finish the outbox with its manifest, and begin another."""
+        """Make the SDK finish the current outbox with its manifest, and begin another outbox.
+
+        Does nothing if all logging calls are counted, and none was counted since the last call of this method.
+        """
 
         def step() -> None:
             with self._rolling:
@@ -358,13 +372,16 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that a task has given the stream another sink. Later, `attach_again` gives it an outbox again."""
+        """Remember that a task has given the stream another sink.
+
+        Later, `attach_again` gives the stream an outbox again.
+        """
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Have the SDK write its last manifest, and announce all bytes."""
+        """Make the SDK write its last manifest, and announce all bytes and the number of counted rows."""
         self.announcer.close()
         if not self.spent:
             self.attach_again()
@@ -377,7 +394,7 @@ class OutboxWriter(abc.ABC):
     def release(self) -> None:
         """Close the outboxes of this process. If this process is a worker and is `spent`, end the process.
 
-        The parent has descriptors of its own for the outboxes, or got the bytes in messages.
+        The parent can still read the rows, because it has its own descriptors, or has got the bytes in messages.
         """
         self.side.close()
         self.announcer.release()
@@ -387,10 +404,10 @@ class OutboxWriter(abc.ABC):
 
 
 class SharedOutboxWriter(OutboxWriter):
-    """Writes outboxes that the parent has opened too. So a message only says which bytes were written."""
+    """Writes outboxes that the parent has opened too. So a message only says how many bytes were written."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current` up to byte `end`, without the bytes themselves."""
+        """Return the message that announces `current` up to byte `end`, without the bytes themselves."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
@@ -398,10 +415,13 @@ class SharedOutboxWriter(OutboxWriter):
 
 
 class InlineOutboxWriter(OutboxWriter):
-    """Writes outboxes that the parent cannot open. Their bytes travel in messages."""
+    """Writes outboxes that the parent cannot open. So the messages to the parent contain the bytes."""
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Make the message that announces `current` up to byte `end`, with the bytes that were not announced before."""
+        """Return the message that announces `current` up to byte `end`.
+
+        The message contains the bytes that were not announced before.
+        """
         data = current.outbox.read(current.announced, end - current.announced)
         return SegmentReady(current.number, current.announced, end, data)
 
@@ -411,7 +431,7 @@ class InlineOutboxWriter(OutboxWriter):
 
 
 def _is_ended(outbox: Outbox) -> bool:
-    """Whether the SDK has finished `outbox`, or has written nothing because logging is switched off."""
+    """Return True if the SDK has finished `outbox`, or has written nothing because logging is switched off."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
     try:
@@ -423,7 +443,7 @@ def _is_ended(outbox: Outbox) -> bool:
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:
-    """Whether the SDK itself has raised `error`, not a signal handler that ran within the SDK's call."""
+    """Return True if the SDK itself has raised `error`; False if a signal handler has, during a call of the SDK."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next
@@ -432,6 +452,6 @@ def is_raised_by_sdk(error: BaseException) -> bool:
 
 
 def attach(stream: rr.RecordingStream, outbox: Outbox) -> None:
-    """Have the SDK write the rows of `stream` into `outbox`."""
+    """Make the SDK write the rows of `stream` into `outbox`."""
     with internal():
         stream.save(outbox.path)

@@ -1,33 +1,35 @@
 """Sends the rows that this process logs while a wrapped function runs to the recording of the function.
 
-A wrapped function is a result of `SharedRecording.wrap`. After it, the process logs where it logged before.
+A wrapped function is a result of `SharedRecording.wrap`. When the function has ended, the process logs where it logged
+before.
 
 Covers: wrapped functions in a process of another engine, such as a Dask or Ray worker.
 Does not cover: joining and leaving (`membership.py`), the times and the prefix of the function (`tasks/context.py`).
 
-Two things are kept apart. A *membership* connects the process with a recording. It lasts until the recording is closed,
-so that the next call need not join again. A *capture* sends the rows of the process to the recording. It lasts as long
-as a call of a wrapped function runs:
+A membership and a capture are two things. A *membership* connects the process with a recording. It lasts until the
+recording is closed, so that the next call need not join again. A *capture* sends the rows of the process to the
+recording. It lasts as long as a call of a wrapped function runs:
 
 ```
-first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit how to join
+first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit its connection info
 last call ends    ─► the earlier current recording, environment and routes are put back
 ```
 
 - Calls of the same recording share a capture, which ends with the last call. Calls may run in several threads.
 - If calls of two recordings run at the same time, each body logs to its own recording. Other threads log to the
-  recording of the call that began first. When that capture ends, they log to the other one.
+  recording of the call that began first. When the capture of that recording ends, these threads log to the other
+  recording.
 - A generator captures while one of its steps runs. A coroutine captures from its begin to its end, because threads log
   for it while it waits. An async generator captures while its caller waits for a value.
 - If a worker of a pool calls a wrapped function, only children of the worker inherit the function's recording. Other
   threads of the worker log to the recording of the pool.
 - A capture is of the whole process. So a thread of other code that logs at the same moment is captured too, unless it
-  logs to a recording of its own. It may have one by `rr.set_thread_local_data_recording`, `with stream:`, or an
+  logs to a recording of its own. Such a thread uses `rr.set_thread_local_data_recording`, `with stream:`, or an
   argument `recording`.
-- A thread that goes on after the call has ended logs to the recording that is current then. If there is none, its rows
-  are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are in the
-  sinks.
-- A child that is forked within a call has no capture. It inherits how to join, as every child does.
+- A thread that continues after the end of the call logs to the recording that is current then. If there is none, its
+  rows are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are
+  in the sinks.
+- A child that is forked within a call has no capture. Like every child, it inherits the connection info.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from mpr.user_code import around
 
 
 class _ProcessCapture:
-    """The calls of wrapped functions of one recording that run in this process.
+    """Describes the capture for one recording: the calls of its wrapped functions that run in this process.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class _ProcessCapture:
     threads:
         The threads of this process that ran before the first of these calls.
     propagation:
-        Lets children of this process join the recording.
+        Gives children of this process the connection info of the recording.
     """
 
     def __init__(self, producer: Producer) -> None:
@@ -64,7 +66,7 @@ class _ProcessCapture:
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
 
     def new_threads(self) -> list[threading.Thread]:
-        """Return the threads that have begun since the capture began and still run, except those of mpr."""
+        """Return the threads that were started during the capture and still run, except those of mpr."""
         return [each for each in threading.enumerate() if each not in self.threads and not each.name.startswith("mpr-")]
 
 
@@ -79,19 +81,19 @@ class ProcessCaptures:
         self._active: list[_ProcessCapture] = []
 
     def __bool__(self) -> bool:
-        """Whether a call of a wrapped function runs in this process."""
+        """Return True if a call of a wrapped function runs in this process."""
         return bool(self._active)
 
     def is_captured(self, producer: Producer) -> bool:
-        """Whether a call of a wrapped function of the recording of `producer` runs."""
+        """Return True if a call of a wrapped function of the recording of `producer` runs in this process."""
         return any(each.producer is producer for each in self._active)
 
     @around
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
-        """Send the rows that this process logs within the block to the recording of `producer`.
+        """Send the rows that this process logs within the `with` block to the recording of `producer`.
 
-        Processes that are started within the block can join the recording. If `routes` is false, only these processes
-        log to the recording, and this process logs where it logged before.
+        Processes that are started within the block can join the recording. If `routes` is false, this process still
+        logs where it logged before, and only the processes that it starts can log to the recording.
         """
         capture = self._begin(producer, routes=routes)
         yield

@@ -84,14 +84,15 @@ class Producer:
     Parameters
     ----------
     config:
-        Which recording to join.
+        The values that are needed to join the recording.
     worker:
-        The number of this worker in its pool; 0 for the parent itself, and for a process that has joined.
+        The number of this worker in its pool; 0 in the parent itself, and in a process that has joined.
     timeout_secs:
         The longest wait for the parent's answer, in seconds.
     own_next_index:
-        Reserves an index for a task, in the process that has made the recording; None in any other process. The rows of
-        the process that has made the recording go through the aggregator, even with `route="direct"`.
+        A function that returns the next index for a task, in the process that has made the recording; None in any other
+        process. If it is given, the rows of this process go through the parent's aggregator, even with
+        `route="direct"`.
 
     Attributes
     ----------
@@ -161,7 +162,10 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Wait up to `timeout_secs` for the parent's answer, and return it."""
+        """Wait up to `timeout_secs` seconds for the parent's answer `Welcome`, and return it.
+
+        Raises `JoinError` if no answer comes, and `RecordingClosedError` if the recording is closed meanwhile.
+        """
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -209,34 +213,41 @@ class Producer:
 
     @property
     def spent(self) -> bool:
-        """Whether this process can bring no more rows to the recording, for example because a flush has failed."""
+        """True if this process can send no more rows to the recording, for example because a flush has failed."""
         return self._writer.spent
 
     @property
     def lost(self) -> bool:
-        """Whether this process has noticed that the recording is closed, or that its process has ended."""
+        """True if this process has noticed that the recording is closed, or that the parent has ended."""
         return self._watch.lost is not None
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room, and let signal handlers run. Raises `DeliveryError` if `spent` is true."""
+        """Wait until the outbox has room. Signal handlers run meanwhile.
+
+        Raises `DeliveryError` if this process can send no more rows, because then the wait would have no end.
+        """
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Note that a task has made the SDK's `call`, such as "save". Until the task ends, another sink gets rows."""
+        """Remember that a task has given the stream another sink by the SDK's function `call`, such as "save".
+
+        Warn once. Before the next task, the stream gets an outbox again.
+        """
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Have the SDK write all its rows into the outbox. Returns the size of all outboxes until now, in bytes."""
+        """Make the SDK write all its rows into the outbox. Returns the size of all outboxes until now, in bytes."""
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
         """Announce every row that this process has logged. Takes no time if there are no new rows.
 
-        Returns this producer's name in messages, the number of its outbox, and the number of bytes announced of it.
+        Returns the name of this producer in ZeroMQ messages, the number of its current outbox, and the number of bytes
+        of this outbox that were announced.
         """
         self._writer.write_out()
         self._writer.announcer.announce()
@@ -245,8 +256,8 @@ class Producer:
     def deliver(self) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
 
-        Raises `RecordingClosedError` if the recording is closed, or its process ends, before that. Raises
-        `DeliveryError` if a sink has failed, or if the recording takes no bytes for `SINK_TIMEOUT_SECS`.
+        Raises `RecordingClosedError` if the recording is closed, or the parent ends, before that. Raises
+        `DeliveryError` if a sink has failed, or if the parent reads no bytes for `SINK_TIMEOUT_SECS`.
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):
@@ -259,10 +270,10 @@ class Producer:
         self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Receive messages of the parent until `done()` returns True.
+        """Receive messages from the parent until `done()` returns True.
 
-        Raises `RecordingClosedError` if the recording is closed. Raises `DeliveryError` if the recording takes no bytes
-        for `SINK_TIMEOUT_SECS`.
+        Raises `RecordingClosedError` if the recording is closed. Raises `DeliveryError` if the parent reads no bytes of
+        the outbox for `SINK_TIMEOUT_SECS`.
         """
         held_bytes, deadline = -1, 0.0
         while True:
@@ -283,7 +294,8 @@ class Producer:
     def begin_task(self) -> None:
         """Make the shared recording the current one, and undo the times and settings that the last task has set.
 
-        Call this only if `log_counters.sdk_used` is true. If it is false, the SDK was not used since the last call.
+        Call this only if `log_counters.sdk_used` is true. If it is false, the SDK was not used since the last call, so
+        there is nothing to undo.
         """
         self.task_recordings.clean_up()
         self._writer.attach_again()
@@ -298,14 +310,20 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Tell the parent that task `task` of `work_item` begins (run `attempt`). Its rows get their own outbox."""
+        """Tell the parent that task number `task` of the work item `work_item` begins, for the `attempt`-th time.
+
+        The task gets an outbox of its own, so that a sink can keep its rows apart from those of other tasks.
+        """
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
         self._marker.begin(self._writer.announcer.current.number, began)
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Tell the parent that the task took `seconds`, and its `error` (None: none). Completes the task's outbox."""
+        """Tell the parent that the running task has ended after `seconds`, and finish the task's outbox.
+
+        `error` is the text of the task's exception; None if the task has returned.
+        """
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)
@@ -317,23 +335,32 @@ class Producer:
             self._wait(have_come)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after its rows, or later if `may_wait` is true. Returns True if `result` is sent later."""
+        """Send `result` after the rows of its tasks. Returns True if the result waits in this process.
+
+        If `may_wait` is true, the result may wait, so that it is sent together with later results.
+        """
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
-        """Send the results that wait to be sent together with later results."""
+        """Send the results that wait in this process, after their rows. Does nothing if no result waits."""
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` to the parent, after all bytes that were announced before."""
+        """Send `message` to the parent. It arrives after all announcements that were sent before."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
-        """Wait without a limit for the next message to the main thread, and return it. For the main thread only."""
+        """Wait without a limit for the next message to the main thread, and return it. Only the main thread calls this.
+
+        Results that wait in this process are sent before the wait.
+        """
         return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
-        """Use `message` if it answers this process, or asks for a flush. Returns False if not, as for a task."""
+        """Use `message` if it is an answer to this process, or asks for a flush. Returns True if it was used.
+
+        Returns False if it is for the main thread, such as a task.
+        """
         if isinstance(message, Accepted):
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
@@ -352,7 +379,10 @@ class Producer:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Flush, have the SDK write the last manifest, send `Goodbye`, and wait until the kernel has all messages."""
+        """Make the SDK write the last manifest, announce all bytes, and send `Goodbye`.
+
+        Then wait until the operating system has all messages, and release all resources of this object.
+        """
         self._writer.close()
         self._end()
 
@@ -382,7 +412,10 @@ class Producer:
 
 @contextmanager
 def _closed_is_said(producer: Producer) -> Iterator[None]:
-    """Raise `RecordingClosedError` if the block fails because another thread has closed `producer` meanwhile."""
+    """Raise `RecordingClosedError` if the block fails because another thread has closed `producer` meanwhile.
+
+    Any other exception of the block is raised unchanged.
+    """
     try:
         yield
     except Exception as error:

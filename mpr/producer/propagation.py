@@ -19,7 +19,7 @@ _KEY = "mpr_recording"
 
 
 def extract() -> str | None:
-    """Return the connection info that this process was given, as text; None if it was given none."""
+    """Return the text of the connection info that this process has inherited; None if it has inherited none."""
     given = _process_config()
     if _KEY in given and (given[_KEY] or not _own.knows_environment):
         text: str | None = given[_KEY]
@@ -35,11 +35,11 @@ def _process_config() -> dict[str, Any]:
 
 
 class _Own:
-    """Holds whether the environment variable of this process is up to date.
+    """Holds one flag: True if this process may trust its environment variable with the connection info.
 
     A child of a fork server has the old environment of the server. Such a child finds the key `_KEY` in its process
     configuration, so it does not trust its environment variable. But a process that has set the key itself has also set
-    the variable. In such a process `knows_environment` is true.
+    the variable. In such a process, `knows_environment` is True.
     """
 
     knows_environment = False
@@ -60,7 +60,7 @@ _active: list[Propagation] = []
 
 
 class Propagation:
-    """Gives the connection info `text` to all children of this process, from now on until `close`."""
+    """Gives the connection info `text` to all children that this process starts, until `close` is called."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -72,7 +72,10 @@ class Propagation:
         _process_config()[_KEY] = text
 
     def close(self) -> None:
-        """Let children get the text from before this object was made, unless other code has set another text."""
+        """Give later children the connection info again that children got before this object was made.
+
+        If other code has set another text meanwhile, that text remains.
+        """
         if self in _active:
             _active.remove(self)
         for later in _active:

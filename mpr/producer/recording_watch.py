@@ -1,4 +1,4 @@
-"""Notices that the recording of a producer is gone, and reports once that rows are lost because of that.
+"""Notices if the recording of a producer is gone, and then logs once that rows are lost.
 
 A recording is *gone* if it was closed, or if the process that has made it has ended.
 """
@@ -19,7 +19,7 @@ LOOK_SECS = 0.5
 
 
 class RecordingWatch:
-    """Watches the recording of `config`. Any thread may call the methods.
+    """Checks if the recording of `config` still exists. Any thread may call the methods.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class RecordingWatch:
         self._reported = False
 
     def is_gone(self) -> bool:
-        """Whether the recording is gone. Checks that at most once per `LOOK_SECS`."""
+        """Return True if the recording is gone. Checks this at most once per `LOOK_SECS` seconds."""
         now = time.monotonic()
         if self.lost is None and now >= self._next_look:
             self._next_look = now + LOOK_SECS
@@ -56,24 +56,27 @@ class RecordingWatch:
         return self.lost is not None
 
     def note_delivered(self, calls: int) -> None:
-        """Note that all durable sinks have the rows of the first `calls` logging calls."""
+        """Remember that all durable sinks have the rows of the first `calls` logging calls of this process."""
         self._delivered = max(self._delivered, calls)
 
     def report_lost_rows(self) -> None:
-        """Log once that rows of this process are lost, unless all of them were delivered."""
+        """Log an error, only once, which says that rows of this process are lost.
+
+        Does nothing if all were delivered.
+        """
         if self._log_counters.logging_calls != self._delivered and not self._reported:
             self._reported = True
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Note that this process leaves. If the recording is gone but has all rows, nothing is reported from now on.
+        """Prepare for the end of this process. If the recording is gone but has all rows, log no loss from now on.
 
-        In this case, the producer can only not send the end of its outbox, and the end has no rows.
+        In this case, only the end of the outbox cannot be sent, and the end has no rows.
         """
         if self._log_counters.logging_calls == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:
-        """Log `error`, which says why the last rows are not delivered, unless lost rows were reported before."""
+        """Log `error`, which says why the last rows are not delivered. Does nothing if lost rows were logged before."""
         if not self._reported:
             _log.error("%s", error)

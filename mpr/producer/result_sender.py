@@ -1,4 +1,4 @@
-"""Sends the results of a worker, each after the rows of its tasks. Sends results of short tasks together.
+"""Sends the results of a worker, each after the rows of its tasks. Results of short tasks are sent together.
 
 The *journal* keeps the last results of a worker in memory, so that the parent can read them after the worker's death.
 
@@ -21,7 +21,7 @@ TOGETHER_MICROS = 1_000
 
 
 class ResultSender:
-    """Keeps results until they are sent. Only the announcer calls the methods, while it holds its lock.
+    """Keeps results until they are sent. Only the `Announcer` calls the methods, while it holds its lock.
 
     A result that waits is in the journal, so it survives the worker's death.
 
@@ -30,7 +30,7 @@ class ResultSender:
     connection:
         Sends the results. The rows are announced on the same connection.
     journal:
-        Keeps the last results, also after the death of this process.
+        Keeps the last results in memory, which remains after the death of this process.
     parent_reads:
         Whether the parent can read this process's files in memory: the outbox and the journal. If not, no result waits.
 
@@ -53,14 +53,14 @@ class ResultSender:
         self.end: int = 0
 
     def __bool__(self) -> bool:
-        """Whether at least one result waits to be sent."""
+        """Return True if at least one result waits to be sent."""
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Add `result` to the results that wait. Returns True if it may wait, and False if `send` must be called now.
+        """Add `result` to the results that wait. Returns False if the caller must call `send` now, else True.
 
-        The rows of `result` are in the outbox up to byte `behind.end`. If `may_wait` is false, the method always
-        returns False.
+        The result is also written into the journal. Its rows are in the outbox before byte `behind.end`. If `may_wait`
+        is false, the method always returns False.
         """
         # `needed` is 0 if `Connection.send_needed` has sent no message since the last result.
         latest = self._connection.needed_count
@@ -79,7 +79,7 @@ class ResultSender:
         return may_wait and journaled and sent is result and self._parent_reads and not enough
 
     def send(self) -> None:
-        """Send all results that wait. Before this call, the caller must have announced the rows of these results."""
+        """Send all results that wait. The caller must have announced the rows of these results before."""
         for result in self._waiting:
             self._connection.send(result)
         self._waiting.clear()

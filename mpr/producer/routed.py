@@ -1,4 +1,7 @@
-"""Defines the parts of a producer and of a task that `router.py` uses, and the routes that `router.py` puts back."""
+"""Defines the interfaces of a producer and of a task that `router.py` uses, and the class `Routes`.
+
+`router.py` needs these interfaces because it cannot import the two classes, whose modules import `router.py`.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RoutedProducer(Protocol):
-    """The part of `producer.Producer` that the SDK's calls need."""
+    """The attributes and methods of `producer.Producer` that `router.py` uses."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...
@@ -44,7 +47,7 @@ class RoutedProducer(Protocol):
 
 
 class RoutedTask(Protocol):
-    """The part of `tasks.context.TaskContext` that the SDK's calls need."""
+    """The attributes of `tasks.context.TaskContext` that `router.py` uses."""
 
     producer: Any
     prefix: Prefix | None
@@ -56,16 +59,17 @@ class RoutedTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Says where the process logged before a capture (`process_capture.py`). None stands for "nowhere" or "not known".
+    """Says where the process logged before a capture (`process_capture.py`), so that this can be restored later.
 
     Attributes
     ----------
     producer, account:
-        The producer that got every plain logging call, and its row account.
+        The producer that got every plain logging call, and its row account; None if there was none.
     default_current:
-        The SDK's handle of the recording to which threads without a recording of their own logged, as mpr knew it.
+        The SDK's handle of the recording to which threads without a recording of their own logged; None if mpr did not
+        know it.
     recording:
-        The same handle, as the SDK knew it.
+        The same handle, as the SDK knew it; None if there was no such recording.
     """
 
     producer: RoutedProducer | None

@@ -1,5 +1,13 @@
 """Routes the SDK's calls to this process's producer, or to the task that runs in the calling thread.
 
+The words of this module:
+
+- *plain*: a logging call without an argument `recording` is plain.
+- *take over*: a producer takes over if it gets every plain logging call of the process from now on.
+- *capture*: a producer gets these calls only while a wrapped function runs (`process_capture.py`).
+- *guarded recording*: a shared recording whose calls `guard` watches.
+- *diverted*: `rr.init` is diverted if it uses the stream of the shared recording and makes no new recording.
+
 Covers: the state per process and per thread, and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
 Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
 """
@@ -33,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class _Process:
-    """Holds the state of the process. `producer` is set if every plain logging call goes to a producer."""
+    """Holds the state of the process. If a producer gets every plain logging call, `producer` is this producer."""
 
     producer: RoutedProducer | None = None
     #: The row account of `producer`; None if it is not certain to which recording a thread logs.
@@ -76,7 +84,7 @@ _LIST_REFERENCES = 3
 
 
 class _ThreadRoute(threading.local):
-    """Holds the state of a thread."""
+    """Holds the state of the calling thread: its task, the times that were set, and its current recording."""
 
     def __init__(self) -> None:
         self.context: RoutedTask | None = None
@@ -97,12 +105,12 @@ def producer() -> RoutedProducer | None:
 
 
 def has_taken_over(producer: RoutedProducer) -> bool:
-    """Whether `producer` gets every plain logging call of the process until it ends."""
+    """Return True if `producer` gets every plain logging call of the process, and not only during a capture."""
     return _process.producer is producer and _process.before is None
 
 
 def install_times() -> None:
-    """From now on, note the times and the settings that tasks and their callers set."""
+    """Wrap the SDK's functions that set times and settings, so that mpr knows those of tasks and of their callers."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
@@ -112,8 +120,8 @@ def install_times() -> None:
 def guard(recording_id: str, producer: RoutedProducer) -> None:
     """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
 
-    Calls that change a sink are reported to `producer`, and times that are set are noted. The sinks of the recording
-    stay open after a `with stream:` block.
+    mpr tells `producer` of each call that changes a sink, and keeps the times that are set. After a `with stream:`
+    block, the sink of the recording stays open.
     """
     install_times()
     _install_sinks()
@@ -135,9 +143,10 @@ def install_entries() -> None:
 
 
 def take_over(producer: RoutedProducer) -> bool:
-    """Route the logging calls of this process to `producer`. Returns whether `producer` gets every logging call.
+    """Route every plain logging call of this process to `producer` from now on.
 
-    Only for a process that was started as a worker or has joined, never for the user's own process.
+    Returns True if mpr can wrap all logging functions of this release of the SDK. Call this only in a worker or in a
+    process that has joined, never in the process that has made the recording.
     """
     install_entries()
     _install_take_over()
@@ -147,9 +156,9 @@ def take_over(producer: RoutedProducer) -> bool:
 
 
 def capture(producer: RoutedProducer) -> None:
-    """Route the logging calls of this process to `producer`, until `end_capture`.
+    """Route every plain logging call of this process to `producer`, until `end_capture` is called.
 
-    A second call changes the producer only.
+    A second call before that only changes the producer.
     """
     install_entries()
     _install_take_over()
@@ -171,7 +180,11 @@ def capture(producer: RoutedProducer) -> None:
 
 
 def end_capture(threads: Iterable[threading.Thread]) -> None:
-    """Put back the routes from before `capture`. `threads` began during the capture, and still run."""
+    """Restore the routes from before `capture`.
+
+    `threads` are the threads that began during the capture and still run. If they log later and no recording is
+    current, their rows are lost, and mpr warns.
+    """
     before, _process.before = _process.before, None
     assert before is not None, "there is a capture"
     _process.producer = before.producer
@@ -183,7 +196,8 @@ def end_capture(threads: Iterable[threading.Thread]) -> None:
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
-    `join` calls `take_over`. From then on, the process cannot choose the sinks of the recording.
+    `join` must call `take_over`. After that, calls such as `rr.save` in this process do not change the sinks of the
+    recording.
     """
     _process.lazy = join
     install_times()
@@ -203,22 +217,25 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Whether mpr notices, and sets `LogCounters.sdk_used`, if another recording becomes the current one."""
+    """Return True if mpr notices each change of the current recording. It then sets `LogCounters.sdk_used`."""
     return _process.current_is_watched
 
 
 def note_current(handle: Any) -> None:
-    """Note that mpr has made the recording of `handle` the current one, in this thread and as the default."""
+    """Remember that mpr has just made the recording of `handle` the current one.
+
+    It is the current one of this thread, and of all threads without a recording of their own.
+    """
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """Note that threads which begin from now on log to the recording of `handle`. Only a worker calls this."""
+    """Remember that threads which begin from now on log to the recording of `handle`. Only a worker calls this."""
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
 def release(producer: RoutedProducer) -> None:
-    """Route no more calls to `producer`, because it has ended."""
+    """Route no more calls to `producer`, because this process leaves the recording or closes it."""
     if has_taken_over(producer):
         _process.producer = _process.account = None
         _process.lost_rows = (
@@ -233,9 +250,9 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """Forget the parent's producers in a forked child. Returns those producers.
+    """Forget the producers of the parent process, in a forked child. Returns those producers.
 
-    The child cannot use them, because sockets, locks and threads of the SDK belong to the parent.
+    The child cannot use them, because their sockets, locks and threads belong to the parent process.
     """
     parents = list(_process.guarded.values())
     if _process.producer is not None:
@@ -305,7 +322,11 @@ def _join_now() -> RoutedProducer | None:
 
 
 def _warn_of_left_thread(recording: Any) -> None:
-    """Warn once that rows of this thread are lost, if it outlives its wrapped function and has no recording."""
+    """Warn once if the calling thread logs after the end of the wrapped function in which it began.
+
+    The warning says that the rows are lost. There is no warning if `recording`, the handle in the logging call, is not
+    None, or if another recording is current.
+    """
     thread = threading.current_thread()
     if recording is None and thread in _process.left_threads:
         _process.left_threads.discard(thread)
@@ -315,7 +336,10 @@ def _warn_of_left_thread(recording: Any) -> None:
 
 
 def _of_this_thread() -> RoutedProducer | None:
-    """Return the producer of the task that runs in this thread, or else the producer of the process."""
+    """Return the producer of the task that runs in this thread, or else the producer of the process.
+
+    Returns None if no producer gets the plain logging calls of this process.
+    """
     context = thread_state.context
     if _process.producer is not None and context is not None and context.producer is not None:
         found: RoutedProducer = context.producer
@@ -378,7 +402,10 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
 
 
 def _hand_over_made() -> None:
-    """Give the producer the recordings that user code has made before this process has joined."""
+    """Give the producer the recordings that user code has made before this process has joined.
+
+    Only `mpr run` needs this.
+    """
     if _process.producer is not None:
         made, _process.made_before_joining[:] = list(_process.made_before_joining), []
         _process.producer.task_recordings.until_end = True
@@ -389,7 +416,8 @@ def _hand_over_made() -> None:
 def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
     """Return the producer of the recording with this `handle` and id; None if `guard` was not called for it.
 
-    User code may make another stream with the id of a guarded recording. This stream has its own sinks.
+    If user code has made another stream with the id of a guarded recording, returns None for the handle of that stream,
+    because that stream has its own sinks.
     """
     found = _process.guarded.get(recording_id)
     if found is not None and _process.twins:
@@ -400,7 +428,10 @@ def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Whether to skip `call`, which changes a sink. Under `mpr run`, only the options of `mpr run` choose the sinks."""
+    """Return True if `call`, which changes a sink, must be skipped.
+
+    This is so only under `mpr run`, because there only the options of `mpr run` choose the sinks.
+    """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
     found = _guarded(call.recording, call.recording_id)
@@ -471,7 +502,7 @@ def _note_sink(call: SinkCall) -> None:
 
 
 def _concerned(call: SinkCall) -> list[RoutedProducer]:
-    """Return the producers of the guarded recordings that `call` concerns. The SDK's `shutdown` concerns all."""
+    """Return the producers of the guarded recordings that `call` concerns; all of them if `call` is `shutdown`."""
     if call.name == "shutdown":
         return list(_process.guarded.values())
     found = _guarded(call.recording, call.recording_id)

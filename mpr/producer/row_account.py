@@ -1,12 +1,12 @@
-"""Counts the rows that the SDK has taken for the shared recording, so that the parent can notice if rows are missing.
+"""Counts the rows that the SDK has accepted for the shared recording, so that the parent notices if rows are missing.
 
-Covers: which rows count, and the numbers at a flush and at the end of an outbox.
-Does not cover: the comparison with the rows that have come (`aggregator/row_balance.py`).
+Covers: which rows are counted, and the numbers at a flush and at the end of an outbox.
+Does not cover: the comparison with the rows that the parent has read (`aggregator/row_balance.py`).
 
-A row counts after the SDK's call has returned, and only if it is certain that the row belongs to the shared recording.
-So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost. The rows of some
-calls cannot be counted (importers, properties, blueprints). Such calls only add rows to the outboxes, so they never
-look like a loss.
+A row is counted after the SDK's call has returned, and only if it is certain that the row belongs to the shared
+recording. So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost. The rows
+of some calls cannot be counted (importers, properties, blueprints). Such calls only add rows to the outboxes, so they
+never look like a loss.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RowAccount:
-    """Counts the rows of one process.
+    """Counts the rows of one process for the shared recording.
 
     Any thread may call the methods, because CPython does not switch threads within a `+=`.
 
@@ -31,15 +31,15 @@ class RowAccount:
     stream:
         The stream of the shared recording.
     is_on:
-        Whether the rows of this process come to the parent through outboxes. If not, no row is counted.
+        True if the rows of this process reach the parent through outboxes. If it is false, no row is counted.
 
     Attributes
     ----------
     counters:
         The numbers in the status page, for `router`, which adds the rows of each logging call.
     handle:
-        The SDK's handle of the shared recording. A logging call without an argument `recording` logs to the recording
-        whose handle is current.
+        The SDK's handle of the shared recording; another object if no row is to be counted. `router` counts the rows of
+        each call to the recording with this handle.
     """
 
     __slots__ = ("_kept", "counters", "handle")
@@ -63,15 +63,21 @@ class RowAccount:
         return self.counters[COUNTED_ROWS] if self._kept is None else self._kept
 
     def flushed(self, rows: int) -> None:
-        """Note that the first `rows` of the counted rows are in the outboxes."""
+        """Write into the status page that the first `rows` of the counted rows are in the outboxes."""
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
-        """Note that a task is about to give the stream another sink, which gets the rows from now on."""
+        """Remember the present count, because a task is about to give the stream another sink.
+
+        The other sink gets the rows from now on.
+        """
         if self._kept is None:
             self._kept = self.counters[COUNTED_ROWS]
 
     def attached(self) -> None:
-        """Take the rows that another sink got out of the count, because the SDK writes into an outbox again."""
+        """Reset the count to its value at the call of `detached`, because the SDK writes into an outbox again.
+
+        The rows that the other sink got are then not counted. Does nothing if `detached` was not called.
+        """
         if self._kept is not None:
             self.counters[COUNTED_ROWS], self._kept = self._kept, None

@@ -3,8 +3,8 @@
 Covers: tasks that no pool has submitted, in every process of a recording.
 Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
 
-The way of an index: the parent counts the tasks of a recording (`aggregator/numbers.py`). A process asks for the next
-index when its first task begins. It then asks for 1, 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
+An index comes from the parent, which counts the tasks of a recording (`aggregator/numbers.py`). A process asks for the
+next index when its first task begins. It then asks for 1, 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
 
 ```
 first task ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
@@ -16,12 +16,12 @@ made the recording does not ask, but takes each index from the counter.
 
 What may go wrong:
 
-- A process ends before it has used its indices: these indices are missing, and no index is used twice.
+- A process ends before it has used its indices: no task gets these indices.
 - The recording is closed while a process waits for indices: the call of the task raises `RecordingClosedError`.
 - The parent does not answer for `SINK_TIMEOUT_SECS`: the call of the task raises `DeliveryError`.
 - A process forks: the child joins by itself, and gets indices of its own.
 - Two threads ask at the same time: each request is answered, and the indices that are left are used later.
-- A signal handler calls a task while the main thread waits for indices: it asks too, in another thread.
+- A signal handler calls a task while the main thread waits for indices: the handler asks too, in another thread.
 - A signal handler calls a task while a worker of a pool waits for its next task. No thread can read an answer then, so
   the index is a large number: the number of the process times 2^32, plus a count.
 """
@@ -40,7 +40,9 @@ _AT_ONCE_MAX = 64
 
 
 class TaskIndices:
-    """Keeps the indices of one producer that no task has yet. Any thread may call the methods.
+    """Keeps the indices that one producer has got from the parent and has not given to a task yet.
+
+    Any thread may call the methods.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class TaskIndices:
         self._next_count = 1
 
     def next(self) -> int:
-        """Return an index that no other task of the recording has. May wait for the parent.
+        """Return an index that no other task of the recording has. May wait for the parent's answer.
 
         Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the parent does not answer.
         """
@@ -94,5 +96,5 @@ class TaskIndices:
         self._ask(count, lambda: bool(self._free))
 
     def take(self, message: Indices) -> None:
-        """Keep the indices in `message`, an answer of the parent, for later calls of `next`."""
+        """Keep the indices in the parent's answer `message`, for later calls of `next`."""
         self._free.extend(range(message.first, message.first + message.count))

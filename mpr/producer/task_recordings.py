@@ -3,9 +3,10 @@
 Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
-mpr does not change such a recording while its task runs, so that the task may give the recording a sink. mpr takes the
-rows at the end of the task, and each time that as many bytes were logged as the SDK may hold. Until then, the SDK keeps
-the rows in memory, because the recording has no sink. The rows have the ids of their own recording.
+mpr does not change such a recording while its task runs, so that the task may give the recording a sink. mpr sends the
+rows at the end of the task, and also after each `UNFLUSHED_MAX_BYTES` that the process has logged. Until then, the SDK
+keeps the rows in memory, because the recording has no sink. The rows keep the id of the recording that the task has
+made.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class TaskRecordings:
     send:
         A function that sends a complete Rerun stream, header to footer, with rows of one recording.
     held:
-        A function that gets the number of rows that were not sent yet, each time that this number changes. These rows
-        are lost if this process dies.
+        A function that is called with the number of rows that were not sent yet, each time that this number changes.
+        These rows are lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
@@ -67,15 +68,15 @@ class TaskRecordings:
         return self._sent_bytes - self._accepted_bytes
 
     def accept(self, end: int) -> None:
-        """Note that the sinks have accepted the first `end` of all bytes that were sent."""
+        """Remember that the sinks have accepted the first `end` of all bytes that were sent."""
         self._accepted_bytes = end
 
     def forget_unaccepted(self) -> None:
-        """Count all bytes that were sent as accepted, because the recording is closed and accepts no more."""
+        """Treat all bytes that were sent as accepted, because the recording is closed and accepts no more bytes."""
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
-        """Note that a task has made a recording. `inner` is the SDK's handle of the recording."""
+        """Remember that a task has made a recording. `inner` is the SDK's handle of the recording."""
         recording_id = recordings.recording_id_of(inner)
         if recording_id is not None:
             with self._lock:
@@ -98,9 +99,9 @@ class TaskRecordings:
     def sink_call(self, call: str, recording_id: str | None) -> None:
         """Prepare the recording `recording_id` for the SDK's `call`, such as "save", which changes its sink.
 
-        Before "disconnect", mpr sends the rows to the parent, because the SDK would drop them. Before "shutdown", mpr
-        does so for all recordings. Before any other call, mpr forgets the recording, because the new sink gets its
-        rows.
+        Before "disconnect", this sends the rows to the parent, because the SDK would drop them. Before "shutdown", this
+        sends the rows of all recordings. Before any other call, mpr forgets the recording, because the new sink gets
+        its rows. Does nothing if no task has made the recording.
         """
         with self._lock:
             if self._taking:
@@ -120,10 +121,10 @@ class TaskRecordings:
                 self._count()
 
     def collect(self, *, at_end: bool = False) -> None:
-        """Send the rows since the last call, and forget recordings that no other code holds any more.
+        """Send the rows that were logged since the last call.
 
-        If `until_end` is true, and other code holds a recording, the rows of the recording are sent only if `at_end` is
-        true.
+        Forget each recording that no other code refers to any more. If `until_end` is true, the rows of a recording
+        that other code still refers to are sent only if `at_end` is true.
         """
         if not self.known:
             return
@@ -141,9 +142,9 @@ class TaskRecordings:
                     self._ended += 1
 
     def clean_up(self) -> None:
-        """Have the SDK end the threads of ended recordings, if at least `_CLEAN_UP_AFTER` recordings have ended.
+        """Make the SDK end the threads of ended recordings, if at least `_CLEAN_UP_AFTER` recordings have ended.
 
-        Call this only between two tasks, because the SDK forgets which recording is current when it cleans up.
+        Call this only between two tasks, because the SDK then forgets which recording is current.
         """
         if self._ended >= _CLEAN_UP_AFTER:
             self._ended = 0
