@@ -228,10 +228,10 @@ class Announcer:
             return self.current.bytes_before + self.current.end
 
     def accept(self, message: Accepted) -> None:
-        """Use the parent's answer `message`. It says that the next outbox is open, or that the sinks have bytes.
+        """Use the parent's answer `message`, which reports one of two events.
 
-        In the second case, the sinks have all bytes of the current outbox up to `message.end`. Their memory is
-        released.
+        If `message.outbox` is the number of the next outbox, the parent has opened the next outbox. If it is the number
+        of the current outbox, the sinks have its bytes up to `message.end`, and this method releases their memory.
         """
         with self._lock:
             if message.outbox == self.current.number + 1:

@@ -82,7 +82,7 @@ async def deliver(producer: Producer) -> None:
     """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` continues to run.
 
     If no event loop of `asyncio` runs in the calling thread, or if no thread can be started, the calling thread itself
-    delivers the rows. Any event loop in this thread then stands still meanwhile. Raises the errors of
+    delivers the rows. The event loop then waits until the delivery has ended. Raises the errors of
     `producer.deliver()`.
     """
     try:

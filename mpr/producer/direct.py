@@ -10,7 +10,7 @@ rr.log ─► router ─► SDK's batcher ─► SDK's own sinks: <path>.parts/w
 ```
 
 The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the operating system has the
-rows of the file, and each viewer's connection has the rows of the viewer. If a flush fails or does not return, this
+rows of the file, and the rows for each viewer were written to its connection. If a flush fails or does not return, this
 process is `spent`: the parent learns that rows are lost, and a pool replaces this process.
 """
 

@@ -34,7 +34,8 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
 
     If `has_joined()` returns True at that moment, `leave_all()` is called, which delivers the rows. If SIGKILL or a
     crash ends the process, the last rows are lost. This function also calls `flush_before_results` for
-    `multiprocessing.pool` and `multiprocess.pool`, if they are imported. A second call only does the latter.
+    `multiprocessing.pool` and `multiprocess.pool`, if they are imported. A second call only looks for pools that were
+    imported meanwhile.
     """
     for name in _ENDS:
         end = getattr(os, name)

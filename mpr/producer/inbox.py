@@ -1,4 +1,8 @@
-"""Receives the parent's messages: tasks for the main thread, and answers for the threads that wait for them."""
+"""Receives the parent's messages: tasks for the main thread, and answers for the threads that wait for them.
+
+Covers: which thread receives, and the messages that one thread receives for another.
+Does not cover: what follows from an answer (`producer.py`), the sockets (`transport/sockets.py`).
+"""
 
 from __future__ import annotations
 
@@ -75,9 +79,10 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Receive messages until `done()` returns True, for up to `timeout_secs` seconds. Returns the last `done()`.
+        """Receive messages until `done()` returns True, for up to `timeout_secs` seconds.
 
-        May return False before `timeout_secs` have passed, so the caller has to call this method again.
+        Returns the last value of `done()`. May return False before `timeout_secs` have passed, so the caller has to
+        call this method again.
         """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)

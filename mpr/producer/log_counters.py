@@ -1,8 +1,11 @@
 """Counts the logging calls of a process, their rows and their bytes.
 
 Each logging call runs this code, so the code must be fast. A logging call spends about 20 us in the SDK. After that,
-the processor's caches hold no data of mpr. Code that takes 0.1 us in a loop of its own takes 0.5 us then (measured).
-So a call uses only the few numbers of `LogCounters`, which lie together in memory.
+the processor's caches hold no data of mpr. Code that takes 0.1 us in a loop of its own takes 0.5 us then (measured). So
+a call uses only the few numbers of `LogCounters`, which lie together in memory.
+
+Covers: the counters, and when a logging call has to wait for credit.
+Does not cover: the wait (`outbox_writer.py`), the count by which the parent notices lost rows (`row_account.py`).
 """
 
 from __future__ import annotations
@@ -105,5 +108,5 @@ class LogCounters:
         return unchecked
 
     def set_sees_all(self, sees_all: bool) -> None:
-        """Set the attribute `sees_all`, because mpr has found out if `enter` is called for every logging call."""
+        """Set the attribute `sees_all`. It is True if `enter` is called for every logging call from now on."""
         self.sees_all = sees_all

@@ -7,8 +7,8 @@
 | was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
-A worker, and a process that has called `join`, log to their recording until the recording is closed. A process that
-runs a wrapped function logs to the recording only while such a function runs (`process_capture.py`).
+A process of the second or third row logs to its recording until the recording is closed. A process of the fourth row
+does so only while such a function runs (`process_capture.py`).
 
 A process inherits a recording if its parent process has passed it the connection info, a text with all that is needed
 to join.
@@ -145,8 +145,8 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     - a forked child
 
     A second call only returns the stream. So does a call in a worker of `mpr.Pool`. The rows are in every durable sink
-    when the process has ended, unless a signal or `os._exit` has ended it. The rows of a function that is decorated
-    with `@mpr.task` are there as soon as the function has returned.
+    when the process has ended, unless a signal or a crash has ended it. The rows of a function that is decorated with
+    `@mpr.task` are there as soon as the function has returned.
 
     Parameters
     ----------
@@ -218,8 +218,8 @@ def capture(producer: Producer) -> AbstractContextManager[None]:
     """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
     So threads that a task starts within the block log to this recording, too. If the process always logs to this
-    recording, or has made it, the context manager does nothing. In a worker, it only lets children of the worker join
-    the recording.
+    recording, or has made it, the context manager does nothing. In a worker of another recording, it only lets children
+    of the worker join this recording.
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:

@@ -82,9 +82,11 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """Warn that a task has changed the sink, so that the shared recording does not get the next rows of the task.
+        """Warn that user code has changed the sink, so that the shared recording does not get the next rows.
 
-        This ends with the task. `call` is the name of the SDK's function that changes the sink, such as "save".
+        In a task, this holds until the task ends, and otherwise from now on. `call` is the name of the SDK's function
+        that changes the sink, such as "save". For "disconnect" and "shutdown", which set no other sink, nothing is
+        logged.
         """
         # To a terminal, the SDK writes nothing, and keeps the rows for the next sink.
         if call in ("disconnect", "shutdown") or (call == "stdout" and os.isatty(1)):

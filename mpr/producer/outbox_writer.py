@@ -287,7 +287,10 @@ class OutboxWriter(abc.ABC):
         return self.held_bytes() > limit or self._parts.task_recordings.unaccepted_bytes > limit
 
     def held_bytes(self) -> int:
-        """Return the number of bytes of the current outbox that still take memory: the sinks have not accepted them."""
+        """Return the number of bytes of the current outbox that still take memory.
+
+        Their memory was not released yet, because the sinks have not accepted them.
+        """
         return self.announcer.current.outbox.held_bytes()
 
     # --- flushing and rolling ------------------------------------------------------------------------------------
@@ -336,7 +339,10 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def _do_aside(self, step: Callable[[], None]) -> None:
-        """Run `step` in the thread `side`, and wait for its end. If a signal handler raises, only the wait ends."""
+        """Run `step` in the thread `side`, and wait for its end.
+
+        If a signal handler raises during the wait, only the wait ends, and `step` still runs to its end.
+        """
         self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
@@ -381,7 +387,7 @@ class OutboxWriter(abc.ABC):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make the SDK write its last manifest, and announce all bytes and the number of counted rows."""
+        """Make the SDK write its last manifest, announce all bytes, and send the parent the number of counted rows."""
         self.announcer.close()
         if not self.spent:
             self.attach_again()
@@ -443,7 +449,10 @@ def _is_ended(outbox: Outbox) -> bool:
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:
-    """Return True if the SDK itself has raised `error`; False if a signal handler has, during a call of the SDK."""
+    """Return True if the SDK itself has raised `error`.
+
+    Returns False if a signal handler that ran during a call of the SDK has raised it.
+    """
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -12,18 +12,18 @@ recording. It lasts as long as a call of a wrapped function runs:
 
 ```
 first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit its connection info
-last call ends    ─► the earlier current recording, environment and routes are put back
+last call ends    ─► the earlier current recording, environment and routes are restored
 ```
 
 - Calls of the same recording share a capture, which ends with the last call. Calls may run in several threads.
 - If calls of two recordings run at the same time, each body logs to its own recording. Other threads log to the
   recording of the call that began first. When the capture of that recording ends, these threads log to the other
   recording.
-- A generator captures while one of its steps runs. A coroutine captures from its begin to its end, because threads log
+- A generator captures while one of its steps runs. A coroutine captures from its start to its end, because threads log
   for it while it waits. An async generator captures while its caller waits for a value.
 - If a worker of a pool calls a wrapped function, only children of the worker inherit the function's recording. Other
   threads of the worker log to the recording of the pool.
-- A capture is of the whole process. So a thread of other code that logs at the same moment is captured too, unless it
+- A capture affects the whole process. So a thread of other code that logs at the same moment is captured too, unless it
   logs to a recording of its own. Such a thread uses `rr.set_thread_local_data_recording`, `with stream:`, or an
   argument `recording`.
 - A thread that continues after the end of the call logs to the recording that is current then. If there is none, its

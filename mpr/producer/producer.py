@@ -103,7 +103,7 @@ class Producer:
     Raises
     ------
     RecordingClosedError
-        If the recording is closed, or its process has ended.
+        If the recording is closed, or the parent has ended.
     JoinError
         If the parent does not answer, or if the recording belongs to another machine or user.
     """
@@ -233,7 +233,7 @@ class Producer:
     def sink_changed(self, call: str) -> None:
         """Remember that a task has given the stream another sink by the SDK's function `call`, such as "save".
 
-        Warn once. Before the next task, the stream gets an outbox again.
+        This also logs a warning once. Before the next task, the stream gets an outbox again.
         """
         self._writer.sink_changed()
         self.log_counters.count_call()
@@ -381,7 +381,8 @@ class Producer:
     def close(self) -> None:
         """Make the SDK write the last manifest, announce all bytes, and send `Goodbye`.
 
-        Then wait until the operating system has all messages, and release all resources of this object.
+        Then wait until the operating system has all messages, and release all resources of this object. If this process
+        is a worker and is `spent`, end the process.
         """
         self._writer.close()
         self._end()
@@ -412,7 +413,7 @@ class Producer:
 
 @contextmanager
 def _closed_is_said(producer: Producer) -> Iterator[None]:
-    """Raise `RecordingClosedError` if the block fails because another thread has closed `producer` meanwhile.
+    """Raise `RecordingClosedError` if the `with` block fails because another thread has closed `producer` meanwhile.
 
     Any other exception of the block is raised unchanged.
     """

@@ -1,10 +1,13 @@
 """Passes the connection info to children, in the environment and in the process configuration of `multiprocessing`.
 
-The connection info is a text that has all that a process needs to join a recording (`transport/connection_info.py`).
+The connection info is a text that has all that a process needs to join a recording.
 
 Children of a fork server get the environment that the server had at its start, and not the current one of their parent.
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
 inherit the environment.
+
+Covers: how children get the text, and the text that a later recording or other code sets.
+Does not cover: the parts of the text (`transport/connection_info.py`), joining (`membership.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Notices if the recording of a producer is gone, and then logs once that rows are lost.
 
 A recording is *gone* if it was closed, or if the process that has made it has ended.
+
+Covers: the check, and the errors in the log. Does not cover: sending the rows (`producer.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class RecordingWatch:
     Attributes
     ----------
     lost:
-        The error for rows that come too late; None until this process has noticed that the recording is gone.
+        The error to raise for rows that can no longer be sent; None until this process has noticed that the recording
+        is gone.
     """
 
     def __init__(self, config: ConnectionInfo, log_counters: LogCounters) -> None:

@@ -235,7 +235,7 @@ def expect_current_in_new_threads(handle: Any) -> None:
 
 
 def release(producer: RoutedProducer) -> None:
-    """Route no more calls to `producer`, because this process leaves the recording or closes it."""
+    """Route no more calls to `producer`, because this process leaves the recording, or the recording is closed."""
     if has_taken_over(producer):
         _process.producer = _process.account = None
         _process.lost_rows = (
@@ -430,7 +430,8 @@ def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
 def _skips_sink(call: SinkCall) -> bool:
     """Return True if `call`, which changes a sink, must be skipped.
 
-    This is so only under `mpr run`, because there only the options of `mpr run` choose the sinks.
+    This is so only under `mpr run`, because there only the options of `mpr run` choose the sinks. In place of the call,
+    this function logs a warning, or flushes the stream if the call is "disconnect".
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False

@@ -55,7 +55,7 @@ class RowAccount:
         self._kept: int | None = None
 
     def stop(self) -> None:
-        """Count no more rows, because it is not certain any more to which recording they belong."""
+        """Count no more rows, because mpr can no longer be certain to which recording a logging call belongs."""
         self.handle = object()
 
     def settled(self) -> int:

@@ -3,16 +3,17 @@
 Covers: tasks that no pool has submitted, in every process of a recording.
 Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
 
-An index comes from the parent, which counts the tasks of a recording (`aggregator/numbers.py`). A process asks for the
-next index when its first task begins. It then asks for 1, 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
+An index comes from the parent, which counts the tasks of a recording (`aggregator/numbers.py`). A process asks when a
+task begins and no index is left. It asks for one index at first, and then for 2, 4 and more at a time, up to
+`_AT_ONCE_MAX`:
 
 ```
-first task ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
-third task ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
+1st task   ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
+2nd task   ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
 ```
 
 So a process that calls one task gets one index, and a process that calls many tasks seldom waits. The process that has
-made the recording does not ask, but takes each index from the counter.
+made the recording does not ask, but takes each index directly from this count.
 
 What may go wrong:
 
