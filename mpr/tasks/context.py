@@ -1,9 +1,13 @@
 """Gives a task its own times, prefix, recording and settings, in a thread that the task shares with other code.
 
 The SDK keeps times for each pair of a thread and a recording. A task may share its thread and its recording with its
-caller, and with other generators and coroutines. So before each step of a task, the times of the task take the place of
-those that its caller has set. After the step, the times of the caller are set again. The same holds for settings of the
-SDK, such as its strict mode. A step is the whole function, or a generator or coroutine up to its next pause.
+caller, and with other generators and coroutines. So before each step of a task, mpr replaces the times of the caller by
+the times of the task. After the step, mpr restores the times of the caller. The same holds for settings of the SDK,
+such as its strict mode. A step is the whole function, or a generator or coroutine up to its next pause.
+
+Covers: one task in one thread.
+Does not cover: which recording the task has (`execution.py`), logging calls of the whole process
+(`producer/process_capture.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """Holds the times, the prefix, the recording and the settings of one task, and uses them while the task runs.
+    """Holds the times, the prefix, the recording and the settings of one task, and sets them while a step of it runs.
 
     Parameters
     ----------
@@ -65,24 +69,27 @@ class TaskContext:
 
     @property
     def recording_id(self) -> str | None:
-        """The id of the recording to which the task logs; None if there is none."""
+        """The id of the recording to which the task logs; None if there is no recording."""
         return self._recording_id
 
     @property
     def forked(self) -> bool:
-        """Whether this object is a copy in a forked process. The task belongs to the parent of that process."""
+        """True if this object is a copy in a forked process. The task then belongs to the parent of this process."""
         return os.getpid() != self._pid
 
     @property
     def has_logged(self) -> bool:
-        """Whether anything was logged to the producer since the task began."""
+        """True if this process has logged to the task's producer since the task began.
+
+        False if the task has no producer.
+        """
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
     @around
     def step(self) -> Iterator[None]:
-        """Put the times, the prefix, the recording and the settings of the task in place within the block.
+        """Set the times, the prefix, the recording and the settings of the task within the `with` block.
 
-        After the block, those of the caller are in place again.
+        After the block, those of the caller are set again. In a process that the block has forked, nothing is restored.
         """
         outer_context, thread_state.context = thread_state.context, self
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None

@@ -1,4 +1,8 @@
-"""Keeps the task that runs in the current context of `contextvars`, and holds the arguments of `@mpr.task`."""
+"""Says which task runs in the current context of `contextvars`, and holds the arguments of `@mpr.task`.
+
+Covers: `mpr.current_task`, and setting the current task.
+Does not cover: the times and the recording of a task (`context.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ from mpr.user_code import around
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CurrentTask:
-    """The identity of the task that runs.
+    """The identity of the task that runs. `mpr.current_task` returns it.
 
     Attributes
     ----------
@@ -21,13 +25,13 @@ class CurrentTask:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
         In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
-        pool. For a task that no pool runs, a number that no other task outside of a pool has in this recording. These
-        numbers begin with 0. If there is no recording to join, the number of earlier tasks of this process.
+        pool. For a task that no pool runs, a number that no other task outside of a pool has in this recording, from 0.
+        For a task without a recording to join, the number of earlier such tasks of this process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:
-        The number of the process. No other process of the recording has it: neither a worker of a pool, nor a process
-        that has joined. It is 0 in the process that has made the recording. None if there is no recording to join.
+        The number of the process in the recording. No other process of the recording has the same number. It is 0 in
+        the process that has made the recording. None if there is no recording to join.
     """
 
     name: str
@@ -47,7 +51,7 @@ class TaskOptions:
     name:
         The name of the task.
     entity_path_prefix, timeline:
-        As in `mpr.task`; None for none.
+        The arguments of `mpr.task` with these names; None if they were not given.
 
     Raises
     ------
@@ -75,7 +79,10 @@ _common: ContextVar[_Common | None] = ContextVar("mpr_common_of_tasks", default=
 
 
 def current_task() -> CurrentTask | None:
-    """Return the task that runs; None outside of a task. A coroutine that a task starts belongs to this task."""
+    """Return the task that runs; None outside of a task.
+
+    A coroutine that a task starts belongs to this task. A `threading.Thread` that a task starts has no current task.
+    """
     found = _common.get()
     if found is None:
         return None
@@ -91,7 +98,7 @@ set_common: Final = _common.set
 
 @around
 def running(task: CurrentTask) -> Iterator[None]:
-    """Make `task` the current one within the block."""
+    """Make `task` the current one within the `with` block."""
     token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
     yield
     _common.reset(token)

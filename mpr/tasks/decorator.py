@@ -1,7 +1,11 @@
-"""Makes a function a task that may run in any process, by the decorator `@mpr.task`.
+"""Turns a function into a task that may run in any process, by the decorator `@mpr.task`.
 
 The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. Its
-times, prefix and recording are in place only during a step. So one thread may run the steps of several tasks in turn.
+times, prefix and recording are in place only during a step. So one thread may run steps of several tasks one after
+another.
+
+Covers: plain functions, methods, generators, coroutines and async generators, and how a decorated function is pickled.
+Does not cover: one run of a task (`execution.py`), `SharedRecording.wrap` (`wrapped.py`).
 """
 
 from __future__ import annotations
@@ -50,16 +54,18 @@ def task(
     entity_path_prefix: str | None = None,
     timeline: str | None = None,
 ) -> Any:
-    """Make a function a task. Rows that it logs by plain `rr.log` go to the recording that its process inherited.
+    """Turn a function into a task.
 
-    The function may be a plain function, a generator, an `async def`, an async generator, or a method. It may be the
-    target of a `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a
-    `ProcessPoolExecutor` or a `mpr.Pool`, or by a plain call.
+    The rows that it logs by plain `rr.log` go to the recording that its process inherited. The function may be a plain
+    function, a generator, an `async def`, an async generator, or a method. The function may be the target of a
+    `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or an
+    `mpr.Pool`. It may also be called directly.
 
-    When the function has returned or raised, its rows are in every durable sink (such as a file). The text of an
-    exception is there too, under `mpr/tasks/<name>`. The function starts without any times set. After the call, the
-    times that its caller has set are in place again. If there is no recording to join, the function logs to the current
-    recording. If another task calls the function, the function is a part of that task.
+    When the function has returned or raised, its rows are in every durable sink (such as a file). If the function has
+    raised, the text of the exception is there too, at the entity path `mpr/tasks/<name>`. The function starts without
+    any times set. After the call, the times that its caller has set are in place again. If there is no recording to
+    join, the function logs to the current recording. If another task calls the function, the function is a part of that
+    task.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -71,8 +77,8 @@ def task(
     name:
         The task's name; by default the function's qualified name.
     entity_path_prefix:
-        A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have
-        the fields `{name}`, `{index}`, `{attempt}` and `{worker}`, which are those of `mpr.CurrentTask`. If there is no
+        A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have the
+        fields `{name}`, `{index}`, `{attempt}` and `{worker}`, which are those of `mpr.CurrentTask`. If there is no
         recording to join, `{worker}` is 0. The path may also have `{task}` (name and index with a slash between them)
         and `{pid}`. Other fields are arguments of the function, such as `{cam_id}` or `{config.cam_id}`. The value of a
         field is one part of the path, so a slash in it is escaped. Other tasks and threads that the body starts log
@@ -124,9 +130,10 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`. The task logs to the recording of `config`; None: the inherited one.
+    """Return `function` as a task with `options`. The task logs to the recording of `config`.
 
-    The result is a coroutine function, a generator function or an async generator function if `function` is one.
+    If `config` is None, the task logs to the inherited recording. The result is a coroutine function, a generator
+    function or an async generator function if `function` is one.
     """
     # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
     # Nothing can be delivered then.
@@ -185,7 +192,7 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Whether `function` is being defined under `@mpr.task` at this moment.
+    """Return True if `function` is being defined under `@mpr.task` at this moment.
 
     If so, its name will lead to the decorated function, and pickle will find the decorated function by this name.
     """
@@ -201,10 +208,10 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed(FunctionLike):
-    """The result of `mpr.task(function)`, if the module has the undecorated `function` under the function's name.
+    """The result of `mpr.task(function)` if pickle would find the undecorated function by the name of the result.
 
-    It is also the result if `function` is no plain function. By its name, pickle would find the undecorated function.
-    So the result is pickled as the function and the options.
+    This is so if `function` keeps its name in the module, or if `function` is no plain function. The result is then
+    pickled as the function and the options.
     """
 
     __slots__ = ("_made_of",)
@@ -243,7 +250,7 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[
 
 
 class _Executing:
-    """Closes the execution of a task at the end of the block, also if the block raises."""
+    """Closes the execution of a task at the end of the `with` block, also if the block raises."""
 
     # Not `contextlib.contextmanager`, because it sets attributes of an exception, which a user's exception may refuse.
     def __init__(self, execution: Execution) -> None:
@@ -265,7 +272,10 @@ class _Executing:
 
 
 async def _close(execution: Execution, error: BaseException) -> None:
-    """Close `execution`, the run of a coroutine or async generator that has raised `error`."""
+    """Close `execution`, the run of a coroutine or async generator that has raised `error`.
+
+    The event loop continues to run meanwhile, unless the coroutine was closed or `error` ends the program.
+    """
     if is_a(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
         # Not `await`, because the coroutine was closed, or the event loop ends.
         execution.close(error)
@@ -274,7 +284,7 @@ async def _close(execution: Execution, error: BaseException) -> None:
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """Runs the generator or coroutine `body`, and puts the task's context in place during each step."""
+    """Runs the generator or coroutine `body`. Sets the task's context during each step, and restores it afterwards."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -312,10 +322,10 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], begin: Callable[[], Execution], is_exit: Callable[[], bool] = sys.is_finalizing
 ) -> AsyncGenerator[Any, Any]:
-    """Run the async generator `body`, with the task's context in place during each step.
+    """Run the async generator `body`. The context of the task is set during each step only.
 
-    `begin()` makes the execution of the task. Values and exceptions that the caller sends in reach `body`, as PEP 380
-    says for generators. `is_exit()` says whether the interpreter is at its exit.
+    `begin()` makes the execution of the task. Values and exceptions that the caller sends reach `body`, as PEP 380 says
+    for generators. `is_exit()` returns True if the interpreter is at its exit.
     """
     execution = begin()
     try:

@@ -1,4 +1,4 @@
-"""Runs one task in this process: finds its recording, puts its context in place, and delivers its rows at the end.
+"""Runs one task in this process: finds its recording, sets its context, and delivers its rows at the end.
 
 Covers: `@mpr.task` and `SharedRecording.wrap`.
 Does not cover: tasks of a pool (`worker/loop.py`). If a decorated function runs in a pool, this module only sets its
@@ -30,7 +30,9 @@ _unrecorded = itertools.count()
 
 
 class Execution:
-    """One run of a task. The object is made just before the body (the function that the user wrote) begins.
+    """One run of a task. The object is made just before the body (the user's function) begins.
+
+    If another task is running in this thread, this task is a part of that task, and the methods do nothing.
 
     Parameters
     ----------
@@ -96,7 +98,10 @@ class Execution:
 
     @around
     def step(self) -> Iterator[None]:
-        """Put the task's context in place within the block: a whole function, or a generator up to its next `yield`."""
+        """Set the task's context within the `with` block. Restore the context of the caller after the block.
+
+        The block runs a whole function, or a generator up to its next `yield`.
+        """
         if self._context is None:
             yield
             return
@@ -104,10 +109,11 @@ class Execution:
             yield
 
     def close(self, error: BaseException | None) -> None:
-        """Deliver the rows of the task to every durable sink, because its body has returned, or has raised `error`.
+        """Deliver the rows of the task to every durable sink. The body has returned, or has raised `error`.
 
-        Only the first call delivers. Raises `DeliveryError` or `RecordingClosedError` if the delivery fails. If the
-        body has raised, an error of the delivery is only logged, because the caller has to get the body's own error.
+        Only the first call does this. A worker of a pool delivers the rows later, with the result. Raises
+        `DeliveryError` or `RecordingClosedError` if the delivery fails. If the body has raised, such an error is only
+        logged, because the caller must get the error of the body.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -119,16 +125,18 @@ class Execution:
                     aside(producer.deliver)
 
     async def close_in_loop(self, error: BaseException | None) -> None:
-        """Do what `close` does with `error`, but let other coroutines run meanwhile."""
+        """Do the same as `close(error)`, but let other coroutines of the event loop run meanwhile."""
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
                 await async_delivery.deliver(producer)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """End the task, whose body has returned or has raised `error`. Returns the producer that must deliver its rows.
+        """Mark the task as ended, and return the producer that must deliver its rows.
 
-        Returns None if there is nothing to deliver.
+        Returns None if there is nothing to deliver, or if a worker of a pool delivers the rows with the result. `error`
+        is the exception of the body; None if the body has returned. Its text is written into the recording, unless it
+        only means that a generator was closed or a coroutine was cancelled.
         """
         if self._context is None or self._context.forked or self._is_over:
             return None
@@ -138,7 +146,10 @@ class Execution:
         return self._producer if self._context.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
-        """Write the text of `error` into the recording, at the times that the task has set."""
+        """Write the text of `error` into the recording, at the times that the task has set.
+
+        If that fails, a warning is logged.
+        """
         import rerun as rr
 
         text = traceback_text(error)
@@ -153,7 +164,10 @@ class Execution:
 
 @contextmanager
 def _logged_after(error: BaseException | None) -> Iterator[None]:
-    """Log an error of the delivery, instead of raising it, if the task itself has raised `error`."""
+    """Log an error of the delivery in the `with` block if the task itself has raised `error`.
+
+    If `error` is None, the error of the delivery is raised.
+    """
     try:
         yield
     except RecordingError as failure:
@@ -163,6 +177,6 @@ def _logged_after(error: BaseException | None) -> Iterator[None]:
 
 
 def _is_an_ending(error: BaseException) -> bool:
-    """Whether `error` only means that a generator was closed or a coroutine was cancelled."""
+    """Return True if `error` only means that a generator was closed or a coroutine was cancelled."""
     asyncio = sys.modules.get("asyncio")
     return is_a(error, GeneratorExit) or (asyncio is not None and is_a(error, asyncio.CancelledError))

@@ -1,8 +1,9 @@
-"""Makes objects that pass as plain functions, but are pickled in their own way.
+"""Makes objects that other libraries treat as plain functions, but that are pickled in their own way.
 
 Pickle always pickles a real function by its name. The results of `recording.wrap` and `mpr.task` need another pickle,
-because their name leads to the undecorated function. But many libraries take nothing but functions. So these objects
-say that they are functions. `inspect.isfunction` and `isinstance` believe this, but pickle asks for the real type.
+because their name leads to the undecorated function. But many libraries accept only functions. So the type of such an
+object is no function, but its attribute `__class__` says that it is one. `inspect.isfunction` and `isinstance` read
+`__class__`, but pickle reads the real type.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from typing import Any, Final
 
 
 class FunctionLike:
-    """An object that passes as a plain function. Subclasses define `__reduce__`.
+    """An object that other libraries treat as a plain function.
 
-    cloudpickle takes such an object for a function, too, and pickles a copy of `call`. So everything that `call` refers
-    to must be picklable.
+    Subclasses define `__reduce__`, which says how to pickle it. cloudpickle, too, treats such an object as a function,
+    and pickles a copy of `call`. So `call` may only refer to objects that can be pickled.
 
     Parameters
     ----------
@@ -55,7 +56,10 @@ class FunctionLike:
 
 
 def real_function(call: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a real function that calls `call`. If `like` is a generator or coroutine function, the result is one."""
+    """Return a real function that calls `call`, for libraries that accept only real functions.
+
+    If `like` is a coroutine function or a generator function, the result is one, too.
+    """
     if inspect.iscoroutinefunction(like):
 
         async def forward_coroutine(*args: Any, **kwargs: Any) -> Any:

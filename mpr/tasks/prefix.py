@@ -25,7 +25,7 @@ FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 
 def check(prefix: str, function: Callable[..., Any]) -> None:
-    """Raise `ConfigError` if `prefix` is no format string, or has a field that cannot be filled in.
+    """Raise `ConfigError` if `prefix` is no format string, or has a field that cannot be filled in for `function`.
 
     Each field must be one of `FIELDS`, or an argument of `function`.
     """
@@ -52,7 +52,8 @@ def arguments_of(
 ) -> dict[str, Any]:
     """Return the arguments of the call `function(*args, **kwargs)`, by their names, with the default values.
 
-    If `prefix` needs none of them, the result is empty. Raises `TypeError` if `function` does not take these arguments.
+    If `prefix` is None or needs no argument, the result is empty. Raises `TypeError` if `function` does not accept
+    these arguments.
     """
     if prefix is None or all(name in FIELDS for name in _names(prefix)):
         return {}
@@ -66,10 +67,10 @@ def arguments_of(
 
 
 def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
-    """Return `prefix` with the values of its fields for `task`. `arguments` are those of the call, by their names.
+    """Return `prefix` with the values of its fields for `task`.
 
-    Raises `ConfigError` if a field has no value. For example, the field `{config.cam_id}` has no value if the argument
-    `config` has no attribute `cam_id`.
+    `arguments` are the arguments of the call, by their names. Raises `ConfigError` if a field has no value. For
+    example, the field `{config.cam_id}` has no value if the argument `config` has no attribute `cam_id`.
     """
     import rerun as rr
 
@@ -91,7 +92,7 @@ def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
 
 
 class _Path(str):
-    """The value of a field that is several parts of a path, so that its slashes are not escaped."""
+    """The text of a field value that has several parts of a path. Its slashes are not escaped."""
 
     __slots__ = ()
 
@@ -107,7 +108,7 @@ class _PathFormatter(string.Formatter):
 
 
 def _names(prefix: str) -> Iterator[str]:
-    """Yield the name of each field of `prefix`, without attributes and indices.
+    """Yield the name of each field of `prefix`, without attributes and indices: `config` for `{config.cam_id}`.
 
     Raises `ValueError` if `prefix` is no format string.
     """

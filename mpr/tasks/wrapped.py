@@ -1,4 +1,10 @@
-"""Makes a function that carries what a process needs to join a recording: the result of `SharedRecording.wrap`."""
+"""Makes the result of `SharedRecording.wrap`: a function that carries the connection info of a recording.
+
+Any process that gets the function can join the recording.
+
+Covers: calling and pickling such a function.
+Does not cover: the run of the function as a task (`decorator.py`, `execution.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,9 +21,10 @@ from mpr.transport.connection_info import ConnectionInfo
 
 
 class Wrapped(FunctionLike):
-    """Calls `function` in any process, and lets it log to the recording of `config`.
+    """Calls `function` in any process, and makes its rows go to the recording of `config`.
 
-    Raises `UnpicklableTaskError` if `function` cannot be called.
+    Pickle sends `function` and `config`, and the receiving process makes a new object of this class. The constructor
+    raises `UnpicklableTaskError` if `function` is not callable.
     """
 
     __slots__ = ("_made_of",)
@@ -38,7 +45,11 @@ class Wrapped(FunctionLike):
 
 
 class _WrappedCall:
-    """Calls `function` as a task of the recording of `config`. This is the part of `Wrapped` that any pickle copies."""
+    """Calls `function` as a task of the recording of `config`.
+
+    This is a class of its own because cloudpickle copies the code of a `Wrapped` as if it were a function. The copy
+    refers to this object, which every pickler pickles by `__reduce__`.
+    """
 
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         self.function = function
