@@ -10,9 +10,14 @@ Covers: start methods (`start.py` chooses one), ending workers whose parent has 
 Does not cover: how many workers there are and what they do (`scheduler`, `worker`).
 May import: transport.
 
-A function is pickled *by name* if the worker imports it, and *by value* if the pickle has the code of the function.
-`shared` is a value that all workers of a launcher get. A worker's `config` is its own.
+The words of this package:
 
-A launcher starts workers by one start method. A sentinel (a word of `multiprocessing`) is a descriptor that becomes
-readable when a process has ended. The parent is the process that has the launcher.
+- *parent*: the process that has the launcher.
+- *launcher*: an object that starts workers by one start method. `config` is the value that only one worker gets;
+  `shared` is the value that all workers of the launcher get.
+- *server*: a process that forks workers: a fork server or a zygote. A *zygote* is a server without threads, which the
+  parent has forked.
+- *sentinel*: a descriptor that becomes readable when a process has ended, as in `multiprocessing`.
+- *by name, by value*: a function is pickled by name if the worker imports it, and by value if the pickle has its code.
+- *buffer*: the memory of a large value, such as an array, that is sent beside the pickle and is not copied into it.
 """

@@ -1,4 +1,4 @@
-"""Pickles by value with cloudpickle, keeps the file names of functions, and sends functions under `lru_cache`.
+"""Pickles by value with cloudpickle. Keeps the file names of functions, and can send functions with `lru_cache`.
 
 A function that is pickled by value is pickled with its code. A function that is pickled by name is imported in the
 worker.
@@ -24,9 +24,10 @@ import cloudpickle
 
 
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
-    """Return the pickle of `value`. The parameters are those of `cloudpickle.dumps`.
+    """Return the pickle of `value`, as `cloudpickle.dumps` does. Functions of `__main__` are pickled with their code.
 
-    If `value` cannot be pickled, this raises the error of cloudpickle.
+    `protocol` and `buffer_callback` have the same meaning as in `pickle.dumps`. Raises the error of cloudpickle if
+    `value` cannot be pickled.
     """
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
@@ -49,7 +50,10 @@ def _cached(wrapped: Callable[..., Any], parameters: dict[str, Any], attributes:
 
 
 def _is_importable(wrapper: Any) -> bool:
-    """Return whether another process can import `wrapper` by its name. Nothing of `__main__` counts as importable."""
+    """Return True if another process can import `wrapper` by its name.
+
+    Returns False for everything of `__main__`, because another process may have another `__main__`.
+    """
     module, found = wrapper.__module__, sys.modules.get(wrapper.__module__)
     for part in wrapper.__qualname__.split("."):
         found = getattr(found, part, None)

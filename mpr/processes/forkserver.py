@@ -1,4 +1,8 @@
-"""Starts processes by forking a server process that has imported the modules which workers need."""
+"""Starts processes by forking a server process that has imported the modules which workers need.
+
+Covers: the fork servers of mpr, the start of a worker, and a server that was killed or stopped.
+Does not cover: the modules that a server imports (`start.py`), the parts that all start methods share (`launcher.py`).
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ class _Server(ForkServer):
 class _Servers:
     """Holds the fork servers of mpr: one for each list of modules that a server imports at its start.
 
-    The fork server of `multiprocessing` is not changed, because it belongs to the user.
+    mpr does not use the fork server of `multiprocessing`, because it belongs to the user.
     """
 
     def __init__(self) -> None:
@@ -52,7 +56,7 @@ class _Servers:
         return server
 
     def pids(self) -> set[int]:
-        """Return the process ids of the servers that run."""
+        """Return the process ids of the servers that were started."""
         pids = (getattr(server, "_forkserver_pid", None) for server in self._servers.values())
         return {pid for pid in pids if pid is not None}
 
@@ -66,10 +70,10 @@ os.register_at_fork(after_in_child=servers.forget)
 
 
 class _Popen(popen_fork.Popen):
-    """Does the same as `multiprocessing.popen_forkserver.Popen`, with a fork server of mpr instead of the user's.
+    """Starts a process as `multiprocessing.popen_forkserver.Popen` does, but by a fork server of mpr.
 
-    `connect(fds)` returns the sentinel of a new process, and the pipe from which the process reads its work. `fds` are
-    descriptors that the process needs.
+    `connect(fds)` makes the server fork a new process, which gets the descriptors `fds`. It returns the sentinel of the
+    process, and the write end of the pipe from which the process reads its work.
     """
 
     method = "forkserver"
@@ -144,12 +148,12 @@ class _ForkServerProcess(ForkServerProcess):
 
 
 class ForkServerLauncher(ProcessLauncher):
-    """Starts workers for `forkserver`, by letting a fork server of mpr fork them.
+    """Starts workers for `forkserver`: a fork server of mpr forks them.
 
     Parameters
     ----------
     server:
-        The fork server. It runs already.
+        The fork server, which was started before.
     target, shared:
         As in `ProcessLauncher`.
     """
@@ -188,10 +192,11 @@ class ForkServerLauncher(ProcessLauncher):
         return _Popen(process_obj, self._connect)
 
     def _connect(self, fds: list[int]) -> tuple[int, int]:
-        """Return the sentinel of a new child, and this end of the pipe from which the child reads its work.
+        """Return the sentinel of a new child, and the write end of the pipe from which the child reads its work.
 
-        `fds` are descriptors that the child needs. If there are any, the server gets a request for a new child, because
-        descriptors can only be sent together with such a request.
+        `fds` are descriptors that the child needs. If `fds` is empty, this may be a child that the server has forked
+        ahead. Otherwise the server forks a new child, because descriptors can only be sent with the request for a
+        child.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)
@@ -203,7 +208,7 @@ class ForkServerLauncher(ProcessLauncher):
         self._forget_ahead()
 
     def _forget_ahead(self) -> None:
-        """End the processes that were forked ahead, because they are not needed."""
+        """End the processes that the server has forked ahead and that are not needed."""
         while self._ahead:
             sentinel, data_end = self._ahead.pop()
             os.close(sentinel)
@@ -214,7 +219,7 @@ class ForkServerLauncher(ProcessLauncher):
 
 
 class _Nothing:
-    """Ends each process that unpickles an instance of this class."""
+    """Takes the place of a process object: the process that unpickles it ends at once, with exit code 0."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os._exit, (0,)

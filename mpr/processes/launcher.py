@@ -1,4 +1,4 @@
-"""Starts worker processes and reports which have ended: the interface of launchers, and the start method `spawn`.
+"""Starts worker processes and reports which of them have ended. Has the interface of launchers, and `spawn`.
 
 Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
 Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
@@ -30,24 +30,28 @@ SERVER_LOOK_SECS = 0.5
 
 
 class Launcher(ABC):
-    """Starts worker processes that run `target(config, shared)`, and reports which have ended.
+    """Starts worker processes that run `target(config, shared)`, and reports which of them have ended.
 
     Only one thread may use a launcher.
     """
 
     @abstractmethod
     def start(self, worker: int, config: Any) -> int:
-        """Start the worker with number `worker`, which gets this `config`. Returns the process id of the worker."""
+        """Start the worker with the number `worker`, and return its process id.
+
+        The worker calls `target(config, shared)`. Raises an error, such as `TimeoutError`, if no process can be
+        started.
+        """
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`. One of these is ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`. One of them is ready when a worker has ended."""
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:
-        """Return (number of the worker, exit code) for each worker that has ended since the last call.
+        """Return a pair (worker number, exit code) for each worker that has ended since the last call.
 
-        An exit code that is not known is None.
+        The exit code is None if it is not known.
         """
 
     @abstractmethod
@@ -57,12 +61,12 @@ class Launcher(ABC):
 
 @contextlib.contextmanager
 def ctrl_c_blocked() -> Iterator[None]:
-    """Block Ctrl-C in the processes that this thread starts within the block.
+    """Block SIGINT (Ctrl-C) in the processes that this thread starts within the `with` block.
 
-    Each of these processes later calls `ignore_ctrl_c`, which ends the blocking.
+    Each of these processes later calls `ignore_ctrl_c`, which unblocks the signal and ignores it.
 
-    The reason is that Ctrl-C reaches the whole process group. If Ctrl-C came while a worker imports the SDK, the
-    worker would print a traceback.
+    The reason is that Ctrl-C reaches the whole process group. If it reached a worker that imports the SDK, the worker
+    would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -72,13 +76,13 @@ def ctrl_c_blocked() -> Iterator[None]:
 
 
 def ignore_ctrl_c() -> None:
-    """Ignore Ctrl-C in this process, because the parent ends its workers itself."""
+    """Unblock SIGINT (Ctrl-C) in this process, and ignore it, because the parent itself ends its workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 class StoppedServers:
-    """Continues the servers of a launcher if a signal has stopped them.
+    """Continues the servers of a launcher if a signal such as SIGSTOP has stopped them.
 
     While a server is stopped, it starts no worker, and does not report the end of a worker. The servers belong to mpr,
     so other programs have no reason to stop them.
@@ -89,7 +93,10 @@ class StoppedServers:
         self._look_at = 0.0
 
     def look(self, pids: Iterable[int]) -> None:
-        """Continue each process in `pids` that is stopped, with a warning. Checks twice a second at most."""
+        """Continue each process in `pids` that a signal has stopped, and log a warning.
+
+        Checks at most once per `SERVER_LOOK_SECS` seconds.
+        """
         if time.monotonic() < self._look_at:
             return
         import psutil
@@ -110,7 +117,7 @@ class ProcessLauncher(Launcher):
     Parameters
     ----------
     factory:
-        Makes a process of `multiprocessing`, with the keywords of `multiprocessing.Process`.
+        A function that makes a process of `multiprocessing`. Its keywords are those of `multiprocessing.Process`.
     target:
         The function that each worker runs, in the form "module:function".
     shared:
@@ -149,7 +156,10 @@ class ProcessLauncher(Launcher):
 
 
 def call_target(target: str, config: Any, shared: Any) -> None:
-    """Call `target(config, shared)`. `target` is a text "module:function", so that only workers import the module."""
+    """Call `target(config, shared)`. `target` is a text "module:function".
+
+    It is a text so that only workers import the module.
+    """
     pkgutil.resolve_name(target)(config, shared)
 
 
@@ -165,9 +175,10 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 def guard_against_orphans(watched: int | None = None) -> None:
     """Make the kernel kill this process when its parent ends, even if native code holds the GIL.
 
-    `watched` is the read end of a pipe, and only the parent has the write end. If `watched` is None, this function uses
-    the pipe that `multiprocessing` makes for each child. The kernel sends SIGKILL when the write end closes
-    (`F_SETSIG`, `O_ASYNC`). On macOS a thread waits until the write end closes, and then ends this process.
+    `watched` is the read end of a pipe. Only the parent has the write end, which closes when the parent ends. If
+    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child. The kernel sends SIGKILL
+    when the write end closes (`F_SETSIG`, `O_ASYNC`). On macOS a thread waits until the write end closes, and then ends
+    this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -1,4 +1,7 @@
-"""Says whether workers can import the program's `__main__`, and forbids making a pool during this import."""
+"""Decides if workers can import the program's `__main__`, and forbids making a pool during this import.
+
+Covers: the main module. Does not cover: pickling functions of `__main__` (`pickling.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ from mpr.threads import check_threads
 
 
 def prepare_main() -> None:
-    """Prepare `__main__` for starting workers. Raises `RuntimeError` in a worker that is importing `__main__`.
+    """Check that this process may start workers, and prepare `__main__` for them.
 
+    Raises `RuntimeError` in a worker that is importing `__main__`, because each worker would start a pool of its own.
     Raises `ConfigError` if gevent or eventlet has replaced the threads of this process.
     """
     check_threads()
@@ -30,11 +34,11 @@ def prepare_main() -> None:
 
 
 def workers_import_main() -> bool:
-    """Return whether a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
+    """Return True if a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
 
     If the result is False, functions of `__main__` are pickled by value, which means with their code. A worker does not
-    import the `__main__` of a notebook, of the prompt, of `python -c` or of `python -`. It does not import a file
-    `__main__.py` either.
+    import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`. It does not import
+    a file `__main__.py` either.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

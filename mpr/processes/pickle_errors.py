@@ -1,4 +1,8 @@
-"""Finds the part of a value that cannot be pickled."""
+"""Finds the part of a value that cannot be pickled, so that an error message can name it.
+
+Covers: arguments of partials, variables of functions, items, attributes. Does not cover: the error
+(`task_pickling.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ from mpr.user_code import is_a, passes, represent, type_name
 
 
 def find_culprit(value: object) -> str | None:
-    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause."""
+    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
+
+    The text is, for example, "its attribute 'lock' is a _thread.lock".
+    """
     try:
         return _culprit(value, set()) or None
     except BaseException as error:
@@ -26,8 +33,8 @@ def find_culprit(value: object) -> str | None:
 def _culprit(value: object, seen: set[int]) -> str | None:
     """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
 
-    `seen` has the ids of the objects that the search has visited. Returns "" if each part that cannot be pickled only
-    leads back to a visited object, because then the search runs in a circle.
+    `seen` has the ids of the objects that the search has visited. Returns "" if the search only finds parts that it has
+    visited already, so that the objects refer to each other in a circle.
     """
     seen.add(id(value))
     in_circle = False

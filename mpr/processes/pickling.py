@@ -1,10 +1,12 @@
 """Pickles values for another process. Uses cloudpickle if pickle fails.
 
+Covers: any value. Does not cover: functions, results and exceptions of tasks (`task_pickling.py`).
+
 The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
 of pickle allows.
 
-Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and
-a task of one module share the globals of that module. Lambdas, closures and functions of a notebook are sent by value,
+Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. So an initializer and a
+task of one module share the globals of that module. Lambdas, closures and functions of a notebook are sent by value,
 which means with their code.
 """
 
@@ -23,7 +25,7 @@ PICKLE_PROTOCOL = 5
 
 
 def dumps(value: object) -> list[Buffer]:
-    """Return a list with the pickle of `value` and, after it, the buffers that are not in the pickle.
+    """Return a list: the pickle of `value`, and after it the buffers of large values, which are not in the pickle.
 
     Raises the error of cloudpickle if both pickle and cloudpickle fail.
     """
@@ -33,7 +35,7 @@ def dumps(value: object) -> list[Buffer]:
 
 
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
-    """Return the pickle of `value`. The memory of large values, such as arrays, is added to `buffers`.
+    """Return the pickle of `value`. The memory of large values, such as arrays, is added to the list `buffers`.
 
     If `buffers` is None, this memory is copied into the pickle. Raises the error of cloudpickle if both pickle and
     cloudpickle fail.
@@ -51,7 +53,7 @@ def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
 
 
 class _NotPlainError(Exception):
-    """Says that a value consists of more than built-in types."""
+    """Raised within `dumps_plain` if a value does not consist of built-in types only."""
 
 
 class _PlainPickler(pickle.Pickler):
@@ -61,7 +63,7 @@ class _PlainPickler(pickle.Pickler):
 
 
 def dumps_plain(value: object) -> bytes | None:
-    """Return the pickle of `value` if it consists of built-in types only; otherwise None.
+    """Return the pickle of `value` if it consists of built-in types only, such as `int`, `str` and `list`; else None.
 
     No code of a user runs when such a pickle is unpickled.
     """
@@ -74,10 +76,10 @@ def dumps_plain(value: object) -> bytes | None:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, which `dumps` has made in another process.
+    """Return the value in `payload`, a list that `dumps` has returned in another process.
 
     The sender of `payload` must have proved that it knows the recording's secret, because unpickling can run any code.
-    So unpickling may also raise any error.
+    For the same reason, this function may raise any error.
     """
     # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
@@ -85,13 +87,13 @@ def loads(payload: Sequence[Buffer]) -> Any:
 
 
 class Portable:
-    """Holds a value for the arguments of a `Process`, and pickles the value with multiprocessing's pickler.
+    """Holds a value for the arguments of a `Process`, and pickles the value with the pickler of `multiprocessing`.
 
-    If that pickler fails, cloudpickle pickles the value. With the start method `fork` nothing is pickled, because the
+    If that pickler fails, cloudpickle pickles the value. With the start method `fork`, nothing is pickled, because the
     child inherits the value.
 
-    In the child, the value is unpickled when `value` is read for the first time. If unpickling fails, the code that
-    reads `value` gets the error, and can report it to the parent.
+    The child unpickles the value when its code reads the property `value` for the first time. So that code gets the
+    error if unpickling fails, and can report it to the parent.
     """
 
     def __init__(self, value: Any) -> None:
@@ -101,14 +103,14 @@ class Portable:
 
     @classmethod
     def of_pickle(cls, data: bytes) -> Portable:
-        """Make an object with the value in the pickle `data`. The value is unpickled when it is read."""
+        """Return an object with the value in the pickle `data`. It is unpickled when the property `value` is read."""
         portable = cls(None)
         portable._data = data
         return portable
 
     @property
     def value(self) -> Any:
-        """The value. The first reading may raise any error, because it unpickles, which runs code of the user."""
+        """The value. The first reading in the child may raise any error, because unpickling runs code of the user."""
         if self._data is not None:
             # The data comes from the parent, through a pipe of multiprocessing.
             self._value, self._data = pickle.loads(self._data), None  # noqa: S301  # see above

@@ -31,7 +31,7 @@ zygotes: Final = itertools.count()
 
 
 class _ServerState:
-    """Holds the process id of this process if it is a fork server; None if it is no fork server."""
+    """Holds the process id of the fork server in which this module runs; None in any other process."""
 
     pid: int | None = None
 
@@ -60,9 +60,9 @@ def _renew_once() -> None:
 def derive(*place: int) -> None:
     """Change the state of numpy's global generator. The new state depends only on the old one and on `place`.
 
-    `place` has numbers that no other worker has, such as the number of the worker. So no two workers draw the same
-    numbers. But if the program has set a seed, each worker draws the same numbers in each run of the program. PyTorch's
-    DataLoader derives the seeds of its workers in the same way.
+    The numbers in `place`, such as the number of the worker, must differ from those of every other worker. So no two
+    workers draw the same numbers. But if the program has set a seed, each worker draws the same numbers in each run of
+    the program. PyTorch's DataLoader derives the seeds of its workers in the same way.
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

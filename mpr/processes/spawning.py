@@ -23,7 +23,7 @@ from typing import Any
 def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
     """Return the bytes that the new process of `process_obj` reads at its start.
 
-    `popen.duplicate_for_child` is called for each file descriptor that the new process needs.
+    Calls `popen.duplicate_for_child` for each file descriptor that the new process needs.
     """
     buffer = io.BytesIO()
     set_spawning_popen(popen)
@@ -36,10 +36,11 @@ def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
 
 
 def _known_start_method() -> str | None:
-    """Return the default start method of this process; None if it is not chosen yet, or if only this process knows it.
+    """Return the default start method of this process, for a new process.
 
-    If the result is None, the new process uses the default of its platform. `get_start_method` is called with
-    `allow_none`. Without `allow_none`, it would choose the default, and the program could no longer choose another.
+    Returns None if no default is chosen yet, or if a library of this process has defined the method. The new process
+    then uses the default of its platform. `get_start_method` is called with `allow_none`, because otherwise it would
+    choose the default, and the program could no longer choose another.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     return method if method in multiprocessing.get_all_start_methods() else None
@@ -48,8 +49,8 @@ def _known_start_method() -> str | None:
 def _preparation_data(name: str) -> dict[str, Any]:
     """Return the result of `spawn.get_preparation_data(name)`, but with the start method of `_known_start_method`.
 
-    So the code of CPython runs here with another `get_start_method`. The module of CPython is not changed, because
-    other threads may use it at this moment.
+    The code of that function of CPython runs here with another `get_start_method`. The module of CPython is not
+    changed, because other threads may use it at this moment.
     """
     names = {**vars(spawn), "get_start_method": _known_start_method}
     data: dict[str, Any] = FunctionType(spawn.get_preparation_data.__code__, names)(name)
@@ -57,7 +58,7 @@ def _preparation_data(name: str) -> dict[str, Any]:
 
 
 class _SpawnPopen(popen_spawn_posix.Popen):
-    """Starts a process as its base class does, but the process gets the bytes of `starting_bytes`."""
+    """Starts a process as its base class does, but sends the process the bytes of `starting_bytes`."""
 
     _fds: list[int]
 
@@ -85,7 +86,7 @@ class _SpawnPopen(popen_spawn_posix.Popen):
 
 
 def close_fds(*fds: int) -> None:
-    """Close all descriptors in `fds`."""
+    """Close all file descriptors in `fds`."""
     for fd in fds:
         os.close(fd)
 

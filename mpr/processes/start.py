@@ -1,4 +1,7 @@
-"""Chooses the start method and the number of processes."""
+"""Chooses the start method and the number of processes, and makes the launcher.
+
+Covers: the checks of these arguments of `mpr.Pool`. Does not cover: the launchers (`launcher.py` and others).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ StartMethod = Literal["forkserver", "spawn", "fork"]
 
 
 def check_processes(processes: object) -> int:
-    """Return the number of workers that `processes` asks for: a number, or None for one worker per usable CPU.
+    """Return the number of workers that the argument `processes` asks for. None means one worker per usable CPU.
 
     Raises `ConfigError` if `processes` is neither None nor an integer of at least 1.
     """
@@ -37,9 +40,9 @@ WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
 
 
 def check_start_method(method: object) -> StartMethod:
-    """Return the start method `method`. None stands for `forkserver` if the platform has it, else for `spawn`.
+    """Return `method`. If it is None, return `forkserver` if the platform has this start method, else `spawn`.
 
-    Raises `ConfigError` if the platform does not have the start method, or if gevent prevents it.
+    Raises `ConfigError` on Windows, if the platform does not have the start method, or if gevent prevents it.
     """
     if sys.platform == "win32":
         raise ConfigError("mpr runs on Linux and macOS; Windows is not supported yet")
@@ -57,9 +60,9 @@ def check_start_method(method: object) -> StartMethod:
 def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) -> Launcher:
     """Return a launcher that starts workers by `method`. For 'fork', call this before mpr starts any thread.
 
-    Each worker runs the function `target` ("module:function"), with the value `shared` as one of its arguments. With
-    'fork' the workers inherit `shared`, otherwise it is pickled. `preload` says whether a fork server imports the SDK
-    before it forks.
+    Each worker calls the function `target` ("module:function") with two arguments: its own config, and `shared`. With
+    'fork' the workers inherit `shared`, otherwise it is pickled. If `preload` is true, a fork server imports the SDK
+    before it forks workers.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)

@@ -1,4 +1,7 @@
-"""Pickles functions, arguments, results and exceptions of tasks."""
+"""Pickles functions, arguments, results and exceptions of tasks, and unpickles them in the other process.
+
+Covers: the errors that users see if pickling fails. Does not cover: the choice of the pickler (`pickling.py`).
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ from mpr.user_code import describe, is_a, passes, plain_name, represent, traceba
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return a name for `function` in messages. `function` may be any callable."""
+    """Return a name for `function` in messages: its qualified name, or the name of its type if it has no name.
+
+    `function` may be any callable.
+    """
     name = None
     try:
         name = getattr(function, "__qualname__", None)
@@ -39,10 +45,11 @@ def task_name(function: Callable[..., Any]) -> str:
 
 
 def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
-    """Return a hash of 16 bytes, and the pickle, of the task function `function`.
+    """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that fails, if
-    it can be found. An error from a user's `__reduce__` is raised unchanged.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that cannot be
+    pickled, if it can be found. Any other error, such as a `ValueError` from a user's `__reduce__`, is raised itself,
+    with a note.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -58,7 +65,8 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """Return a pickle of `function` with its code, for a process that has another `__main__`.
 
-    Raises `UnpicklableTaskError` if `function` cannot be pickled.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. Any other error, such as a `ValueError` from a user's
+    `__reduce__`, is raised itself, with a note.
     """
     from mpr.processes import by_value
 
@@ -69,7 +77,11 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 
 
 def check_portable(what: str, portable: Portable) -> None:
-    """Raise `UnpicklableTaskError` if `portable` cannot be an argument of a `Process`. The text begins with `what`."""
+    """Raise `UnpicklableTaskError` if `portable` cannot be an argument of a `Process`.
+
+    The text of the error begins with `what`. Any other error, such as a `ValueError` from a user's `__reduce__`, is
+    raised itself, with a note.
+    """
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
         with _as_if_spawning():
@@ -88,7 +100,7 @@ def _as_if_spawning() -> Iterator[None]:
 
 
 class _Spawning:
-    """Takes the place of the `Popen` of a process that is being started.
+    """Takes the place of the `Popen` object of a process that is being started.
 
     The class has only the methods that `multiprocessing` calls when it pickles locks, queues and connections.
     """
@@ -100,7 +112,10 @@ class _Spawning:
 
 
 def load_function(data: bytes) -> Callable[..., Any]:
-    """Return the function in `data`. Raises `TaskLoadError` with the reason if this process cannot load it."""
+    """Return the function in the pickle `data`.
+
+    Raises `TaskLoadError` with the reason if this process cannot load the function.
+    """
     try:
         function: Callable[..., Any] = loads([data])
     except BaseException as error:
@@ -111,7 +126,10 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
-    """Return the initializer in `portable` and its arguments. Raises `TaskLoadError` if they cannot be loaded."""
+    """Return the initializer in `portable`, or None if there is none, and the tuple of its arguments.
+
+    Raises `TaskLoadError` if they cannot be loaded.
+    """
     try:
         function, arguments = portable.value
     except BaseException as error:
@@ -133,7 +151,10 @@ def _load_error(what: str, error: BaseException) -> TaskLoadError:
 
 
 def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
-    """Return the arguments in `payload`, one for each task. Raises `TaskLoadError` if this process cannot load them."""
+    """Return the list of the arguments in `payload`, one for each task.
+
+    Raises `TaskLoadError` if this process cannot load them.
+    """
     try:
         arguments: list[Any] = loads(payload)
     except BaseException as error:
@@ -142,10 +163,11 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object) -> list[Buffer]:
-    """Return the pickle of `value`, the arguments of tasks of the function named `name`, and its buffers.
+    """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
 
-    Raises `UnpicklableTaskError` if they cannot be pickled. The text of the error names the part that fails, if it can
-    be found. An error from a user's `__reduce__` is raised unchanged.
+    `name` is the name of the task function. Raises `UnpicklableTaskError` if the arguments cannot be pickled. The text
+    of the error names the part that cannot be pickled, if it can be found. Any other error, such as a `ValueError` from
+    a user's `__reduce__`, is raised itself, with a note.
     """
     try:
         return dumps(value)
@@ -169,7 +191,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 
 
 class Failure:
-    """Takes the place of a task's result in the list of a worker's results, if the task has raised `error`.
+    """Replaces the result of a task that has raised `error`, in a worker's list of results.
 
     The exception is pickled at once, because a later task may change it.
     """
@@ -181,7 +203,7 @@ class Failure:
 
 
 class _Shown:
-    """An object with the text `text` as its `repr`."""
+    """An object whose `repr` is `text`."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -191,12 +213,12 @@ class _Shown:
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Pickle `results` of tasks. Returns the pickle, and whether the results were pickled together, as one list.
+    """Pickle the results of tasks. Returns the pickle with its buffers, and True if it has all results as one list.
 
     Results that consist of built-in types only are pickled together, and also a single result. Other results are
-    pickled one by one, so that the parent gets the others if it cannot unpickle one of them. `parts_of_results` splits
-    such a pickle. The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
-    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
+    pickled one by one, so that the parent gets the others if it cannot unpickle one of them. The second value is then
+    False, and `parts_of_results` splits the pickle. The result of a task that raised is a `Failure`. A result that
+    cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
     """
     if len(results) > 1:
         plain = dumps_plain(results)
@@ -216,7 +238,10 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
 
 
 def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
-    """Pickle `result`. Returns whether the task has failed, and the pickle of the result or of the error."""
+    """Pickle `result`. Returns True if the task has failed, and the pickle of the result or of the error.
+
+    If `result` cannot be pickled, the task counts as failed.
+    """
     if type(result) is Failure:
         return True, result.payload
     try:
@@ -231,7 +256,7 @@ def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
 def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, list[Buffer]]]:
     """Split `payload`, which `dump_results` has made of `count` results that it has pickled one by one.
 
-    Returns for each result whether its task has failed, and the pickle of the result or of the error. Raises
+    Returns a pair for each result: True if its task has failed, and the pickle of the result or of the error. Raises
     `ValueError` if `payload` has another number of results.
     """
     entries: list[tuple[bool, bytes, int]] = loads(payload[:1])
@@ -242,7 +267,10 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle `error` with the text of its traceback. If `error` cannot be pickled, pickle a `TaskError` instead."""
+    """Return a list: the pickle of `error`, its name and the text of its traceback, and after it the buffers.
+
+    `load_exception` reads this list. If `error` cannot be pickled, a `TaskError` is pickled instead.
+    """
     name, text = describe(error), traceback_text(error)
     # All errors are suppressed, because a user's exception may raise anything when it is pickled.
     with contextlib.suppress(BaseException):
@@ -256,8 +284,9 @@ def dump_exception(error: BaseException) -> list[Buffer]:
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
     """Return the exception in `payload`, which `dump_exception` has made.
 
-    Its `__cause__` has the traceback in the worker, as in `multiprocessing.Pool`. If the exception cannot be unpickled,
-    or if it is no exception, the result is a `TaskError`. This function itself raises nothing.
+    The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. If
+    `payload` cannot be unpickled, or has no exception, the result is a `TaskError`. This function itself raises
+    nothing.
     """
     try:
         inner, name, text = loads(payload)

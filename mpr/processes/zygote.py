@@ -1,4 +1,8 @@
-"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread."""
+"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread.
+
+Covers: the launcher in the parent, and the code of the zygote.
+Does not cover: the parts that all start methods share (`launcher.py`).
+"""
 
 from __future__ import annotations
 
@@ -30,11 +34,11 @@ from mpr.threads import CARRIER
 
 
 class ZygoteLauncher(Launcher):
-    """Lets the zygote fork the workers. The constructor forks the zygote.
+    """Starts workers for `fork`: its zygote forks them. The constructor forks the zygote.
 
-    A fork is safe only in a process with one thread, and the zygote never has another thread. So a worker that replaces
-    a dead one is forked as safely as the first worker. The workers inherit `shared`. The pipe between the parent and
-    the zygote only transports configs, process ids and exit codes of workers.
+    A fork is safe only in a process with one thread, and the zygote never starts a thread. So a worker that replaces a
+    dead one is forked as safely as the first worker. The workers inherit `shared`, so it is not pickled. The pipe
+    between the parent and the zygote only transports configs, process ids and exit codes of workers.
 
     Parameters
     ----------
@@ -127,7 +131,7 @@ class ZygoteLauncher(Launcher):
 
 
 def _is_harmless(thread: threading.Thread) -> bool:
-    """Return whether `thread` belongs to mpr, or is the thread with which pyzmq frees memory.
+    """Return True if `thread` belongs to mpr, or is the thread with which pyzmq frees memory.
 
     Both kinds of threads are harmless at a fork, because workers need no lock that such a thread may hold.
     """
@@ -136,14 +140,18 @@ def _is_harmless(thread: threading.Thread) -> bool:
 
 
 def _ignore_signal(_number: int, _frame: object) -> None:
-    """Do nothing. Without a handler, the system would discard the signal, and nothing would wake the zygote."""
+    """Do nothing.
+
+    Without a handler, the operating system would discard the signal, and the zygote would not notice that a worker
+    ended.
+    """
 
 
 def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: Any) -> None:
     """Run the zygote: fork a worker for each config that comes through `pipe`, and report each exit code.
 
     The zygote ends if the parent sends None, or closes its end of the pipe. Before its end, the zygote kills all
-    workers. `parents_end` is the parent's end of the pipe, which the zygote has inherited, and closes. `zygote` is the
+    workers. `parents_end` is the parent's end of the pipe. The zygote has inherited it, and closes it. `zygote` is the
     number of this zygote. `target` and `shared` are those of the launcher.
     """
     parents_end.close()
