@@ -34,9 +34,9 @@ class CaptureOptions:
     Attributes
     ----------
     logging:
-        Whether the worker's `logging` records go into the recording.
+        True if the worker's `logging` records go into the recording.
     output:
-        Whether text that the worker writes to `sys.stdout` and `sys.stderr` goes into the recording.
+        True if text that the worker writes to `sys.stdout` and `sys.stderr` goes into the recording.
     level:
         The level of the parent's root logger. The worker uses this level if its own root logger has the default level.
     """
@@ -47,9 +47,10 @@ class CaptureOptions:
 
 
 class _Busy(threading.local):
-    """Holds whether the calling thread is writing a log record or a line into the recording.
+    """Holds `now`, which is True if the calling thread is writing a log record or a line into the recording.
 
-    Writing may itself cause log records and lines. They are left out, because each of them would cause another one.
+    Writing may itself cause log records and lines. mpr does not record these, because each of them would cause another
+    one.
     """
 
     now = False
@@ -62,9 +63,10 @@ class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
     The entity path is made of the logger's name (`a.b` becomes `a/b`). If the record has a traceback, the traceback is
-    added to the text. Task, index, worker and process id are further components of the row. A record goes to the
-    recording of the task that emits it. Outside of a task, a record goes to the recording that the process has joined,
-    or else to the current one. Records of mpr itself are left out, because they may report an error of the recording.
+    added to the text. The name and index of the task, the worker's number and the process id are further components of
+    the row. A record goes to the recording of the task that emits it. Outside of a task, a record goes to the recording
+    that the process has joined, or else to the current recording. Records of mpr itself are not sent, because they may
+    report an error of the recording.
 
     Parameters
     ----------
@@ -73,7 +75,7 @@ class LoggingHandler(logging.Handler):
     level:
         The lowest level that is sent, as in `logging.Handler`.
     recording:
-        The stream that gets all records. If it is None, each record goes to the recording that is named above.
+        The stream that gets all records. If it is None, the recording is chosen for each record, as described above.
     """
 
     def __init__(
@@ -88,7 +90,10 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record` into the recording. An error goes to `handleError`, and never to the code that logs."""
+        """Write `record` into the recording.
+
+        If that fails, call `handleError`, so that the code that logs gets no exception.
+        """
         if _busy.now:
             return
         _busy.now = True
@@ -142,7 +147,7 @@ def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | N
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that passes all text on to `stream`, and calls `line(text)` for each complete line."""
+    """A text stream that writes all text to `stream`, and calls `line(text)` for each complete line."""
 
     def __init__(self, stream: TextIO, line: Callable[[str], None]) -> None:
         self._stream = stream
@@ -184,7 +189,10 @@ class _Lines(io.TextIOBase):
 
 
 class Capture:
-    """Writes `logging` records and output of this process into the recording from now on, as `options` says."""
+    """Writes `logging` records and output of this process into the recording from now on.
+
+    `options` says which of them.
+    """
 
     def __init__(self, options: CaptureOptions) -> None:
         self._streams: list[_Lines] = []
@@ -216,7 +224,7 @@ class Capture:
 
     @property
     def takes_output(self) -> bool:
-        """Whether the text that tasks write to `sys.stdout` and `sys.stderr` goes into the recording."""
+        """True if the text that tasks write to `sys.stdout` and `sys.stderr` goes into the recording."""
         return bool(self._streams)
 
     def finish_lines(self) -> None:

@@ -1,4 +1,7 @@
-"""Tells the worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long."""
+"""Tells the worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long.
+
+Covers: the thread that does this. Does not cover: what the loop then does (`loop.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,9 @@ _PATIENCE = 20
 class Clock:
     """Sets `ticked[0]` to True and calls `on_tick()` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
 
-    The loop reads the list `ticked`, because reading the real clock takes ten times as long. Native code that keeps the
-    GIL delays these ticks. If the system gives the process no more threads, `always` is true, and the loop has to read
-    the real clock for each task.
+    The loop reads `ticked[0]` before each task, and then sets it to False. The loop does not read the real clock,
+    because that takes ten times as long. Native code that keeps the GIL delays these ticks. If the system gives the
+    process no more threads, `always` is true, and the loop has to read the real clock for each task.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -32,7 +35,7 @@ class Clock:
         self.tick_once()
 
     def tick_once(self) -> None:
-        """Have the thread tick at least once more, even if the loop is not busy."""
+        """Make the thread tick at least once more, even if the loop is not busy."""
         self._wanted = True
         # The thread reads `_wanted` once more after it has cleared `_runs`, so no request is missed.
         if not self._runs:
@@ -46,7 +49,10 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def pause(self) -> None:
-        """Stop ticking, because the loop has run its tasks."""
+        """Stop ticking for the loop, because the loop has run its tasks.
+
+        A tick for `tick_once` may still follow.
+        """
         self._busy = False
 
     def _run(self) -> None:

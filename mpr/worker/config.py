@@ -1,4 +1,4 @@
-"""Holds the settings with which a worker starts. The parent can import this module without the Rerun SDK."""
+"""Defines the settings with which a worker starts. The parent can import this module without the Rerun SDK."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ class WorkerConfig:
     Attributes
     ----------
     recording:
-        How to join the recording.
+        The values that the worker needs to join the recording.
     worker:
-        The worker's id in the pool. No other worker of the pool ever gets the same id.
+        The worker's number in the pool. No other worker of the pool ever gets the same number.
     environ:
-        The parent's environment, for a worker of a fork server, because the server was started with an older one. None
-        if the worker keeps the environment that it inherited.
+        The parent's environment variables, for a worker of a fork server, because the server may have older values.
+        None if the worker keeps the environment that it inherited.
     preloaded:
-        Whether the SDK was imported before this process was forked.
+        True if the SDK was imported before this process was forked.
     results_wait:
-        Whether a result may wait about 0.01 s in the worker, to be sent together with later results. It waits only for
-        tasks that came in the same message (a work item). If the worker dies in this time, the result is lost.
+        True if a result may wait about 0.01 s in the worker, to be sent together with later results. It waits only for
+        tasks of the same work item (tasks that came in one message). If the worker dies in this time, the result is
+        lost.
     capture:
         Which log records and output of the worker go into the recording.
     """

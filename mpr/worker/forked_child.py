@@ -1,7 +1,9 @@
-"""Ends a process that a task has forked, as soon as the process leaves the task: `if os.fork() == 0: return`.
+"""Ends a process that a task has forked, as soon as the process returns from the task: `if os.fork() == 0: return`.
 
-Such a process is a copy of the worker. If the copy ran on, it would send a second result for the task, and would run
+Such a process is a copy of the worker. If the copy continued, it would send a second result for the task, and would run
 tasks that the worker runs, too.
+
+Covers: noticing the fork, and the exit code. Does not cover: forked processes that log (`producer/membership.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _watched = False
 
 
 def watch() -> None:
-    """Set `is_child[0]` to true in every process that this process forks."""
+    """Set `is_child[0]` to False in this process, and to True in each process that this process forks later."""
     global _watched
     is_child[0] = False
     if not _watched:
@@ -34,9 +36,10 @@ def _note_fork() -> None:
 
 
 def exit_with(error: BaseException | None) -> NoReturn:
-    """End this process with the exit code that Python uses for a program that ends with `error` or without one.
+    """End this process with the exit code of a Python program that ends with the exception `error`.
 
-    Nothing is flushed, because all buffers, sockets and recordings of this process are copies of the worker's.
+    None means that there is no exception. The text of `error` is written to `sys.__stderr__`. Nothing is flushed,
+    because all buffers, sockets and recordings of this process are copies of the worker's.
     """
     code = 0 if error is None else 1
     # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.

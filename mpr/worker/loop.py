@@ -1,7 +1,10 @@
 """Runs the tasks that a worker receives, one after another, and sends their results.
 
-A work item is the tasks of one message to the worker. A result is sent after the messages that announce the rows of its
-tasks, on the same socket. So the parent reads the rows before the result.
+A work item is one message to the worker, with one or more tasks. A result is sent after the messages that announce the
+rows of its tasks, on the same socket. So the parent reads the rows before the result.
+
+Covers: the loop, what it writes into the status page for each task, and the results.
+Does not cover: the start of a worker (`main.py`), sending (`producer/result_sender.py`).
 """
 
 from __future__ import annotations
@@ -30,16 +33,16 @@ _FEW = 16
 
 
 class WorkerLoop:
-    """Runs the tasks of one worker.
+    """Runs the tasks of one worker, and sends their results.
 
     Parameters
     ----------
     producer:
-        Receives tasks, and sends results and rows.
+        The worker's producer, which receives tasks, and sends results and rows.
     capture:
-        Captures the output of tasks.
+        The capture of the tasks' output, which the loop tells when a task has ended.
     waits:
-        Whether a result may wait in this process for the results of the next tasks of its work item.
+        True if a result may wait in this process for the results of the next tasks of its work item.
     """
 
     def __init__(self, producer: Producer, capture: Capture, *, waits: bool) -> None:
@@ -56,7 +59,7 @@ class WorkerLoop:
         self._reported_bytes = producer.write_out()
 
     def run(self) -> None:
-        """Run tasks until the parent stops this worker, or until this process can bring no more rows to the parent."""
+        """Run tasks until the parent stops this worker, or until this process can send no more rows to the parent."""
         while True:
             message = self._producer.receive()
             match message:
@@ -101,9 +104,10 @@ class WorkerLoop:
     ) -> None:
         """Run the tasks of the work item `message`, and hand over their results.
 
-        `run` runs a task with one of the `arguments`. `name` is the name of the function. `started_ns` is the
-        `time.monotonic_ns()` at which the work item began. A task may take less than 1 us. So this loop calls as few
-        functions as possible, and reads the clock only if the thread of the clock has set `ticked`.
+        `run(argument)` runs one task; `arguments` has one entry for each task. `name` is the name of the function.
+        `started_ns` is the value of `time.monotonic_ns()` when the work item began. A task may take less than 1 us. So
+        this loop calls as few functions as possible. It reads the clock only after the thread of `Clock` has set
+        `ticked[0]` to True.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
@@ -175,8 +179,10 @@ class WorkerLoop:
     ) -> None:
         """Send the results of `count` tasks from number `first` on, after the rows of these tasks.
 
-        `status` says how `payload`, the pickled results, is made. `started_ns` is the `time.monotonic_ns()` at which
-        the work item began. `last` says whether these results are the last ones of the work item.
+        `payload` has the pickled results. `status` is `RETURNED`, `APART` or `RAISED` of `transport/messages.py`, and
+        says how `payload` is made. `started_ns` is the value of `time.monotonic_ns()` when the work item began. `last`
+        is True if these are the last results of the work item. If the tasks were short, the results may wait in this
+        process for later ones.
         """
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()

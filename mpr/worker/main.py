@@ -1,4 +1,7 @@
-"""Runs a worker process from its start to its end."""
+"""Runs a worker process from its start to its end.
+
+Covers: the environment, joining the recording, the initializer. Does not cover: the loop over the tasks (`loop.py`).
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ if TYPE_CHECKING:
 def main(config: WorkerConfig, initializer: Portable) -> None:
     """Run as worker `config.worker` until the parent stops this process, or until the parent ends.
 
-    `initializer` holds the user's initializer (None for none) and the tuple of its arguments. If the initializer
-    raises, the parent gets the exception, and this function returns.
+    The value of `initializer` is a pair: the user's initializer (None for none), and the tuple of its arguments. If the
+    initializer raises, the parent gets the exception, and this function returns.
     """
     if config.environ is not None:
         strict_mode = settings.strict_mode_of_environment()
