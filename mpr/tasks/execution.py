@@ -87,10 +87,10 @@ class Execution:
             rr.set_time(timeline, sequence=self._task.index)
 
     def capture(self) -> AbstractContextManager[None]:
-        """Have the whole process log to the recording within the block, also threads that the body starts.
+        """Return a context manager that makes the whole process log to the task's recording, with all its threads.
 
-        `producer/process_capture.py` does this. If `config` is None, the method does nothing, because only functions of
-        `SharedRecording.wrap` need a capture.
+        `producer/process_capture.py` does this. The context manager does nothing if `config` is None, because only
+        functions of `SharedRecording.wrap` need a capture.
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()
