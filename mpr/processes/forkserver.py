@@ -42,7 +42,7 @@ class _Server(ForkServer):
 class _Servers:
     """Holds the fork servers of mpr: one for each list of modules that a server imports at its start.
 
-    mpr does not use the fork server of `multiprocessing`, because it belongs to the user.
+    mpr does not use the fork server of `multiprocessing`, which belongs to the user's program.
     """
 
     def __init__(self) -> None:
@@ -208,7 +208,7 @@ class ForkServerLauncher(ProcessLauncher):
         self._forget_ahead()
 
     def _forget_ahead(self) -> None:
-        """End the processes that the server has forked ahead and that are not needed."""
+        """End the processes that the server has forked before they were needed, and that no worker uses."""
         while self._ahead:
             sentinel, data_end = self._ahead.pop()
             os.close(sentinel)

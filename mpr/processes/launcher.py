@@ -1,4 +1,4 @@
-"""Starts worker processes and reports which of them have ended. Has the interface of launchers, and `spawn`.
+"""Starts worker processes and reports which of them have ended: the interface `Launcher`, and `spawn`.
 
 Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
 Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
@@ -173,12 +173,12 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 
 
 def guard_against_orphans(watched: int | None = None) -> None:
-    """Make the kernel kill this process when its parent ends, even if native code holds the GIL.
+    """Make this process end when its parent ends.
 
     `watched` is the read end of a pipe. Only the parent has the write end, which closes when the parent ends. If
-    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child. The kernel sends SIGKILL
-    when the write end closes (`F_SETSIG`, `O_ASYNC`). On macOS a thread waits until the write end closes, and then ends
-    this process.
+    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child. On Linux, the kernel
+    sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`), even if native code holds the GIL. On macOS, a
+    thread waits until the write end closes, and then ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -103,7 +103,10 @@ class Portable:
 
     @classmethod
     def of_pickle(cls, data: bytes) -> Portable:
-        """Return an object with the value in the pickle `data`. It is unpickled when the property `value` is read."""
+        """Return an object with the value in the pickle `data`.
+
+        The value is unpickled when the property `value` is read.
+        """
         portable = cls(None)
         portable._data = data
         return portable

@@ -77,10 +77,10 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 
 
 def check_portable(what: str, portable: Portable) -> None:
-    """Raise `UnpicklableTaskError` if `portable` cannot be an argument of a `Process`.
+    """Raise `UnpicklableTaskError` if `portable` cannot be pickled as an argument of a `Process`.
 
-    The text of the error begins with `what`. Any other error, such as a `ValueError` from a user's `__reduce__`, is
-    raised itself, with a note.
+    The text of the error begins with `what`, a name for the value. Any other error, such as a `ValueError` from a
+    user's `__reduce__`, is raised itself, with a note.
     """
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
@@ -213,12 +213,14 @@ class _Shown:
 
 
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
-    """Pickle the results of tasks. Returns the pickle with its buffers, and True if it has all results as one list.
+    """Pickle the results of tasks. Returns a list (the pickle and its buffers), and a bool.
 
-    Results that consist of built-in types only are pickled together, and also a single result. Other results are
-    pickled one by one, so that the parent gets the others if it cannot unpickle one of them. The second value is then
-    False, and `parts_of_results` splits the pickle. The result of a task that raised is a `Failure`. A result that
-    cannot be pickled is replaced by a `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
+    The bool is True if the results were pickled together, as one list. This is so for results that consist of built-in
+    types only, and for a single result. Other results are pickled one by one, so that the parent gets the others if it
+    cannot unpickle one of them. `parts_of_results` splits such a pickle.
+
+    The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
+    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
     """
     if len(results) > 1:
         plain = dumps_plain(results)
@@ -238,9 +240,9 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
 
 
 def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
-    """Pickle `result`. Returns True if the task has failed, and the pickle of the result or of the error.
+    """Pickle `result`. Returns a pair: True if the task has failed, and a list (the pickle and its buffers).
 
-    If `result` cannot be pickled, the task counts as failed.
+    If the task has failed, or if `result` cannot be pickled, the pickle is that of the error.
     """
     if type(result) is Failure:
         return True, result.payload
@@ -256,8 +258,8 @@ def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
 def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, list[Buffer]]]:
     """Split `payload`, which `dump_results` has made of `count` results that it has pickled one by one.
 
-    Returns a pair for each result: True if its task has failed, and the pickle of the result or of the error. Raises
-    `ValueError` if `payload` has another number of results.
+    Returns a pair for each result: True if its task has failed, and the pickle of the result or of the error with its
+    buffers. Raises `ValueError` if `payload` has another number of results.
     """
     entries: list[tuple[bool, bytes, int]] = loads(payload[:1])
     if len(entries) != count:
@@ -267,9 +269,9 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Return a list: the pickle of `error`, its name and the text of its traceback, and after it the buffers.
+    """Return a pickle of `error`, of its message and of the text of its traceback, as `dumps` returns a pickle.
 
-    `load_exception` reads this list. If `error` cannot be pickled, a `TaskError` is pickled instead.
+    `load_exception` reads this pickle. If `error` cannot be pickled, it has a `TaskError` instead.
     """
     name, text = describe(error), traceback_text(error)
     # All errors are suppressed, because a user's exception may raise anything when it is pickled.

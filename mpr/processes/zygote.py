@@ -34,11 +34,12 @@ from mpr.threads import CARRIER
 
 
 class ZygoteLauncher(Launcher):
-    """Starts workers for `fork`: its zygote forks them. The constructor forks the zygote.
+    """Starts workers for `fork`: its zygote forks them.
 
-    A fork is safe only in a process with one thread, and the zygote never starts a thread. So a worker that replaces a
-    dead one is forked as safely as the first worker. The workers inherit `shared`, so it is not pickled. The pipe
-    between the parent and the zygote only transports configs, process ids and exit codes of workers.
+    The constructor forks the zygote, and warns if the parent has other threads. A fork is safe only in a process with
+    one thread, and the zygote never starts a thread. So a worker that replaces a dead one is forked as safely as the
+    first worker. The workers inherit `shared`, so it is not pickled. The pipe between the parent and the zygote only
+    transports configs, process ids and exit codes of workers.
 
     Parameters
     ----------

@@ -56,7 +56,7 @@ class TaskOptions:
     Raises
     ------
     ConfigError
-        If the name, the prefix or the timeline is empty, or is no text.
+        If the name, the prefix or the timeline is empty, or is not a `str`.
     """
 
     function: str

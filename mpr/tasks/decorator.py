@@ -1,7 +1,7 @@
 """Turns a function into a task that may run in any process, by the decorator `@mpr.task`.
 
-The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. Its
-times, prefix and recording are in place only during a step. So one thread may run steps of several tasks one after
+The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. mpr
+sets its times, its prefix and its recording only during a step. So one thread may run steps of several tasks one after
 another.
 
 Covers: plain functions, methods, generators, coroutines and async generators, and how a decorated function is pickled.
@@ -54,18 +54,17 @@ def task(
     entity_path_prefix: str | None = None,
     timeline: str | None = None,
 ) -> Any:
-    """Turn a function into a task.
+    """Turn a function into a task, whose rows go to the recording that its process inherited.
 
-    The rows that it logs by plain `rr.log` go to the recording that its process inherited. The function may be a plain
+    These are the rows that the function logs by `rr.log` without an argument `recording`. The function may be a plain
     function, a generator, an `async def`, an async generator, or a method. The function may be the target of a
     `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or an
     `mpr.Pool`. It may also be called directly.
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). If the function has
     raised, the text of the exception is there too, at the entity path `mpr/tasks/<name>`. The function starts without
-    any times set. After the call, the times that its caller has set are in place again. If there is no recording to
-    join, the function logs to the current recording. If another task calls the function, the function is a part of that
-    task.
+    any times set. After the call, the times that its caller has set are set again. If there is no recording to join,
+    the function logs to the current recording. If another task calls the function, the function is a part of that task.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -192,9 +191,11 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Return True if `function` is being defined under `@mpr.task` at this moment.
+    """Return True if the module does not have the plain function `function` under the name of the function.
 
-    If so, its name will lead to the decorated function, and pickle will find the decorated function by this name.
+    This is so while `function` is being defined under `@mpr.task`. Later, this name leads to the decorated function, so
+    pickle finds the decorated function by this name. It is also so for a local function, which cloudpickle pickles by
+    value.
     """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
@@ -208,10 +209,11 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed(FunctionLike):
-    """The result of `mpr.task(function)` if pickle would find the undecorated function by the name of the result.
+    """The result of `mpr.task(function)` in two cases, in which the result cannot be pickled by its name.
 
-    This is so if `function` keeps its name in the module, or if `function` is no plain function. The result is then
-    pickled as the function and the options.
+    In the first case, the module has the undecorated `function` under this name. In the second case, `function` is no
+    plain function. The result is then pickled as the function and the options, unless the module now has the result
+    itself under this name: `detect = mpr.task(detect)`.
     """
 
     __slots__ = ("_made_of",)
@@ -322,7 +324,7 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], begin: Callable[[], Execution], is_exit: Callable[[], bool] = sys.is_finalizing
 ) -> AsyncGenerator[Any, Any]:
-    """Run the async generator `body`. The context of the task is set during each step only.
+    """Run the async generator `body`, and yield its values. The context of the task is set only during a step.
 
     `begin()` makes the execution of the task. Values and exceptions that the caller sends reach `body`, as PEP 380 says
     for generators. `is_exit()` returns True if the interpreter is at its exit.

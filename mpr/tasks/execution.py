@@ -39,7 +39,8 @@ class Execution:
     options:
         The arguments of the task's decorator.
     config:
-        The recording that the task logs to; None for the inherited one, or for the current one if none was inherited.
+        The recording that the task logs to; None for the inherited recording, or for the current recording if none was
+        inherited.
     arguments:
         The arguments of the call, by name, for the fields of the prefix; None for none.
 
@@ -109,11 +110,11 @@ class Execution:
             yield
 
     def close(self, error: BaseException | None) -> None:
-        """Deliver the rows of the task to every durable sink. The body has returned, or has raised `error`.
+        """Deliver the rows of the task to every durable sink. Only the first call does this.
 
-        Only the first call does this. A worker of a pool delivers the rows later, with the result. Raises
-        `DeliveryError` or `RecordingClosedError` if the delivery fails. If the body has raised, such an error is only
-        logged, because the caller must get the error of the body.
+        `error` is the exception of the body; None if the body has returned. A worker of a pool does not deliver here,
+        because it delivers the rows with the result. Raises `DeliveryError` or `RecordingClosedError` if the delivery
+        fails. If the body has raised, such an error is only logged, because the caller must get the error of the body.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -164,7 +165,7 @@ class Execution:
 
 @contextmanager
 def _logged_after(error: BaseException | None) -> Iterator[None]:
-    """Log an error of the delivery in the `with` block if the task itself has raised `error`.
+    """Log an error of the delivery within the `with` block, and do not raise it, if the task has raised `error`.
 
     If `error` is None, the error of the delivery is raised.
     """

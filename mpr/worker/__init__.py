@@ -11,7 +11,8 @@ The worker starts in `main.py`. Its *producer* (`producer/producer.py`) sends th
 *status page* is memory in which the worker writes which task it runs. The parent can read it even if the worker has
 died.
 
-Covers: its entry function, the loop over its tasks, forked children that leave a task, capture of `logging` and output.
+Covers: the entry function of a worker, the loop over its tasks, forked children that leave a task, capture of `logging`
+and output.
 Does not cover: how rows reach the sinks (`producer`), and which worker gets which task (`scheduler`).
 May import: sdk, transport, processes, producer, tasks.
 """

@@ -191,7 +191,7 @@ class _Lines(io.TextIOBase):
 class Capture:
     """Writes `logging` records and output of this process into the recording from now on.
 
-    `options` says which of them.
+    `options` says which records and which output.
     """
 
     def __init__(self, options: CaptureOptions) -> None:

@@ -18,8 +18,8 @@ class Clock:
     """Sets `ticked[0]` to True and calls `on_tick()` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
 
     The loop reads `ticked[0]` before each task, and then sets it to False. The loop does not read the real clock,
-    because that takes ten times as long. Native code that keeps the GIL delays these ticks. If the system gives the
-    process no more threads, `always` is true, and the loop has to read the real clock for each task.
+    because that takes ten times as long. Native code that keeps the GIL delays these ticks. If no thread can be
+    started, `always` is True, and the loop has to read the real clock for each task.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -30,7 +30,7 @@ class Clock:
         self._wake = threading.Event()
 
     def resume(self) -> None:
-        """Tick every `PERIOD_SECS` from now on, because the loop runs several tasks."""
+        """Tick every `PERIOD_SECS` until the call of `pause`, because the loop runs several tasks."""
         self._busy = True
         self.tick_once()
 

@@ -107,7 +107,7 @@ class WorkerLoop:
         `run(argument)` runs one task; `arguments` has one entry for each task. `name` is the name of the function.
         `started_ns` is the value of `time.monotonic_ns()` when the work item began. A task may take less than 1 us. So
         this loop calls as few functions as possible. It reads the clock only after the thread of `Clock` has set
-        `ticked[0]` to True.
+        `ticked[0]` to True, or if the parent needs the time of each task.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
