@@ -1,7 +1,7 @@
-"""Starts worker processes and reports which of them have ended: the interface `Launcher`, and `spawn`.
+"""Starts worker processes and reports which have ended: the interface `Launcher`, and the start method `spawn`.
 
 Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
-Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and the work of a worker.
+Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and what a worker runs.
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def find_culprit(value: object) -> str | None:
 def _culprit(value: object, seen: set[int]) -> str | None:
     """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
 
-    `seen` has the ids of the objects that the search has visited. Returns "" if the search only finds parts that it has
-    visited already, so that the objects refer to each other in a circle.
+    `seen` has the ids of the objects that the search has visited. If each part of `value` that cannot be pickled was
+    visited before, these objects refer to each other in a circle. Then the result is "".
     """
     seen.add(id(value))
     in_circle = False

@@ -1,6 +1,6 @@
 """Pickles values for another process. Uses cloudpickle if pickle fails.
 
-Covers: any value. Does not cover: functions, results and exceptions of tasks (`task_pickling.py`).
+Covers: values of any type. Does not cover: functions, results and exceptions of tasks (`task_pickling.py`).
 
 The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
 of pickle allows.

@@ -40,7 +40,7 @@ _server = _ServerState()
 
 
 def renew_in_children() -> None:
-    """From now on, give numpy's global generator a state from the system in each child of this fork server.
+    """From now on, give numpy's global generator a random state in each child of this fork server.
 
     This happens before the child imports the main script. So a seed that the main script sets on import is not lost.
     """
@@ -62,7 +62,8 @@ def derive(*place: int) -> None:
 
     The numbers in `place`, such as the number of the worker, must differ from those of every other worker. So no two
     workers draw the same numbers. But if the program has set a seed, each worker draws the same numbers in each run of
-    the program. PyTorch's DataLoader derives the seeds of its workers in the same way.
+    the program. PyTorch's DataLoader derives the seeds of its workers in the same way. Does nothing if `numpy.random`
+    is not imported.
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
@@ -73,7 +74,8 @@ def derive(*place: int) -> None:
 def _set_state(entropy: int | None, place: tuple[int, ...] = ()) -> None:
     """Give numpy's global generator a state that depends only on `entropy` and `place`.
 
-    If `entropy` is None, the state depends on random numbers from the system.
+    If `entropy` is None, the state depends on random numbers from the operating system. Does nothing if `numpy.random`
+    is not imported.
     """
     numpy_random: Any = sys.modules.get("numpy.random")
     if numpy_random is None:

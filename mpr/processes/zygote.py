@@ -151,9 +151,9 @@ def _ignore_signal(_number: int, _frame: object) -> None:
 def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: Any) -> None:
     """Run the zygote: fork a worker for each config that comes through `pipe`, and report each exit code.
 
-    The zygote ends if the parent sends None, or closes its end of the pipe. Before its end, the zygote kills all
-    workers. `parents_end` is the parent's end of the pipe. The zygote has inherited it, and closes it. `zygote` is the
-    number of this zygote. `target` and `shared` are those of the launcher.
+    `pipe` is the zygote's end of the pipe. The zygote ends if the parent sends None or closes the pipe. Before its end,
+    the zygote kills all workers. `parents_end` is the parent's end, which the zygote has inherited, and closes.
+    `zygote` is the number of this zygote. `target` and `shared` are those of the launcher.
     """
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -3,9 +3,9 @@
 There are two kinds of such processes:
 
 - Many forked children call `os._exit`. So do the children of `multiprocess`, the copy of `multiprocessing` that pathos
-  uses. mpr wraps `os._exit` and `os.exec...`, so that the process first leaves its recordings.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
-  function, so that the worker sends the rows of each task before the task's result.
+  uses. So mpr wraps `os._exit` and `os.exec...`. The process then first leaves its recordings.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So mpr wraps the worker's main
+  function. The worker then sends the rows of each task before the task's result.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
     """Call `leave_all` in a thread, and wait up to `LEAVE_SECS` for its end. Log an error if it takes longer.
 
     The wait has a limit because another thread may hang and hold a lock for ever. If no thread can be started, call
-    `leave_all` here, without a limit.
+    `leave_all` in this thread, without a limit.
     """
     try:
         if not BoundedThread("mpr-leaver").do(leave_all, LEAVE_SECS):
@@ -92,8 +92,8 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
 def flush_before_results(pool: ModuleType) -> None:
     """Make workers of pools send the rows of each task before the task's result.
 
-    `pool` is the module that defines the pools, such as `multiprocessing.pool`. This function replaces its function
-    `worker`, which a worker runs.
+    `pool` is the module that defines the pools, such as `multiprocessing.pool`. This function replaces `pool.worker`,
+    the function that each worker process runs.
     """
     work = pool.worker
     if hasattr(work, _MARK):

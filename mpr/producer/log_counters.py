@@ -85,8 +85,9 @@ class LogCounters:
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
 
-        `recording` is the SDK's handle of the recording; None for the current one. The thread that logs calls this
-        method. Raises `DeliveryError` if the process can send no more rows to the recording.
+        `rows` is 0 if the number is not known. `recording` is the SDK's handle of the recording; None for the current
+        one. The thread that logs calls this method. Raises `DeliveryError` if the process can send no more rows to the
+        recording.
         """
         self.sdk_used = True
         self.entered += 1

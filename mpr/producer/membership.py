@@ -160,9 +160,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     Raises
     ------
     JoinError
-        If this process has inherited no recording, or if no answer comes within `timeout`. It is also raised if the
-        inherited connection info comes from another version of mpr, or is damaged, or if gevent or eventlet has
-        replaced the threads of this process.
+        If this process has inherited no recording, or if no answer comes within `timeout`. Also if the inherited
+        connection info is damaged, or was made by another version of mpr. Also if gevent or eventlet has replaced the
+        threads of this process.
     RecordingClosedError
         If the recording is closed, or the process that has made it has ended.
     """

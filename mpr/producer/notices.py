@@ -25,8 +25,8 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 class Notices:
     """Logs the warnings of one producer. Each method logs its warning only once for the same call.
 
-    Call the methods only from within a wrapper of the SDK's function, because each method searches the stack for the
-    call that the user's code has made.
+    Call the methods only from within a wrapper of the SDK's function. Each method searches the stack for the call that
+    the user's code has made.
 
     Parameters
     ----------
@@ -118,8 +118,8 @@ class Notices:
         """Warn that a task sets the name or the start time of the recording, and that mpr logs a property instead.
 
         The reason is that the recording belongs to all processes. `call` is the name of the SDK's function that the
-        task has called. Returns the name of the property, such as "worker_3". Returns None, and logs nothing, if this
-        process is a worker and every sink keeps the rows of each task in a recording of their own.
+        task has called. Returns the name of the property, such as "worker_3". Returns None, and logs nothing, in a
+        worker if every sink keeps the rows of each task in a separate recording.
         """
         if self._config.keeps_apart and self._worker:
             return None

@@ -287,10 +287,7 @@ class OutboxWriter(abc.ABC):
         return self.held_bytes() > limit or self._parts.task_recordings.unaccepted_bytes > limit
 
     def held_bytes(self) -> int:
-        """Return the number of bytes of the current outbox that still take memory.
-
-        Their memory was not released yet, because the sinks have not accepted them.
-        """
+        """Return how many bytes of the current outbox take memory, because the sinks have not accepted them yet."""
         return self.announcer.current.outbox.held_bytes()
 
     # --- flushing and rolling ------------------------------------------------------------------------------------

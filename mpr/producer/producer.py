@@ -164,7 +164,8 @@ class Producer:
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
         """Wait up to `timeout_secs` seconds for the parent's answer `Welcome`, and return it.
 
-        Raises `JoinError` if no answer comes, and `RecordingClosedError` if the recording is closed meanwhile.
+        Raises `JoinError` if the parent does not answer, and `RecordingClosedError` if the recording is closed
+        meanwhile.
         """
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
@@ -233,7 +234,7 @@ class Producer:
     def sink_changed(self, call: str) -> None:
         """Remember that a task has given the stream another sink by the SDK's function `call`, such as "save".
 
-        This also logs a warning once. Before the next task, the stream gets an outbox again.
+        This method also logs a warning once. Before the next task, the stream gets an outbox again.
         """
         self._writer.sink_changed()
         self.log_counters.count_call()
@@ -246,8 +247,8 @@ class Producer:
     def flush(self) -> tuple[str, int, int]:
         """Announce every row that this process has logged. Takes no time if there are no new rows.
 
-        Returns the name of this producer in ZeroMQ messages, the number of its current outbox, and the number of bytes
-        of this outbox that were announced.
+        Returns the name of this producer in ZeroMQ messages, the number of the current outbox, and how many bytes of
+        this outbox were announced.
         """
         self._writer.write_out()
         self._writer.announcer.announce()

@@ -59,8 +59,8 @@ class ResultSender:
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
         """Add `result` to the results that wait. Returns False if the caller must call `send` now, else True.
 
-        The result is also written into the journal. Its rows are in the outbox before byte `behind.end`. If `may_wait`
-        is false, the method always returns False.
+        `result` is also written into the journal, if the journal can keep it. The rows of `result` are in the outbox
+        before byte `behind.end`. If `may_wait` is false, the method always returns False.
         """
         # `needed` is 0 if `Connection.send_needed` has sent no message since the last result.
         latest = self._connection.needed_count

@@ -217,20 +217,24 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Return True if mpr notices each change of the current recording. It then sets `LogCounters.sdk_used`."""
+    """Return True if mpr notices each change of the current recording. mpr then sets `LogCounters.sdk_used`."""
     return _process.current_is_watched
 
 
 def note_current(handle: Any) -> None:
     """Remember that mpr has just made the recording of `handle` the current one.
 
-    It is the current one of this thread, and of all threads without a recording of their own.
+    It is now the current one of this thread, and of all threads without a recording of their own. mpr needs this to
+    count the rows of plain logging calls.
     """
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """Remember that threads which begin from now on log to the recording of `handle`. Only a worker calls this."""
+    """Remember that threads which begin from now on log to the recording of `handle`.
+
+    So mpr can count the rows of plain logging calls in these threads. Only a worker calls this function.
+    """
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
@@ -416,8 +420,8 @@ def _hand_over_made() -> None:
 def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
     """Return the producer of the recording with this `handle` and id; None if `guard` was not called for it.
 
-    If user code has made another stream with the id of a guarded recording, returns None for the handle of that stream,
-    because that stream has its own sinks.
+    User code may have made another stream with the id of a guarded recording. For the handle of that stream, returns
+    None, because that stream has its own sinks.
     """
     found = _process.guarded.get(recording_id)
     if found is not None and _process.twins:

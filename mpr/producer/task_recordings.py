@@ -3,10 +3,9 @@
 Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
-mpr does not change such a recording while its task runs, so that the task may give the recording a sink. mpr sends the
-rows at the end of the task, and also after each `UNFLUSHED_MAX_BYTES` that the process has logged. Until then, the SDK
-keeps the rows in memory, because the recording has no sink. The rows keep the id of the recording that the task has
-made.
+While the task runs, the task may give such a recording a sink. mpr sends the rows at the end of the task. mpr also
+sends them each time that the process has logged another `UNFLUSHED_MAX_BYTES`. Until then, the SDK keeps the rows in
+memory, because the recording has no sink. The rows keep the id of the recording that the task has made.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class TaskRecordings:
     send:
         A function that sends a complete Rerun stream, header to footer, with rows of one recording.
     held:
-        A function that is called with the number of rows that were not sent yet, each time that this number changes.
-        These rows are lost if this process dies.
+        A function that is called each time that the number of unsent rows changes, with this number. These rows are
+        lost if this process dies.
     """
 
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:

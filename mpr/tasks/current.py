@@ -25,8 +25,8 @@ class CurrentTask:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
         In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
-        pool. For a task that no pool runs, a number that no other task outside of a pool has in this recording, from 0.
-        For a task without a recording to join, the number of earlier such tasks of this process.
+        pool. For a task that no pool runs, a number from 0 that is unique among such tasks of the recording. For a task
+        without a recording to join, the number of earlier such tasks of this process.
     attempt:
         1 for the first attempt, and one more for each retry.
     worker:

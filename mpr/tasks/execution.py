@@ -136,8 +136,8 @@ class Execution:
         """Mark the task as ended, and return the producer that must deliver its rows.
 
         Returns None if there is nothing to deliver, or if a worker of a pool delivers the rows with the result. `error`
-        is the exception of the body; None if the body has returned. Its text is written into the recording, unless it
-        only means that a generator was closed or a coroutine was cancelled.
+        is the exception of the body; None if the body has returned. The text of `error` is written into the recording,
+        unless `error` only means that a generator was closed or a coroutine was cancelled.
         """
         if self._context is None or self._context.forked or self._is_over:
             return None
@@ -147,7 +147,7 @@ class Execution:
         return self._producer if self._context.has_logged and not self._in_worker else None
 
     def _note(self, error: BaseException) -> None:
-        """Write the text of `error` into the recording, at the times that the task has set.
+        """Log the text of `error`, with its traceback, to `mpr/tasks/<name>`, at the times that the task has set.
 
         If that fails, a warning is logged.
         """
