@@ -3,8 +3,8 @@
 The process first reads its preparation data: the paths, the main script, and the start method that the process itself
 uses by default. After that, the process reads the pickle of its process object.
 
-Covers: keeping mpr and the default start method of `multiprocessing` independent of each other. A library may set a
-default of its own, and only processes of that library know this method: `loky` and joblib do so in their workers.
+Covers: the start, and the start method that the new process uses by default. `loky` and joblib define a default start
+method of their own in their workers. Other processes do not know this method, so the new process does not get it.
 Does not cover: the process of a fork server (`forkserver.py`).
 """
 

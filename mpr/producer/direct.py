@@ -95,9 +95,9 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes. If this process is `spent`, end a worker at once.
+        """Flush the SDK if it holds many bytes. Then check if this process is `spent`.
 
-        If this process is `spent` and is no worker, raise `DeliveryError`. The reason for both is that otherwise
+        A worker that is `spent` ends at once. Any other process that is `spent` gets a `DeliveryError`. Otherwise
         `rr.log` would wait for ever for a viewer that has stopped reading.
         """
         if not self.spent:

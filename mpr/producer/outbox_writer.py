@@ -196,7 +196,7 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns an empty text if the flush succeeds, else the reason of the failure.
+        """Flush the SDK. Returns an empty text if the flush succeeds, else the reason for the failure.
 
         The flush also fails if the SDK writes nothing for `FLUSH_SILENT_SECS`.
         """

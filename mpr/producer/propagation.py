@@ -6,7 +6,7 @@ Children of a fork server get the environment that the server had at its start, 
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
 inherit the environment.
 
-Covers: how children get the text, and the text that a later recording or other code sets.
+Covers: giving the text to children, and restoring an earlier text.
 Does not cover: the parts of the text (`transport/connection_info.py`), joining (`membership.py`).
 """
 
@@ -22,7 +22,10 @@ _KEY = "mpr_recording"
 
 
 def extract() -> str | None:
-    """Return the text of the connection info that this process has inherited; None if it has inherited none."""
+    """Return the text of the connection info that this process has inherited, or has set for its children.
+
+    Returns None if there is none.
+    """
     given = _process_config()
     if _KEY in given and (given[_KEY] or not _own.knows_environment):
         text: str | None = given[_KEY]

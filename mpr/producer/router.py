@@ -217,7 +217,10 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Return True if mpr notices each change of the current recording. mpr then sets `LogCounters.sdk_used`."""
+    """Return True if mpr notices each change of the current recording, and sets `LogCounters.sdk_used` at each change.
+
+    Returns False if this release of the SDK does not have the functions that mpr would have to wrap.
+    """
     return _process.current_is_watched
 
 
