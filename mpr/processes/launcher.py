@@ -45,7 +45,10 @@ class Launcher(ABC):
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`. One of them is ready when a worker has ended."""
+        """Return objects for `multiprocessing.connection.wait`, which returns when a worker has ended.
+
+        The list is empty if there is nothing to wait for.
+        """
 
     @abstractmethod
     def ended(self) -> Iterable[tuple[int, int | None]]:

@@ -126,7 +126,7 @@ def load_function(data: bytes) -> Callable[..., Any]:
 
 
 def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
-    """Return the initializer in `portable`, or None if there is none, and the tuple of its arguments.
+    """Return a pair: the initializer in `portable` (None if there is none), and the tuple of its arguments.
 
     Raises `TaskLoadError` if they cannot be loaded.
     """
@@ -269,9 +269,9 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Return a pickle of `error`, of its message and of the text of its traceback, as `dumps` returns a pickle.
+    """Return a pickle of `error`, of its message and of the text of its traceback, as a list like that of `dumps`.
 
-    `load_exception` reads this pickle. If `error` cannot be pickled, it has a `TaskError` instead.
+    `load_exception` reads this pickle. If `error` cannot be pickled, the pickle has a `TaskError` instead.
     """
     name, text = describe(error), traceback_text(error)
     # All errors are suppressed, because a user's exception may raise anything when it is pickled.

@@ -163,7 +163,7 @@ class OutboxWriter(abc.ABC):
     def detach(self) -> None:
         """Make the SDK finish the current outbox, with the manifest. After that, the SDK writes into no outbox.
 
-        If the SDK cannot finish it, this process is `spent`.
+        If the SDK cannot finish the outbox, this process is `spent`.
         """
         if self.spent:
             return

@@ -26,7 +26,7 @@ class RecordingWatch:
     Parameters
     ----------
     config:
-        The recording.
+        The connection info of the recording.
     log_counters:
         Counts the logging calls of this process.
 
