@@ -27,10 +27,10 @@ class RowTotals:
     Attributes
     ----------
     counted, accepted:
-        The rows that the producers have counted, and the rows that have come. The second number may be higher, because
-        a producer does not count every row (`producer/row_account.py`).
+        The rows that the producers have counted, and the rows that have reached the sinks. The second number may be
+        higher, because a producer does not count every row (`producer/row_account.py`).
     lost:
-        The rows that were counted and have not come.
+        The rows that were counted and have not reached the sinks.
     """
 
     counted: int = 0
@@ -67,8 +67,8 @@ class RowBalance:
     def count(self, rows: int) -> None:
         """Note that the producer has counted `rows` rows in all its outboxes until now.
 
-        The outboxes may have more rows, but not fewer. Raises `FormatError` if no process can have logged so many rows,
-        because the number is damaged then.
+        The outboxes may have more rows, but not fewer. Raises `FormatError` if `rows` is above 2**48, because the
+        number is damaged: no process can log so many rows.
         """
         if rows > _ROWS_MAX:
             raise FormatError(f"an impossible number of rows: {rows}")
@@ -77,14 +77,14 @@ class RowBalance:
             self._counted = rows
 
     def note_results(self, count: int) -> None:
-        """Note that `count` tasks of the producer have given their results."""
+        """Note that the results of `count` more tasks of the producer have arrived."""
         self._results += count
 
     def compare(self, outbox: int, rows: int | None) -> str:
-        """Add the `rows` rows that have come from outbox number `outbox`. Compare the sum with the producer's count.
+        """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
-        `rows` is None if it is unknown. A second call for the same outbox adds nothing. Returns a sentence about
-        missing rows that were not reported before, or an empty text.
+        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. Returns words about
+        missing rows that were not reported before; an empty text if none are missing, or if a number is unknown.
         """
         if outbox > self._added:
             self._added = outbox

@@ -20,7 +20,7 @@ _NANOS_MAX = 2**63
 
 
 class RowOwner:
-    """Knows to which task the rows belong that come from one worker now. Only the aggregator's thread uses this object.
+    """Keeps the task to which the rows that now arrive from one worker belong. Only the aggregator's thread uses it.
 
     Parameters
     ----------
@@ -43,14 +43,17 @@ class RowOwner:
         self._mark: TaskMark | None = None
 
     def begin(self, began: TaskBegan) -> None:
-        """Take the message that the next rows belong to a task. Raises `MessageError` if its time is impossible."""
+        """Note that the next rows belong to the task of the message `began`.
+
+        Raises `MessageError` if the start time in `began` is impossible.
+        """
         if began.started_nanos >= _NANOS_MAX:
             raise MessageError(f"a task that began at {began.started_nanos}")
         self._began = began
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 
     def end(self, ended: TaskEnded) -> None:
-        """Take the message that the task has ended. Rows that follow in the same outbox still belong to the task."""
+        """Note that the task has ended. Rows that follow in the same outbox still belong to the task."""
         if self.task is not None:
             self.task.ended(ended.seconds, ended.error)
 
