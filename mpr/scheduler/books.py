@@ -17,9 +17,9 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool.
 
-    A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock
-    while waiting for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that
-    submits the work items of the call, as fast as the caller takes results.
+    A thread holds the lock while it changes the state or passes messages to ZeroMQ. No thread holds the lock while it
+    waits for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that submits
+    the work items of the call, as fast as the caller reads results.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class PoolBooks:
     all_done:
         Notified when `is_done` may have become true.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool (running, closed or terminated), and the error that has ended the pool.
     work:
         The work items without an outcome.
     workers:
@@ -45,17 +45,20 @@ class PoolBooks:
         self._deliveries = 0
 
     def has_work(self) -> bool:
-        """Whether a work item has no outcome, or a feeder may still submit work items."""
+        """Return True if a task has no outcome yet, or a feeder may still submit work items.
+
+        Feeders of a terminated pool do not count.
+        """
         return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
 
     def is_done(self) -> bool:
-        """Whether every task has its outcome, and every outcome was delivered to the caller of the task."""
+        """Return True if every task has its outcome, and every outcome was delivered to the caller of the task."""
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """Count one delivery of outcomes as under way, until `end_delivery`. The calling thread holds the lock.
+        """Note that a delivery of outcomes begins, which lasts until `end_delivery`. The calling thread holds the lock.
 
-        `is_done` is False until then, because the callers of the tasks do not have these outcomes yet.
+        `is_done` returns False until then, because the callers of the tasks do not have these outcomes yet.
         """
         self._deliveries += 1
 
