@@ -1,13 +1,13 @@
 """Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
 
 A *producer* is a process that logs, and its *hello* is its first message. A *listener* gets the results of a worker for
-its pool (`listener.py`). An *intake* takes the messages and rows of one producer (`intake.py`).
+its pool (`listener.py`). An *intake* processes the messages and rows of one producer (`intake.py`).
 
 Covers: the one thread that reads all messages of producers, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
 The listener gets a result only after the sinks have accepted the rows of its task. The order of messages ensures this:
-a producer sends the rows of a task before the result of the task, and one thread takes all messages in order.
+a producer sends the rows of a task before the result of the task, and one thread processes all messages in order.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class Aggregator:
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Have the aggregator's thread call `step`, without waiting for it.
+        """Have the aggregator's thread call the function `step`. Does not wait for this call.
 
         If that thread has ended, `step` is called before this method returns. Any thread may call this method. Ctrl-C
         does not interrupt `step`, because Python raises `KeyboardInterrupt` only in the main thread.
@@ -135,7 +135,7 @@ class Aggregator:
 
     @property
     def ended(self) -> bool:
-        """True if the aggregator's thread has ended. Then it passes no more rows to the sinks."""
+        """True if the aggregator's thread has ended. The thread then passes no more rows to the sinks."""
         return self._steps.closed
 
     def rows_logged(self) -> int:

@@ -2,6 +2,9 @@
 
 The aggregator's thread receives events and the messages of other processes by one call (`UpstreamServer.receive`). A
 *step* is a function that the aggregator's thread calls for another thread (`steps.py`).
+
+Covers: the types of events, and their bytes.
+Does not cover: sending them (`transport/sockets.py`), and what the thread does with them (`aggregator.py`).
 """
 
 from __future__ import annotations

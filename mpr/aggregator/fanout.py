@@ -1,4 +1,6 @@
-"""Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
+"""Passes rows to all sinks, and keeps the reason if rows are lost.
+
+The aggregator's thread calls the methods, except for those that say otherwise.
 
 An *outbox* is the stream that the SDK of one process writes. A *segment* is a part of an outbox. A *chunk* is the unit
 in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
@@ -27,7 +29,7 @@ from mpr.user_code import log as _log
 
 
 class Fanout:
-    """Holds all sinks of one recording, and hands rows to them.
+    """Holds all sinks of one recording, and passes rows to them.
 
     Parameters
     ----------
@@ -103,7 +105,8 @@ class Fanout:
     def write(self, segment: Segment) -> int:
         """Write `segment` to all durable sinks, and pass it to the live sinks and the observer.
 
-        Returns the number of chunks in `segment`. A durable sink that fails gets no more segments.
+        Returns the number of chunks in `segment`, after the durable sinks have written it. A durable sink that fails
+        gets no more segments.
         """
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)

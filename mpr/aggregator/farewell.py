@@ -34,7 +34,7 @@ class FlushRequests:
     send:
         Sends a message to the process that has sent the given hello, if that process is still connected.
     soon:
-        Has the aggregator's thread call a function soon.
+        Called with a function. The aggregator's thread then calls this function.
     """
 
     def __init__(

@@ -30,10 +30,10 @@ _TEXT_MAX = 500
 
 
 class Guarded(Protocol):
-    """An object that takes the bytes of one producer, such as `ProducerIntake`."""
+    """An object that processes the messages and rows of one producer, such as `ProducerIntake`."""
 
     def cut_off(self, error: Exception) -> None:
-        """Use nothing more that the producer sends, because its bytes have raised `error`."""
+        """Use nothing more that the producer sends, because its bytes have caused `error`."""
 
 
 G = TypeVar("G", bound=Guarded)

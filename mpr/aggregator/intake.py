@@ -1,17 +1,18 @@
-"""Takes the messages of one producer. Hands its rows to the sinks, and then its results to the listener.
+"""Processes the messages of one producer. Passes its rows to the sinks, and then its results to the listener.
 
-A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The other words
-stand in the docstring of this package.
+A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The listener gets
+the results of a worker for its pool. The docstring of this package explains the other words.
 
 Covers: the messages of one producer, its outboxes one after another, the rows and results that it leaves if it dies.
 Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
 
 A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
-reads the results that did not arrive from the journal. Beside each result, the journal has an offset in the outbox. The
-parent takes the rows up to this offset before it takes the result.
+reads from the journal those results that did not arrive. Beside each result, the journal has the offset in the outbox
+at which the rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the
+result to the listener.
 
 Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not take a result whose rows were lost in this way. The task of that result then fails or
+has sent them. The parent does not use a result whose rows were lost in this way. The task of that result then fails or
 is retried, like a task that the worker had not finished.
 """
 
@@ -240,7 +241,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this process cannot open it."""
+        """Open the outbox at `address`. Returns None if this process cannot open the outbox."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -271,7 +272,7 @@ class ProducerIntake:
     def _switch_outbox(self) -> None:
         """Pass the remaining rows of the current outbox to the sinks. Then make the next outbox the current one.
 
-        Raises `FormatError` if the producer has not asked the parent to open a next outbox.
+        Raises `FormatError` if the parent has not opened a next outbox, although outboxes are not inline.
         """
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")

@@ -1,6 +1,9 @@
 """Defines the interface through which the aggregator reports workers and their results to a pool.
 
 `scheduler/worker_events.py` has the only implementation.
+
+Covers: the calls for workers that are ready, fail or end, for results and for lost rows.
+Does not cover: which process sends which message (`intake.py`).
 """
 
 from __future__ import annotations
@@ -17,15 +20,15 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """Says how many rows of a dead worker have come to the parent, and how long ago.
+    """Says how many rows of a dead worker have reached the parent since its last result, and when rows arrived last.
 
     Attributes
     ----------
     rows:
-        How many rows came after the last result of the worker; None if they cannot be counted.
+        How many rows have arrived since the last result of the worker; None if they cannot be counted.
     silent_secs:
-        The seconds from the arrival of the last rows until the parent dealt with the end of the worker; None if no
-        rows ever came.
+        The seconds from the arrival of the last rows until the parent processed the end of the worker; None if no rows
+        have arrived.
     """
 
     rows: int | None = None
@@ -40,7 +43,7 @@ class Listener(Protocol):
     """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
-        """Let a worker get tasks from now on. Its initializer took `init_micros` microseconds.
+        """Note that the worker of `hello` can run tasks from now on. Its initializer took `init_micros` microseconds.
 
         `status_page` says which task the worker runs; None if the parent cannot read the memory of the worker.
         """
@@ -72,7 +75,7 @@ class Listener(Protocol):
     def sink_failed(self, error: SinkError) -> None:
         """Report `error` to the callers of all tasks that have no result yet, because a sink has failed.
 
-        The tasks go on, for the sinks that are left.
+        The tasks still run, because other sinks may be left.
         """
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:

@@ -1,4 +1,4 @@
-"""Gives the processes and tasks of a recording their numbers. No number is given twice.
+"""Gives the processes and tasks of a recording their numbers. No two processes, and no two tasks, get the same number.
 
 Covers: the numbers of workers and of processes that have joined, and the indices of tasks that no pool runs.
 Does not cover: how a process asks for indices and uses them (`producer/task_indices.py`).

@@ -32,7 +32,7 @@ class OutboxIntake:
     reader:
         Reads the outbox; None if the bytes of the outbox come in messages.
     fanout:
-        Hands segments to the sinks.
+        Passes segments (parts of an outbox) to the sinks.
     keeps_blueprint:
         True if a blueprint (a layout of the viewer) in this outbox does not replace the blueprint of the parent.
     counts_rows:

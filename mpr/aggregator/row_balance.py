@@ -1,4 +1,4 @@
-"""Compares the rows that producers have counted with the rows that have come to the sinks.
+"""Compares the rows that producers have counted with the rows that have reached the sinks.
 
 A producer is a process that logs. An outbox is a file in memory, into which a producer writes its rows.
 
@@ -46,7 +46,7 @@ class RowTotals:
 
 
 class RowBalance:
-    """Compares the rows that one producer has counted with its rows that have come to the sinks.
+    """Compares the rows that one producer has counted with its rows that have reached the sinks.
 
     Parameters
     ----------
@@ -83,8 +83,9 @@ class RowBalance:
     def compare(self, outbox: int, rows: int | None) -> str:
         """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
-        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. Returns words about
-        missing rows that were not reported before; an empty text if none are missing, or if a number is unknown.
+        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. Returns a text about
+        missing rows, such as '3 of its rows are lost (...)'. The text is empty if no rows are missing that were not
+        reported before, or if a number is unknown.
         """
         if outbox > self._added:
             self._added = outbox

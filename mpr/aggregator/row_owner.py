@@ -58,7 +58,7 @@ class RowOwner:
             self.task.ended(ended.seconds, ended.error)
 
     def outbox_begins(self, number: int) -> None:
-        """Note that the next rows come from outbox `number`. If the task has ended, they do not belong to it."""
+        """Note that the next rows come from outbox number `number`. Rows after the end of a task belong to no task."""
         if self.task is not None and self.task.is_over:
             self.task = None
         self._apply_mark(number)
@@ -67,7 +67,7 @@ class RowOwner:
         """Read the last task of a dead worker from the mark in its memory, because messages about the task may be lost.
 
         `status_page` is this memory; None if the parent cannot read it. `outbox` is the number of the outbox whose rows
-        come now.
+        the parent reads now.
         """
         self._mark = None if status_page is None else read_mark(status_page)
         self._apply_mark(outbox)

@@ -1,4 +1,8 @@
-"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads."""
+"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads.
+
+Covers: adding steps from any thread, and running them in one thread.
+Does not cover: what the steps do, and waking the thread (`aggregator.py`).
+"""
 
 from __future__ import annotations
 

@@ -30,10 +30,10 @@ class ColumnTypes:
         self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Remember the types of the columns in `footer`. Returns a sentence for each column with another type before.
+        """Remember the first type of each column in `footer`. Returns a sentence for each column that has another type.
 
         `footer` is the payload of the last frame of a Rerun stream. `who` names the process that has written the
-        stream. Each further type of a column is reported only once.
+        stream. For each further type of a column, only the first call returns a sentence.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):

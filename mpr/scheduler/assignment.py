@@ -49,7 +49,10 @@ class _Load(Generic[P]):
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Increase `work_items_left` by the number of `work_items`, because the worker will not run them."""
+        """Add the number of `work_items` to `work_items_left` again, because the worker will not run them.
+
+        Does nothing if the worker has no limit, or was retired.
+        """
         if self.work_items_left is not None and not self.retired:
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 

@@ -1,6 +1,7 @@
 """Holds the shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
 
-This module starts no thread.
+Covers: the lock, and the conditions under which a pool still has work.
+Does not cover: the parts of the state (`pending_work.py`, `ready_workers.py`, `state.py`), and who changes them.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mpr.scheduler.outcomes import Outcome, hand_over
 class OutcomeDelivery:
     """Passes outcomes to callers. Raises nothing.
 
-    No method may be called with the lock of `PoolBooks`, because the methods run callbacks of a user.
+    A thread that calls a method must not hold the lock of `PoolBooks`, because the method runs callbacks of a user.
 
     Parameters
     ----------

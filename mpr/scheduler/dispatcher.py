@@ -10,8 +10,8 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
-worker supervisor's thread calls `look`.
+Callers submit from any thread. Then the aggregator's thread sends the work items to workers and receives the results.
+The worker supervisor's thread calls `look`.
 
 The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
 instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
@@ -252,13 +252,14 @@ class Dispatcher:
     def unfinished(self) -> int:
         """The number of tasks without an outcome.
 
-        Takes no lock, because the garbage collector may delete a pool in any thread, whatever that thread does.
+        This property takes no lock, because the garbage collector may delete a pool in any thread, even in a thread
+        that holds the lock.
         """
         return self._books.work.unfinished
 
     @property
     def is_locked(self) -> bool:
-        """True if a thread, perhaps the calling one, holds the lock."""
+        """True if a thread, perhaps the calling one, holds the lock of `PoolBooks`."""
         return self._books.lock.locked()
 
     def look(self) -> float:

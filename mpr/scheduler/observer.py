@@ -14,7 +14,7 @@ from mpr.user_code import Contained
 
 
 class PoolObserver:
-    """The base class of observers. The pool calls one method for each kind of event. In this class, they do nothing.
+    """The base class of observers, whose methods do nothing. The pool calls one method for each kind of event.
 
     Any thread may call the methods, and some threads hold the lock of `PoolBooks` meanwhile. Therefore no method may
     wait or call the dispatcher.
@@ -39,7 +39,7 @@ class PoolObserver:
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
         """Note that the worker of `hello` has ended `count` tasks of `work_item`, from task `work_item.first` on.
 
-        `result` is the message that the worker has sent about these tasks. They get their outcomes later.
+        `result` is the message that the worker has sent about these tasks. `settled` is called later.
         """
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:

@@ -1,4 +1,8 @@
-"""Keeps the work items of a pool that have no outcome yet. Does no I/O."""
+"""Keeps the work items of a pool that have no outcome yet. Does no I/O.
+
+Covers: work items from their submission to their outcome, and the feeders of `imap` calls.
+Does not cover: which worker has a work item (`ready_workers.py`).
+"""
 
 from __future__ import annotations
 

@@ -13,9 +13,10 @@ from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """Return the error for a `maxmemoryperchild` of `limit` bytes, if a worker has more before its first task.
+    """Return the error for a `maxmemoryperchild` that is too small.
 
-    `used` is the number of resident bytes that the worker has then.
+    `limit` is the value of `maxmemoryperchild`. `used` is the memory that a worker uses before its first task, which is
+    more. Both are numbers of resident bytes.
     """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
@@ -151,6 +152,9 @@ class StartBudget:
         self._failed = 0
 
     def died_at_start(self) -> bool:
-        """Count a worker that has died before it was ready. Returns True if another one should be started."""
+        """Count a worker that has died before it was ready.
+
+        Returns True if another worker should be started. Returns False if the pool should end.
+        """
         self._failed += 1
         return self._failed < self._allowed

@@ -46,8 +46,8 @@ class WorkerLoss:
         Tasks that the worker had not begun do not fail, and run later in another worker. If mpr has killed the worker
         because of `work_item`, no begun task is run again. If `work_item` was cancelled, all its tasks fail.
 
-        Returns the tasks that fail, as pairs (number of the task in the work item, error). Adds sentences for the
-        recording to `notes`.
+        Returns the tasks that fail, as pairs (number of the task in the work item, error). Changes `work_item` by
+        `retry` or `fail`. Adds sentences for the recording to `notes`.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None

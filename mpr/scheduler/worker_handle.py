@@ -28,7 +28,7 @@ class WorkerControl(Protocol):
     """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready. The supervisor starts the other workers when the first is ready."""
+        """Note that a worker of the pool is ready. When the first one is ready, the supervisor starts the others."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""

@@ -21,5 +21,5 @@ The parent is the process with the recording and its sinks. These words have the
 
 Covers: message types and their encoding, sockets, the outbox, a worker's status page and its journal of results.
 Does not cover: the meaning of a message (`producer`, `aggregator`, `scheduler`).
-May import: nothing but the floor.
+May import: nothing but the modules beside the packages of mpr, such as `errors`.
 """

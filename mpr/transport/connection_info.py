@@ -1,4 +1,8 @@
-"""Defines the values that a process needs to join a shared recording, and their form in an environment variable."""
+"""Defines the values that a process needs to join a shared recording, and their form in an environment variable.
+
+Covers: the values, and turning them into a text and back.
+Does not cover: joining (`producer/membership.py`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class DirectRoute:
     Attributes
     ----------
     folder:
-        The folder in which the process makes its own file; empty for no file.
+        The folder in which the process makes its own file; empty if it makes no file.
     urls:
         The URLs of viewers and servers.
     """

@@ -2,6 +2,9 @@
 
 The parent keeps a list of functions for each worker, and the worker keeps the same list. So the parent knows, without
 asking the worker, if it must send a function.
+
+Covers: which functions are kept.
+Does not cover: sending a function (`scheduler/worker_handle.py`), and unpickling it (`worker/loop.py`).
 """
 
 from __future__ import annotations

@@ -69,7 +69,10 @@ class SocketFolder:
         os.close(fd)
 
     def loss(self) -> str | None:
-        """Return None if the folder still exists. Otherwise return a sentence, without a full stop, about its loss."""
+        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
+
+        The sentence has no full stop at its end.
+        """
         if (self.path / _OWNER).exists():
             return None
         return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
@@ -92,7 +95,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the descriptor of the lock, in a forked child. Otherwise the lock would remain after the parent ends."""
+        """Close the descriptor of the lock, in a forked child. Otherwise the lock would remain when the parent ends."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -130,7 +133,9 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def watch(folder: Path) -> None:
-    """Open the file `owner` of `folder` until `unwatch`. So `is_owned` is right even if a program removes the folder.
+    """Keep the file `owner` of `folder` open until `unwatch`.
+
+    So `is_owned` gives the right answer even if another program removes the folder.
 
     Does nothing if the file cannot be opened, or is open already.
     """

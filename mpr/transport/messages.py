@@ -56,7 +56,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Says that the worker takes tasks from now on. Its initializer took `micros` microseconds."""
+    """Says that the worker can run tasks from now on. Its initializer took `micros` microseconds."""
 
     micros: int = 0
 
@@ -101,7 +101,7 @@ class TaskRecordingRows:
     """Carries rows of a recording that a task has made itself. `data` is a complete Rerun stream, header to footer.
 
     The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
-    bytes that the sinks have taken from all such messages of the producer.
+    bytes that the sinks have got from all such messages of the producer.
     """
 
     data: Buffer
@@ -159,8 +159,8 @@ class ResultInMemory:
     """Carries `result` without its payload, because the payload is large.
 
     The worker has written the payload into area `area` of its journal (`result_journal.py`). An area is a part of the
-    journal for one large payload. The parent reads the payload there.
-    `sizes` has the size of each part of the payload: 8 bytes per size, little-endian.
+    journal for one large payload. The parent reads the payload there. `sizes` has the size of each part of the payload:
+    8 bytes per size, little-endian.
     """
 
     result: Result
@@ -323,7 +323,8 @@ class Accepted:
     """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
 
     The parent sends the second kind only for bytes that came in messages. For an outbox in shared memory, the producer
-    itself sees how many bytes the parent has not released yet.
+    itself sees how many bytes the parent has not released yet. The message also answers `TaskRecordingRows`: `outbox`
+    is then `TASK_RECORDING_ROWS`.
     """
 
     outbox: int
@@ -332,7 +333,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Answers the `Sync` of this number. If `failure` is empty, the sinks have all rows that were announced before.
+    """Answers `Sync(number)`. If `failure` is empty, the sinks have all rows that were announced before the `Sync`.
 
     Otherwise `failure` says why rows are lost.
     """

@@ -121,7 +121,7 @@ class OutboxReader:
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if they were released."""
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if these bytes were released."""
         self._check(offset)
         return os.pread(self.fd, size, offset)
 

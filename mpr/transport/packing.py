@@ -8,7 +8,10 @@ half. If the handler sends a message itself, the frames of both messages are mix
 0xFF | number of frames | size of each frame | padding | frame | padding | frame ...
 ```
 
-Each frame begins at a multiple of `_ALIGNMENT`, because arrays use the frames as their memory.
+Each frame begins at a multiple of `_ALIGNMENT` bytes, because arrays use the frames as their memory.
+
+Covers: packing and unpacking frames.
+Does not cover: what the frames contain (`encoding.py`), and sending them (`sockets.py`).
 """
 
 from __future__ import annotations

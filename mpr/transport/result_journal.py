@@ -107,7 +107,9 @@ class ResultJournal:
         return True
 
     def _free_area(self, size: int, sizes_bytes: int) -> int | None:
-        """Return the number of an area for a payload of `size` bytes. None if it is too large, or no area is free.
+        """Return the number of a free area for a payload of `size` bytes.
+
+        Returns None if the payload or its list of sizes is too large, or if no area is free.
 
         `sizes_bytes` is the length of the list of sizes, which has to fit into a slot.
         """

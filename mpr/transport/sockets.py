@@ -16,6 +16,9 @@ nothing in them is unpickled.
 A signal handler may run between any two instructions of a main thread, and may send messages itself. So a producer
 sends each message as one frame (`packing.py`), and its lock is an `RLock`. In the parent, the main thread itself uses
 no socket, and `UpstreamServer.post` takes no lock.
+
+Covers: both pairs of sockets, the check of the secret, and messages from threads of the parent (`post`).
+Does not cover: the types and the bytes of messages (`messages.py`, `encoding.py`), the folder (`ipc_folder.py`).
 """
 
 from __future__ import annotations
@@ -86,7 +89,10 @@ class Sockets:
         self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
-        """Return None if the folder still exists. Otherwise return a sentence, without a full stop, about its loss."""
+        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
+
+        The sentence has no full stop at its end.
+        """
         return self._folder.loss()
 
     def obstacle(self) -> str | None:

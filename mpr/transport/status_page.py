@@ -123,7 +123,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within the `with` block, note that a task waits, because the sinks do not have enough of its rows yet."""
+        """Within the `with` block, note that a logging call waits, because too many rows have not reached the sinks."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -232,8 +232,9 @@ class StatusPageReader:
     def revoke(self, sequence: int) -> At:
         """Take back the work items of the worker up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the position of the worker. The worker runs no later work item up to the `sequence`-th. If the worker
-        begins a work item at the same moment, it may skip that item, too, and then sends the message `Skipped`.
+        Returns the work item and the task that the worker runs at that moment. The worker will run no later work item
+        up to the `sequence`-th. If the worker begins a work item at that moment, it may skip this item, too. The worker
+        then sends the message `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
@@ -248,12 +249,11 @@ class StatusPageReader:
 
 
 def _pass(fence: threading.Lock) -> None:
-    """Make the earlier writes of this thread visible to other processes before it reads anything else.
+    """Make the earlier writes of this thread visible to other processes, before this thread reads anything else.
 
-    To take a lock has this effect.
-
-    The worker writes the item that it begins, and then reads what the parent has taken back. The parent writes what it
-    takes back, and then reads the item that the worker has begun. Without this call, both could read an old number.
+    Acquiring a lock has this effect. The worker writes which item it begins, and then reads which items the parent has
+    taken back. The parent writes which items it takes back, and then reads which item the worker has begun. Without
+    this call, both could read an old number.
     """
     with fence:
         pass
