@@ -52,6 +52,8 @@ _DRAIN_LIMIT_SECS = 1.0
 class Aggregator:
     """Reads the messages of all producers of one recording, in a thread of its own.
 
+    Passes the rows of a producer to the sinks, and the results of a worker to its listener.
+
     Parameters
     ----------
     sockets:
@@ -322,7 +324,7 @@ class Aggregator:
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
-        """Take the rows and results that a worker has left in its memory, and report the end of the worker.
+        """Pass the rows and results that a dead worker has left to the sinks and the listener, and report its end.
 
         `found` has the intake of the worker. It is empty if the worker has sent no hello.
         """
@@ -345,7 +347,10 @@ class Aggregator:
         self._notify_progress()
 
     def _release(self, intake: ProducerIntake) -> None:
-        """Take the rows that a producer has left, close its files, and forget the producer."""
+        """Pass the rows that a producer has left to the sinks, close its files, and forget the producer.
+
+        Also log which of its rows are missing.
+        """
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
         note_losses(intake, self._fanout)

@@ -83,7 +83,7 @@ def is_own_fault(error: Exception) -> bool:
 def describe(error: Exception) -> str:
     """Return why the bytes of a producer cannot be used, as the end of a sentence whose subject is the producer.
 
-    An example is 'sent what is no message: ...'. The text has at most 500 characters of `error`.
+    An example is 'sent what is no message: ...'. The text is cut after 500 characters.
     """
     if isinstance(error, FormatError):
         text = f"sent data that is no Rerun stream: {error}"

@@ -72,7 +72,7 @@ _GAP_MAX = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeContext:
-    """The parts of a recording that all its intakes share.
+    """Holds the parts of a recording that all its intakes share. An intake processes the messages of one producer.
 
     Attributes
     ----------
@@ -241,7 +241,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this process cannot open the outbox."""
+        """Open the outbox at `address`. Returns None if this process cannot open the outbox, and logs the reason."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -329,7 +329,10 @@ class ProducerIntake:
         self._fail(f"{self._who} {guard.describe(error)}")
 
     def _compare_rows(self) -> None:
-        """Log an error, and have later results fail, if fewer rows have arrived than the producer has counted."""
+        """Compare the producer's count of rows with the rows that have arrived.
+
+        If rows are missing, log an error, and have all later results of the producer fail.
+        """
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:

@@ -81,7 +81,7 @@ class OutboxIntake:
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """Note that all rows that have arrived until now belong to tasks that have their result."""
+        """Note that a result has arrived. All rows that have arrived until now belong to tasks with a result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
@@ -156,8 +156,8 @@ class OutboxIntake:
     def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
         """Find the complete frames between the bytes that the sinks have and the offset `end`.
 
-        Returns the frames without the footer, the footer (None: not there yet), and the offset behind the last complete
-        frame. Raises `FormatError` if the bytes are no Rerun stream.
+        Returns the frames without the footer, the footer (None: not there yet), and the offset of the first byte that
+        belongs to none of them. Raises `FormatError` if the bytes are no Rerun stream.
         """
         first = self.consumed
         if first == 0:

@@ -24,7 +24,7 @@ _LATE_NANOS = 200_000_000
 
 
 class WorkerMemory:
-    """The status page and the journal of one process that logs.
+    """Reads the status page and the journal of one process that logs, in the parent.
 
     Parameters
     ----------

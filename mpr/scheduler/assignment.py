@@ -57,7 +57,7 @@ class _Load(Generic[P]):
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 
     def retire(self) -> None:
-        """Let the worker get no more work items."""
+        """From now on, give the worker no more work items."""
         self.work_items_left = 0
         self.retired = True
 
@@ -164,7 +164,7 @@ class Assignment(Generic[P]):
         return any(len(each.work_items) > 1 for each in self._workers.values())
 
     def drop(self, work_item: P) -> bool:
-        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
         try:
             self._queue.remove(work_item)
         except ValueError:

@@ -74,7 +74,7 @@ class Dispatcher:
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
-        #: Hears of the pool's workers and their results.
+        #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(
             self._books, self._delivery, limits, control, self._observer, self.broken
         )
@@ -190,7 +190,7 @@ class Dispatcher:
             self._books.lifecycle.close()
 
     def wait_until_done(self) -> None:
-        """Wait until the caller of each task has its outcome. Call this after `close`. Ctrl-C ends the wait."""
+        """Wait until all outcomes were delivered to their callers. Call this after `close`. Ctrl-C ends the wait."""
         is_given_up = Latch()
         try:
             aside(lambda: self._wait_until_done(is_given_up))
@@ -233,7 +233,7 @@ class Dispatcher:
         return self._books.lifecycle.ending_error()
 
     def raise_unreported(self) -> None:
-        """Raise the error that ended the pool, unless a call has raised it before."""
+        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
         self._books.lifecycle.raise_unreported()
 
     # --- questions, and calls of the supervisor ----------------------------------------------------------------

@@ -63,7 +63,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Yield the outcomes of `count` tasks of `work_item` from `result`, in which each was pickled separately."""
+    """Yield the outcomes of `count` tasks of `work_item` from `result`. Each outcome was pickled separately."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)

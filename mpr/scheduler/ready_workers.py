@@ -158,7 +158,7 @@ class ReadyWorkers:
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:
-        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:

@@ -120,7 +120,7 @@ class PoolLifecycle:
         return self._error
 
     def raise_unreported(self) -> None:
-        """Raise the error that ended the pool, unless a call has raised it before."""
+        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
         if self._error is not None and not self._is_reported:
             self._is_reported = True
             raise self._error

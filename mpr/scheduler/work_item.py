@@ -46,7 +46,7 @@ class TaskFunction:
 
 
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
-    """Do nothing. This is `on_outcome` of a work item that has got no other function yet."""
+    """Do nothing. This function is the `on_outcome` of a work item until `connect` sets another one."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -176,7 +176,7 @@ class WorkItem:
         )
 
     def message(self) -> Tasks:
-        """Return the message that sends a worker the tasks without an outcome."""
+        """Return the message that brings this work item to a worker. The worker runs the tasks that have no outcome."""
         return Tasks(
             self.number,
             self.sequence,

@@ -17,7 +17,7 @@ from mpr.transport.status_page import At
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoss:
-    """A worker that has ended without finishing its work items.
+    """Describes a worker that has ended, and decides what happens to its work items.
 
     Attributes
     ----------

@@ -67,7 +67,7 @@ class WorkerSupervisor:
         Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
         to be called again at the latest.
     obstacle:
-        Returns why no worker can join the recording, if that is known. Any thread may call it.
+        Returns why no worker can join the recording; None if no reason is known. Any thread may call it.
     """
 
     def __init__(

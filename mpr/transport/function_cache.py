@@ -39,7 +39,7 @@ class FunctionCache(Generic[V]):
     def keep(self, digest: bytes, value: V) -> None:
         """Keep `value` for `digest`. The function of `digest` then counts as used last.
 
-        If there are more than `FUNCTIONS_KEPT` functions, delete the value of the one that was not used for longest.
+        If there are more than `FUNCTIONS_KEPT` functions, delete the value of the least recently used one.
         """
         self._values.pop(digest, None)
         self._values[digest] = value

@@ -183,7 +183,7 @@ def _is_locked(fd: int) -> bool:
 
 
 def machine() -> str:
-    """Return the name of this machine or container, for messages."""
+    """Return the name of this machine or container, for error messages."""
     return socket.gethostname()
 
 

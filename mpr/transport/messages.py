@@ -212,7 +212,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries the pickled exception that the worker's initializer has raised."""
+    """Carries the pickled exception that the worker's initializer has raised. The parent then ends the pool."""
 
     payload: Sequence[Buffer]
 

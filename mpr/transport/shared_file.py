@@ -82,7 +82,11 @@ def _open_memory(path: str, name: str) -> int:
 
 
 def is_sealed(fd: int) -> bool:
-    """Return True if `fd` is a memory file whose size can only grow, so that a mapped page always has memory."""
+    """Return True if `fd` is a memory file whose size can only grow. Returns False if the system is not Linux.
+
+    Only such a file of another process may be mapped (`mmap`). If a mapped file becomes shorter, a read behind its end
+    ends the process that reads (SIGBUS).
+    """
     if sys.platform != "linux":
         return False
     try:
