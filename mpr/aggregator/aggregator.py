@@ -141,7 +141,10 @@ class Aggregator:
         return self._steps.closed
 
     def rows_logged(self) -> int:
-        """Return how many rows all producers have logged until now, for a display. Any thread may call this."""
+        """Return how many rows all producers have logged until now, for a display. Any thread may call this.
+
+        Producers whose status page the parent cannot read do not count.
+        """
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:

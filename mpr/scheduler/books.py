@@ -57,14 +57,16 @@ class PoolBooks:
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """Note that a delivery of outcomes begins, which lasts until `end_delivery`. The calling thread holds the lock.
+        """Note that a delivery of outcomes begins, which lasts until `end_delivery`.
+
+        The calling thread must hold the lock.
 
         `is_done` returns False until then, because the callers of the tasks do not have these outcomes yet.
         """
         self._deliveries += 1
 
     def end_delivery(self) -> None:
-        """Note that one delivery of outcomes has ended. The calling thread does not hold the lock."""
+        """Note that one delivery of outcomes has ended. The calling thread must not hold the lock."""
         with self.lock:
             self._deliveries -= 1
             if not self._deliveries and not self.work.has_items:

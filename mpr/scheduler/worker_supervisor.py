@@ -190,7 +190,7 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def close(self, patience_secs: float) -> None:
-        """Wait up to `patience_secs` until all workers have ended. Then send SIGTERM to those that live.
+        """Start no more workers. Wait up to `patience_secs` until all have ended, and send SIGTERM to those that live.
 
         After 2 s more, send SIGKILL, and wait up to 5 s. Any thread but the supervisor's may call this.
         """
@@ -276,7 +276,10 @@ class WorkerSupervisor:
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
-        """Kill all workers, because this thread has failed. Wait up to 5 s until they have ended, and report them."""
+        """Kill all workers, because the supervisor's thread has failed.
+
+        Waits up to 5 s until they have ended, and calls `ended` for each of them.
+        """
         self.stop_starting()
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:
