@@ -30,10 +30,11 @@ class ColumnTypes:
         self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Remember the first type of each column in `footer`. Returns a sentence for each column that has another type.
+        """Compare the type of each column in `footer` with the first type that this column had. Remember new columns.
 
         `footer` is the payload of the last frame of a Rerun stream. `who` names the process that has written the
-        stream. For each further type of a column, only the first call returns a sentence.
+        stream. Returns a sentence for each column whose type differs from its first type. A type that was reported
+        before is not reported again.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):
