@@ -1,6 +1,7 @@
 """Receives rows and results in the parent process. Hands rows to the sinks, and then results to the pools.
 
-A sink is a place that keeps or shows rows, such as a file or a viewer.
+The parent is the process with the recording and its sinks. A sink keeps or shows rows: it is, for example, a file or a
+viewer.
 
 ```
 upstream socket ─► aggregator ─► intake ─► outbox_intake ─► fanout ─► sinks
@@ -16,13 +17,15 @@ These words have the same meaning in all modules of this package:
 - To announce: to send the message `SegmentReady`. It says up to which byte the producer has written an outbox.
 - Inline: the parent cannot open the outboxes of the producer, so their bytes come in messages.
 - Chunk, frame, manifest, footer and segment: parts of Rerun's file format (`rrd/__init__.py`).
-- Intake: the object in the parent that takes the messages and the rows of one producer.
+- Intake: the object in the parent that processes the messages and the rows of one producer.
 - Listener: the object in the parent that gets the results of a worker, for its pool.
 - Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died
   (`transport/result_journal.py`).
+- To take a result or rows: to read them in the parent, and to pass them to the listener or to the sinks.
 - To reap a dead worker: to take the rows and results that it has left, and to report its end to its pool.
 - To cut off a producer: to use nothing more that it sends, because its bytes are damaged.
-- Durable and live sinks: a result waits until all durable sinks have the rows of its task, but for no live sink.
+- Durable sink: a sink, such as a file, that has all rows of a task before the pool gets the result of the task.
+- Live sink: a sink, such as a viewer, that may get the rows of a task later than the pool gets the result.
 
 Covers: the rows and results of each producer, the fan-out to all sinks, the end of a producer.
 Does not cover: tasks and retries (`scheduler`), and what a sink does with the rows (`sinks`).

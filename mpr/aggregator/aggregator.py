@@ -1,13 +1,13 @@
 """Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
 
 A *producer* is a process that logs, and its *hello* is its first message. A *listener* gets the results of a worker for
-its pool (`listener.py`). An *intake* takes the messages and rows of one producer (`intake.py`).
+its pool (`listener.py`). An *intake* processes the messages and rows of one producer (`intake.py`).
 
 Covers: the one thread that reads all messages of producers, the producers that are connected, the deaths of workers.
 Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
 
 The listener gets a result only after the sinks have accepted the rows of its task. The order of messages ensures this:
-a producer sends the rows of a task before the result of the task, and one thread takes all messages in order.
+a producer sends the rows of a task before the result of the task, and one thread processes all messages in order.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ _DRAIN_LIMIT_SECS = 1.0
 class Aggregator:
     """Reads the messages of all producers of one recording, in a thread of its own.
 
+    Passes the rows of a producer to the sinks, and the results of a worker to its listener.
+
     Parameters
     ----------
     sockets:
@@ -59,14 +61,14 @@ class Aggregator:
     fanout:
         Hands rows to the sinks of the recording.
     has_blueprint:
-        Whether the parent has set a blueprint (a layout of the viewer). If so, no worker can replace this blueprint.
+        True if the parent has set a blueprint (a layout of the viewer). No worker can replace this blueprint.
     """
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
         self._sockets = sockets
         self._fanout = fanout
         fanout.watch_failures(self._report_sink_failure)
-        #: The numbers of rows that producers have logged, that have come to the sinks, and that are lost.
+        #: The numbers of rows that producers have logged, that have reached the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
         self.numbers: RecordingNumbers = RecordingNumbers()
         self._context = IntakeContext(
@@ -98,44 +100,51 @@ class Aggregator:
         self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
+        """Start the thread. Raises `RuntimeError` if the operating system cannot start one more thread."""
         self._thread.start()
 
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """Report the results and the end of the worker with number `worker` to `listener`. Any thread may call this."""
+        """From now on, report the results and the end of worker number `worker` to `listener`.
+
+        Any thread may call this.
+        """
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Whether no hello of `worker` has arrived. Any thread may call this.
+        """Return True if no hello of worker number `worker` has arrived. Any thread may call this.
 
-        If so, the worker has not run any code of the user yet, except an import of the main module.
+        Such a worker has not run any code of the user yet, except an import of the user's main module.
         """
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
-        """Report that the process of `worker` has ended with `exitcode` (None: unknown). Any thread may call this.
+        """Tell the aggregator's thread that worker number `worker` has ended with `exitcode` (None: unknown).
 
-        The aggregator takes all messages that the worker has sent, and then reports the end to the listener.
+        For at most 1 s, that thread still reads messages that the worker has sent. Then the thread reports the end to
+        the listener of the worker. Any thread may call this method, which does not wait.
         """
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Have the aggregator's thread run `step`. If that thread has ended, the calling thread runs `step`.
+        """Have the aggregator's thread call the function `step`. Does not wait for this call.
 
-        Any thread may call this. Ctrl-C does not interrupt a step in the aggregator's thread, because Python raises
-        `KeyboardInterrupt` only in the main thread.
+        If that thread has ended, `step` is called before this method returns. Any thread may call this method. Ctrl-C
+        does not interrupt `step`, because Python raises `KeyboardInterrupt` only in the main thread.
         """
         self._steps.add(step)
 
     @property
     def ended(self) -> bool:
-        """Whether the aggregator's thread has ended. If so, the sinks are being closed, or are closed."""
+        """True if the aggregator's thread has ended. The thread then passes no more rows to the sinks."""
         return self._steps.closed
 
     def rows_logged(self) -> int:
-        """The number of rows that the producers have logged until now, for a display. Any thread may call this."""
+        """Return how many rows all producers have logged until now, for a display. Any thread may call this.
+
+        Producers whose status page the parent cannot read do not count.
+        """
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
@@ -150,8 +159,8 @@ class Aggregator:
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Wait until the sinks have the first `end` bytes of outbox number `number` of the producer with name `route`.
 
-        A failure of a sink ends the wait, too. Returns False if neither has happened within `timeout_secs`. Any thread
-        but the aggregator's may call this.
+        Returns True as soon as the sinks have these bytes, or rows are lost because a sink has failed. Returns False if
+        neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def is_accepted() -> bool:
@@ -164,8 +173,8 @@ class Aggregator:
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
         """Wait until each worker of `listener` has sent its last message, `Goodbye`.
 
-        The end of the aggregator's thread ends the wait, too. Returns False if neither has happened within
-        `timeout_secs`. Any thread but the aggregator's may call this.
+        Returns True as soon as all these workers have sent it, or the aggregator's thread has ended. Returns False if
+        neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def have_left() -> bool:
@@ -177,9 +186,10 @@ class Aggregator:
             return self._progress.wait_for(have_left, timeout_secs)
 
     def stop(self, timeout_secs: float) -> bool:
-        """Take all messages that were sent before, then end the thread.
+        """Have the aggregator's thread read all messages that were sent before, and then end.
 
-        Waits up to `timeout_secs`. Returns False if the thread has not ended by then, because a sink hangs.
+        Waits up to `timeout_secs`. Returns True if the thread has ended. Returns False if it still runs, for example
+        because a sink hangs.
         """
         self._sockets.up.post(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
@@ -209,9 +219,10 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Do one round: take the next message if there is one, run steps, reap dead workers, answer new producers.
+        """Process the next message if there is one. Then run steps, reap dead workers, and answer new producers.
 
-        Returns False if the thread has nothing more to do and must end.
+        A step is a function that another thread has passed to `soon`. Returns False if the thread must end, because
+        `stop` was called and no work is left. Otherwise returns True.
         """
         waiting = self._newcomers or self._dead
         timeout_secs = 0 if self._stop_requested or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
@@ -292,7 +303,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each new producer. A producer that cannot get messages yet is answered later."""
+        """Answer the hello of each new producer. A later call answers a producer that cannot get messages yet."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -303,7 +314,10 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap workers that have exited, as soon as all that they sent has been read."""
+        """Reap each worker that has exited, as soon as all its messages were read, but at the latest after 1 s.
+
+        `queue_is_empty` says that no message of any producer waits now.
+        """
         now = time.monotonic()
         for died, since in list(self._dead):
             found = [each for each in self._intakes.values() if each.hello.worker == died.worker]
@@ -313,7 +327,10 @@ class Aggregator:
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
-        """Take the rows and results that a worker has left in its memory, and report the end of the worker."""
+        """Pass the rows and results that a dead worker has left to the sinks and the listener, and report its end.
+
+        `found` has the intake of the worker. It is empty if the worker has sent no hello.
+        """
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last
@@ -333,7 +350,10 @@ class Aggregator:
         self._notify_progress()
 
     def _release(self, intake: ProducerIntake) -> None:
-        """Take the rows that a producer has left, close its files, and forget the producer."""
+        """Pass the rows that a producer has left to the sinks, close its files, and forget the producer.
+
+        Also log which of its rows are missing.
+        """
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
         note_losses(intake, self._fanout)

@@ -1,6 +1,10 @@
 """Defines events: messages that threads of the parent send to the aggregator's thread.
 
-The aggregator's thread receives events and the messages of other processes by one call (`UpstreamServer.receive`).
+The aggregator's thread receives events and the messages of other processes by one call (`UpstreamServer.receive`). A
+*step* is a function that the aggregator's thread calls for another thread (`steps.py`).
+
+Covers: the types of events, and their bytes.
+Does not cover: sending them (`transport/sockets.py`), and what the thread does with them (`aggregator.py`).
 """
 
 from __future__ import annotations
@@ -20,12 +24,15 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Asks the aggregator to end its thread as soon as no message, step or dead worker is left."""
+    """Asks the aggregator's thread to end, after it has read all messages, run all steps and reaped all dead workers.
+
+    To reap a dead worker is to read the rows and results that it has left, and to report its end to its pool.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Wakeup:
-    """Wakes the aggregator's thread, because another thread has added a step for it (`steps.py`)."""
+    """Wakes the aggregator's thread, because another thread has added a step."""
 
 
 Event: TypeAlias = WorkerExited | StopRequested | Wakeup
@@ -45,7 +52,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """Return the event that `encode` has turned into `data`."""
+    """Return the event that `encode` has turned into the bytes `data`."""
     if not data:
         return Wakeup()
     return StopRequested() if data == _STOP else WorkerExited(*json.loads(data))

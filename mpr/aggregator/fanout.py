@@ -1,4 +1,6 @@
-"""Hands rows to all sinks, and keeps the reason if rows are lost. The aggregator's thread calls this module.
+"""Passes rows to all sinks, and keeps the reason if rows are lost.
+
+The aggregator's thread calls the methods, except for those that say otherwise.
 
 An *outbox* is the stream that the SDK of one process writes. A *segment* is a part of an outbox. A *chunk* is the unit
 in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
@@ -27,7 +29,7 @@ from mpr.user_code import log as _log
 
 
 class Fanout:
-    """Holds all sinks of one recording, and hands rows to them.
+    """Holds all sinks of one recording, and passes rows to them.
 
     Parameters
     ----------
@@ -42,11 +44,11 @@ class Fanout:
     store:
         The encoded id of the shared recording (`rrd/store_id.py`).
     apart:
-        Whether every sink writes the rows of each task to a separate recording. If so, a column may have different
-        types in two tasks.
+        True if every sink writes the rows of each task to a separate recording. A column may then have different types
+        in two tasks.
     has_all:
-        Whether all rows come through this object. It is False with `route="direct"`, because workers then write rows
-        to the sinks themselves.
+        True if all rows pass through this object. It is False with `route="direct"`, because workers then write rows to
+        the sinks themselves.
 
     Attributes
     ----------
@@ -56,7 +58,7 @@ class Fanout:
         The first reason why rows were lost; None if no rows were lost. Every later result has this error as its
         outcome.
     accepted_bytes, accepted_chunks:
-        How many bytes and chunks the sinks have taken until now.
+        How many bytes and chunks the sinks have got until now.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class Fanout:
         return list(self._writers)
 
     def watch_failures(self, on_failure: Callable[[SinkError], None]) -> None:
-        """Call `on_failure` with the error of each sink that fails, in the aggregator's thread."""
+        """From now on, call `on_failure` with the error of each sink that fails, in the aggregator's thread."""
         self._on_failure = on_failure
 
     def new_outbox(self) -> int:
@@ -101,7 +103,11 @@ class Fanout:
         return next(self._outboxes)
 
     def write(self, segment: Segment) -> int:
-        """Write `segment` to all sinks. Returns the number of its chunks, once the durable sinks have accepted them."""
+        """Write `segment` to all durable sinks, and pass it to the live sinks and the observer.
+
+        Returns the number of chunks in `segment`, after the durable sinks have written it. A durable sink that fails
+        gets no more segments.
+        """
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
         self._writing_since = time.monotonic()
@@ -119,11 +125,11 @@ class Fanout:
         return chunks
 
     def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
-        """Give the manifests in `footer` to all durable sinks, and look for columns that have another type than before.
+        """Give the manifests in `footer` to all durable sinks, and add columns of two types to `conflicts`.
 
         `footer` is the payload of the last frame of outbox number `outbox`, which the producer of `hello` has written.
-        `of_task` says that all chunks are of one task. If the sinks also keep tasks apart, no conflict is possible.
-        Returns how many rows of the shared recording the manifests describe; None if the manifests cannot be read.
+        `of_task` says that all chunks are of one task. If every sink also keeps tasks apart, types are not compared.
+        Returns how many rows of the shared recording the manifests list; None if the manifests cannot be read.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
@@ -137,12 +143,12 @@ class Fanout:
         return rows
 
     def distrust(self) -> None:
-        """Have the sinks check all rows when they are closed, because a producer has sent bytes that cannot be used."""
+        """Have each durable sink check all its rows when it closes, because a producer has sent damaged bytes."""
         for writer in self._writers:
             writer.distrust()
 
     def note(self, texts: Sequence[str]) -> None:
-        """Write `texts` into the recording as notes of the parent."""
+        """Write the sentences `texts` into the recording. Does nothing without sentences, or without a durable sink."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
             self.write_stream(stream)
@@ -150,7 +156,7 @@ class Fanout:
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
         """Write `stream`, a complete Rerun stream that the parent itself has made, to all sinks.
 
-        `telemetry` says that the rows are telemetry of a pool, and not data of the user.
+        `telemetry` is True if the rows are measurements of a pool, and not data of the user.
         """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
@@ -159,14 +165,18 @@ class Fanout:
         self._add_manifests(outbox, stream[last.payload : last.end])
 
     def all_rows(self, outbox: int) -> int | None:
-        """The number of rows in outbox number `outbox`, whose manifest is missing; None if no sink can count them."""
+        """Return the number of rows in outbox number `outbox`, as counted by a durable sink. None if no sink can count.
+
+        The caller needs this only if the manifest of the outbox is missing.
+        """
         counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
         return next((count for count in counts if count is not None), None)
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
-        """The number of rows in outbox number `outbox` behind its first `chunks` chunks. Rows of mpr are not counted.
+        """Return the number of rows in outbox number `outbox` after its first `chunks` chunks.
 
-        None if no sink can count the rows.
+        Rows that mpr itself has logged are not counted. Returns None if no durable sink can count the rows, or if some
+        rows do not pass through this object (`route="direct"`).
         """
         if not self._has_all:
             return None
@@ -174,26 +184,29 @@ class Fanout:
         return next((count for count in counts if count is not None), None)
 
     def stop_feeding(self) -> None:
-        """Write only to the durable sinks from now on, because the live sinks have ended."""
+        """From now on, write only to the durable sinks, because the live sinks have ended."""
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
-        """Log `error`, and keep it as the reason why rows are lost, unless there is an earlier one. Closes no sink."""
+        """Log `error`, and set `failure` to `error` unless `failure` has an earlier error. Closes no sink."""
         _log.error("%s", error)
         self.failure = self.failure or error
 
     def give_up(self, error: BaseException) -> BaseException:
-        """Keep `error` as the reason why rows are lost, unless there is an earlier one. Returns the earliest one."""
+        """Set `failure`, the reason why rows are lost, to `error` unless it has an earlier error. Returns `failure`."""
         self.failure = self.failure or error
         return self.failure
 
     def stalled_secs(self) -> float:
-        """For how many seconds the sinks have been writing the present segment; 0 if there is none. For any thread."""
+        """Return for how many seconds the sinks have been writing the current segment; 0 if they write none.
+
+        Any thread may call this.
+        """
         since = self._writing_since
         return 0.0 if since is None else time.monotonic() - since
 
     def stuck(self) -> SinkError:
-        """Return an error for a sink that hangs. Its text has the names of the sinks, and for how long they hang."""
+        """Return an error for a sink that hangs, which names the durable sinks and the seconds of `stalled_secs`."""
         names = ", ".join(writer.name for writer in self._writers)
         return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
@@ -211,9 +224,10 @@ class Fanout:
 
     @contextlib.contextmanager
     def _failing(self, writer: Writer) -> Iterator[None]:
-        """Abort `writer`, and stop using it, if it fails in the `with` block. The other sinks go on.
+        """If `writer` raises `SinkError` in the `with` block, log the error, abort `writer` and use it no more.
 
-        Even if no sink is left, this object still takes segments, because workers wait while their outbox is full.
+        The error does not leave the block, because the other sinks continue. Even if no sink is left, this object still
+        accepts segments. Otherwise workers with a full outbox would wait for ever.
         """
         try:
             yield

@@ -22,7 +22,9 @@ _LOOK_SECS = 0.01
 
 
 class FlushRequests:
-    """Asks all processes that have joined one recording for their last rows, and waits for them.
+    """Asks all processes that have joined one recording for their last rows, and waits for the answers.
+
+    Workers of pools are not asked.
 
     Parameters
     ----------
@@ -32,7 +34,7 @@ class FlushRequests:
     send:
         Sends a message to the process that has sent the given hello, if that process is still connected.
     soon:
-        Has the aggregator's thread call a function soon.
+        Called with a function. The aggregator's thread then calls this function.
     """
 
     def __init__(
@@ -49,8 +51,8 @@ class FlushRequests:
     def collect(self, timeout_secs: float) -> bool:
         """Have all processes that have joined send their rows, and wait up to `timeout_secs` for the answers.
 
-        Returns False if a process that may still live has not answered by then. `note_losses` then says whose rows are
-        missing. Any thread but the aggregator's may call this.
+        Returns True if all have answered or ended. Returns False if a process that may still live has not answered by
+        then. `note_losses` reports missing rows later. Any thread but the aggregator's may call this.
         """
         self._soon(self._ask)
         deadline = time.monotonic() + timeout_secs
@@ -80,7 +82,7 @@ def _may_live(intake: ProducerIntake) -> bool:
 
 
 def _is_zombie(pid: int) -> bool:
-    """Return whether process `pid` has ended, but its parent has not read the exit code yet. False if unknown."""
+    """Return True if process `pid` has ended, but its parent has not read the exit code yet. False if unknown."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -90,7 +92,10 @@ def _is_zombie(pid: int) -> bool:
 
 
 def note_losses(intake: ProducerIntake, fanout: Fanout) -> None:
-    """Log which rows of a producer are or may be missing, and write the same sentences into the recording."""
+    """Log a sentence for each kind of missing rows of a producer, and write the sentences into the recording.
+
+    Does nothing if no rows are missing. Call this when the producer or the recording ends.
+    """
     notes = intake.loss_notes()
     if not intake.hello.worker and intake.may_lack_rows():
         lives = _may_live(intake)

@@ -30,17 +30,20 @@ _TEXT_MAX = 500
 
 
 class Guarded(Protocol):
-    """An object that takes the bytes of one producer, such as `ProducerIntake`."""
+    """An object that processes the messages and rows of one producer, such as `ProducerIntake`."""
 
     def cut_off(self, error: Exception) -> None:
-        """Use nothing more that the producer sends, because its bytes have raised `error`."""
+        """Use nothing more that the producer sends, because its bytes have caused `error`."""
 
 
 G = TypeVar("G", bound=Guarded)
 
 
 def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G, P], None]:
-    """Decorate `method` so that its errors cut off the producer, except errors for which `is_own_fault` is true."""
+    """Decorate `method`: if the bytes of the producer make it raise an error, call `cut_off` with this error.
+
+    Errors that a sink or this process has caused (`is_own_fault`) are raised to the caller.
+    """
 
     @functools.wraps(method)
     def guard(self: G, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -55,10 +58,10 @@ def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G
 
 
 def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call a method of a listener, which is part of a pool. Any exception but `MessageError` becomes a `RuntimeError`.
+    """Call `call`, a method of a listener. Raises `MessageError` unchanged, and any other exception as `RuntimeError`.
 
-    `guarded` does not catch this `RuntimeError` (see `is_own_fault`), so the pool ends. Otherwise a caller could wait
-    for ever for a result that nothing delivers any more.
+    A listener gets the results of a worker for its pool. `guarded` does not catch this `RuntimeError`, so the pool
+    ends. Otherwise a caller of the pool could wait for ever for a result that was not delivered.
     """
     try:
         call(*args, **kwargs)
@@ -69,16 +72,19 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 
 
 def is_own_fault(error: Exception) -> bool:
-    """Whether a sink or this process has caused `error`, and not the bytes of a producer.
+    """Return True if a sink or this process has caused `error`, and not the bytes of a producer.
 
-    A plain `RuntimeError` counts as caused by this process: it comes from threads, locks and `hear`. Code that reads
-    the bytes of a producer does not raise it.
+    A plain `RuntimeError` counts as caused by this process, because threads, locks and `hear` raise it. Code that reads
+    the bytes of a producer does not raise it. Subclasses of `RuntimeError` do not count.
     """
     return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
 
 
 def describe(error: Exception) -> str:
-    """Return words that say why the bytes of a producer cannot be used, such as 'sent what is no message: ...'."""
+    """Return why the bytes of a producer cannot be used, as the end of a sentence whose subject is the producer.
+
+    An example is 'sent what is no message: ...'. The text is cut after 500 characters.
+    """
     if isinstance(error, FormatError):
         text = f"sent data that is no Rerun stream: {error}"
     elif isinstance(error, MessageError):
@@ -90,7 +96,7 @@ def describe(error: Exception) -> str:
 
 
 def check_hello(hello: Hello) -> None:
-    """Raise `MessageError` if the process id, the worker's number or the name in `hello` is impossible."""
+    """Raise `MessageError` if the process id, the worker's number or the producer's name in `hello` is impossible."""
     if not 0 < hello.pid < _PID_MAX or not 0 <= hello.worker < 2**63:
         raise MessageError("a hello with impossible numbers")
     if not 0 < len(hello.route) <= _ROUTE_MAX or not hello.route.isascii() or not hello.route.isprintable():

@@ -1,17 +1,18 @@
-"""Takes the messages of one producer. Hands its rows to the sinks, and then its results to the listener.
+"""Processes the messages of one producer. Passes its rows to the sinks, and then its results to the listener.
 
-A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The other words
-stand in the docstring of this package.
+A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The listener gets
+the results of a worker for its pool. The docstring of this package explains the other words.
 
 Covers: the messages of one producer, its outboxes one after another, the rows and results that it leaves if it dies.
 Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
 
 A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
-reads the results that did not arrive from the journal. Beside each result, the journal has an offset in the outbox. The
-parent takes the rows up to this offset before it takes the result.
+reads from the journal those results that did not arrive. Beside each result, the journal has the offset in the outbox
+at which the rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the
+result to the listener.
 
 Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not take a result whose rows were lost in this way. The task of that result then fails or
+has sent them. The parent does not use a result whose rows were lost in this way. The task of that result then fails or
 is retried, like a task that the worker had not finished.
 """
 
@@ -71,7 +72,7 @@ _GAP_MAX = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeContext:
-    """The parts of a recording that all its intakes share.
+    """Holds the parts of a recording that all its intakes share. An intake processes the messages of one producer.
 
     Attributes
     ----------
@@ -86,9 +87,9 @@ class IntakeContext:
     numbers:
         Gives the processes and the tasks of the recording their numbers.
     on_accepted:
-        Called when the sinks have taken more rows of an outbox.
+        Called without arguments each time that rows of an outbox were processed.
     has_blueprint:
-        Whether the parent has set a blueprint (a layout of the viewer). If so, no worker can replace this blueprint.
+        True if the parent has set a blueprint (a layout of the viewer). No worker can replace this blueprint.
     """
 
     folder: Path
@@ -101,7 +102,9 @@ class IntakeContext:
 
 
 class ProducerIntake:
-    """Takes the messages of one producer. Only the aggregator's thread may call it, except for methods that say so.
+    """Processes the messages of one producer, and passes its rows to the sinks and its results to the listener.
+
+    Only the aggregator's thread may call the methods, except for those that say otherwise.
 
     Parameters
     ----------
@@ -115,9 +118,9 @@ class ProducerIntake:
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
         self.hello = hello
-        #: Whether the producer has sent its last message, `Goodbye`.
+        #: True if the producer has sent its last message, `Goodbye`.
         self.said_goodbye: bool = False
-        #: Whether the producer, which is no worker, has answered `Flush`. It has then sent all its rows.
+        #: True if the producer, which is no worker, has answered `Flush`: all its rows were sent.
         self.has_flushed: bool = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
@@ -146,7 +149,10 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Take the next message of the producer. It is a `MessageError` if its bytes could not be decoded."""
+        """Process the next message of the producer. If the message is not valid, cut off the producer.
+
+        `message` is a `MessageError` if the bytes of the message could not be decoded.
+        """
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -206,9 +212,10 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Hand `result` to the listener, unless the result was taken from the journal before.
+        """Pass `result` to the listener, unless the result was taken from the journal before.
 
-        The caller has handed all rows of the result to the sinks.
+        The caller must have passed all rows of the result to the sinks. Raises `MessageError` if the number of `result`
+        is impossible.
         """
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
@@ -221,7 +228,10 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with its payload from the journal. If that fails, cut off the producer."""
+        """Return the result of `message`, with its payload from the journal.
+
+        If the payload cannot be read, cut off the producer, and return the result without payload.
+        """
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
@@ -231,7 +241,7 @@ class ProducerIntake:
     # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this process cannot open it."""
+        """Open the outbox at `address`. Returns None if this process cannot open the outbox, and logs the reason."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -246,9 +256,10 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox at `address`, then answer. The producer writes into it only after the answer.
+        """Open the producer's next outbox at `address`, and then answer. If it cannot be opened, cut off the producer.
 
-        The rows in this outbox survive even if the producer dies, because the parent has the outbox open.
+        The producer writes into this outbox only after the answer. So all rows in this outbox survive even if the
+        producer dies, because the parent has the outbox open. If the outboxes are inline, nothing is opened.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -259,7 +270,10 @@ class ProducerIntake:
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
-        """Take the remaining rows of the current outbox, and go on with the next one."""
+        """Pass the remaining rows of the current outbox to the sinks. Then make the next outbox the current one.
+
+        Raises `FormatError` if the parent has not opened a next outbox, although outboxes are not inline.
+        """
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")
         self._take_rest()
@@ -286,7 +300,11 @@ class ProducerIntake:
         self._consume(lambda wanted: self._outbox.consume_rest(self._owner.task, wanted=wanted))
 
     def _consume(self, consume: Callable[[bool], bool]) -> None:
-        """Call `consume(wanted)`, which takes rows. If the producer was cut off, `wanted` is False: drop the rows."""
+        """Call `consume(wanted)`, which reads rows of the outbox and returns True if the sinks have got some.
+
+        `wanted` is False if the producer was cut off. `consume` then drops the rows. If `consume` raises because the
+        bytes are damaged, cut off the producer and drop the rows.
+        """
         try:
             if consume(not self._is_cut_off):
                 self.last_rows_at = time.monotonic()
@@ -299,9 +317,10 @@ class ProducerIntake:
         self._context.on_accepted()
 
     def cut_off(self, error: Exception) -> None:
-        """Use no more rows of the producer, because its bytes have raised `error`. Only the first call has an effect.
+        """Use no more rows of the producer, because its bytes have caused `error`. Only the first call has an effect.
 
-        Its results fail from now on, and its pool replaces it. The reason is logged, and written into the recording.
+        If the producer is a worker, its later results fail, and its pool replaces it. The reason is logged, and written
+        into the recording.
         """
         if self._is_cut_off:
             return
@@ -310,14 +329,20 @@ class ProducerIntake:
         self._fail(f"{self._who} {guard.describe(error)}")
 
     def _compare_rows(self) -> None:
-        """Report an error if fewer rows have come than the producer has counted."""
+        """Compare the producer's count of rows with the rows that have arrived.
+
+        If rows are missing, log an error, and have all later results of the producer fail.
+        """
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
                 self._fail(f"{self._who}: {missing}")
 
     def _fail(self, reason: str) -> None:
-        """Have all further results of the producer fail, because rows are lost. Its pool replaces the worker."""
+        """Have all later results of the producer fail, because rows are lost. If it is a worker, its pool replaces it.
+
+        `reason` says why rows are lost. It is logged, and written into the recording.
+        """
         self._failure = self._failure or DeliveryError(reason)
         _log.error("%s", reason)
         self._context.fanout.note([reason])
@@ -328,9 +353,10 @@ class ProducerIntake:
 
     @guarded
     def take_journaled(self, last: int | None = None) -> None:
-        """Take the results that are in the journal but have not arrived, each after its own rows.
+        """Pass results from the journal to the listener: those that have not arrived in messages.
 
-        `last` is the highest number of a result to take (None: all results).
+        The rows of each result are passed to the sinks before the result. A result whose rows are lost is not passed.
+        `last` is the highest number of a result to pass (None: all results).
         """
         if self.is_inline or self.said_goodbye:
             # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
@@ -347,12 +373,18 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this."""
+        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
+
+        A result is overdue if it has not arrived 0.2 s after the worker began its last work item.
+        """
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
-        """Take all rows that the producer has written completely, even if it has not announced them."""
+        """Pass all complete rows in the producer's outboxes to the sinks, also rows that it has not announced.
+
+        This is done when the producer or the recording ends.
+        """
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -364,13 +396,20 @@ class ProducerIntake:
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Whether rows may be missing: the producer was cut off, or sent no `Goodbye` and perhaps not all rows."""
+        """Return True if rows of the producer may be missing.
+
+        This is so if the producer was cut off. It is also so if the producer has sent no `Goodbye`, and it is not
+        certain that all its rows have reached the parent.
+        """
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
         return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
-        """Return sentences about lost rows of recordings that tasks of this producer have made themselves."""
+        """Return sentences about lost rows of recordings that tasks of this producer have made themselves.
+
+        The list is empty if no such rows are lost, or if this is not known.
+        """
         if (page := self._memory.page) is None or self.said_goodbye:
             return []
         return loss_notes(self.hello, page.unsent_rows(), self._lost_results)
@@ -385,25 +424,28 @@ class ProducerIntake:
 
     @property
     def is_inline(self) -> bool:
-        """Whether the bytes of the outbox come in messages, because the parent cannot open the outbox."""
+        """True if the bytes of the outbox come in messages, because the parent cannot open the outbox."""
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Whether the sinks have the first `end` bytes of the producer's outbox `number`. Any thread may call this."""
+        """Return True if the sinks have the first `end` bytes of the producer's outbox number `number`.
+
+        Any thread may call this.
+        """
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 
     def rows_logged(self) -> int:
-        """The number of rows that the producer has logged; 0 if this is not known. Any thread may call this."""
+        """Return the number of rows that the producer has logged; 0 if this is not known. Any thread may call this."""
         return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
-        """The number of rows that came after the last result; None if they cannot be counted."""
+        """Return how many rows have arrived since the worker's last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
 
 def process_lives(pid: int) -> bool:
-    """Return whether a process with this process id exists. Returns True also if the system does not tell."""
+    """Return True if a process with the process id `pid` exists, or if the operating system does not say."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,6 +1,9 @@
-"""Defines the interface by which a pool hears of its workers and their results.
+"""Defines the interface through which the aggregator reports workers and their results to a pool.
 
 `scheduler/worker_events.py` has the only implementation.
+
+Covers: the calls for workers that are ready, fail or end, for results and for lost rows.
+Does not cover: which process sends which message (`intake.py`).
 """
 
 from __future__ import annotations
@@ -17,15 +20,15 @@ from mpr.transport.status_page import StatusPageReader
 
 @dataclass(frozen=True, slots=True)
 class SurvivingRows:
-    """Says how many rows of a dead worker have come to the parent, and how long ago.
+    """Says how many rows of a dead worker have reached the parent since its last result, and when rows arrived last.
 
     Attributes
     ----------
     rows:
-        How many rows came after the last result of the worker; None if they cannot be counted.
+        How many rows have arrived since the last result of the worker; None if they cannot be counted.
     silent_secs:
-        The seconds from the arrival of the last rows until the parent dealt with the end of the worker; None if no
-        rows ever came.
+        The seconds from the arrival of the last rows until the parent processed the end of the worker; None if no rows
+        have arrived.
     """
 
     rows: int | None = None
@@ -33,29 +36,34 @@ class SurvivingRows:
 
 
 class Listener(Protocol):
-    """Hears of workers and results. The aggregator's thread makes all calls. No method may wait.
+    """Receives reports about the workers of a pool. The aggregator's thread makes all calls. No method may wait.
 
     The only error that a method may raise is `MessageError`, for a message that the worker should not have sent. Each
     `hello` is the first message of the worker that the call is about.
     """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
-        """Note that a worker takes tasks from now on. Its initializer took `init_micros` microseconds.
+        """Note that the worker of `hello` can run tasks from now on. Its initializer took `init_micros` microseconds.
 
         `status_page` says which task the worker runs; None if the parent cannot read the memory of the worker.
         """
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put a work item (one or several tasks) into the queue again, because the worker did not run it.
+        """Put the work item (one or several tasks) that `skipped` names into the queue again.
 
-        Does nothing if the pool has taken this work item back before.
+        The worker did not run this item, because the pool has taken it back. Does nothing if the worker does not have
+        the item any more.
         """
 
     def unfit(self, hello: Hello) -> None:
         """Replace a worker by a new process, because the rows that the worker logs from now on cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that a worker has begun. Returns None if the pool was terminated."""
+        """Return a description of the task that a worker has begun, for sinks that keep the rows of each task apart.
+
+        `began` is the message of the worker about this task. Returns None if the pool no longer knows the task, for
+        example because the pool was terminated.
+        """
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         """Give the tasks of `result` their outcomes.
@@ -67,26 +75,27 @@ class Listener(Protocol):
     def sink_failed(self, error: SinkError) -> None:
         """Report `error` to the callers of all tasks that have no result yet, because a sink has failed.
 
-        The tasks go on, for the sinks that are left.
+        The tasks still run, because other sinks may be left.
         """
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer has raised an exception in a worker."""
+        """End the pool, because the initializer has raised an exception in a worker. `failed` has this exception."""
 
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Decide what happens to the tasks of a worker that has ended. All messages of the worker were read before.
+        """Decide what happens to the tasks of worker number `worker`, which has ended. Its messages were read before.
 
-        `exitcode` is None if it is unknown. `said_goodbye` says whether the worker has sent its last message. `kept`
-        counts the rows of the worker that have survived. Returns sentences, which are then written into the recording.
+        `exitcode` is None if it is unknown. `said_goodbye` is True if the worker has sent its last message, `Goodbye`.
+        `kept` returns which rows of the worker have survived. Returns sentences, which are then written into the
+        recording.
         """
 
     def recording_ended(self) -> None:
-        """Forget all workers, also those that still live, because the recording takes nothing more.
+        """Forget all workers, also those that still live, because the recording has ended.
 
         Ends the pool, too, unless the pool has ended already.
         """
 
     def broken(self, error: BaseException) -> None:
-        """End the pool, because the recording cannot go on. All tasks without a result get `error`."""
+        """End the pool, because the aggregator has failed. All tasks without a result get `error`."""

@@ -1,4 +1,4 @@
-"""Makes sentences about lost rows of a process that has ended.
+"""Makes sentences about lost rows of a process that has ended, for the log and the recording.
 
 Covers: rows of recordings that the tasks of the process have made themselves.
 Does not cover: rows of the shared recording (`farewell.py`, `row_balance.py`).
@@ -10,10 +10,10 @@ from mpr.transport.messages import Hello
 
 
 def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
-    """Return a sentence for each kind of loss of the process that has sent `hello`.
+    """Return a sentence for each kind of loss of the process that has sent `hello`; an empty list if nothing is lost.
 
     `unsent_rows` is the number of rows that were in the memory of the process when it ended. `lost_results` is the
-    number of results that the parent does not take, because rows of their tasks were lost.
+    number of journaled results that the parent does not use, because rows of their tasks were lost.
     """
     who = f"worker {hello.worker}" if hello.worker else "a process"
     ended = f"{who} (pid {hello.pid}) ended"

@@ -1,4 +1,4 @@
-"""Gives the processes and tasks of a recording their numbers. No number is given twice.
+"""Gives the processes and tasks of a recording their numbers. No two processes, and no two tasks, get the same number.
 
 Covers: the numbers of workers and of processes that have joined, and the indices of tasks that no pool runs.
 Does not cover: how a process asks for indices and uses them (`producer/task_indices.py`).
@@ -26,7 +26,11 @@ class RecordingNumbers:
         self._joined: dict[str, int] = {}
 
     def welcome(self, hello: Hello, inline: bool) -> Welcome:
-        """Return the answer to `hello`, with the number of its process."""
+        """Return the answer to `hello`, with the number of the process that has sent `hello`.
+
+        A worker keeps its number, the process that has made the recording has 0, and any other process gets a new
+        number. `inline` says that the process has to send its rows in messages.
+        """
         if hello.worker or hello.is_owner:
             return Welcome(inline, hello.worker)
         if hello.route not in self._joined:
@@ -50,7 +54,10 @@ class RecordingNumbers:
         return self.new_indices(1)
 
     def answer(self, count: int) -> Indices:
-        """Return the answer to a request for `count` indices. Raises `MessageError` if no process wants so many."""
+        """Reserve `count` indices for tasks, and return the message with them. The message answers an `IndicesWanted`.
+
+        Raises `MessageError` if `count` is 0 or above `INDICES_MAX`, because the request is damaged then.
+        """
         if not 0 < count <= INDICES_MAX:
             raise MessageError(f"it wants {count} indices")
         return Indices(self.new_indices(count), count)

@@ -1,9 +1,10 @@
-"""Hands the frames of one outbox to the sinks.
+"""Passes the frames of one outbox to the sinks.
 
 An *outbox* is a file in memory, into which the SDK of a producer (a process that logs) writes a Rerun stream. A *frame*
-is one message of the stream: rows, or the footer at its end.
+is one message of the stream: rows, or the footer at the end of the stream. The manifests in the footer list the chunks,
+the units in which the SDK writes rows.
 
-Covers: reading whole frames up to an offset, frames that come in pieces, manifests, freeing the memory of the outbox.
+Covers: reading complete frames, frames that arrive in several messages, manifests, freeing the memory of the outbox.
 Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
 """
 
@@ -31,11 +32,11 @@ class OutboxIntake:
     reader:
         Reads the outbox; None if the bytes of the outbox come in messages.
     fanout:
-        Hands segments to the sinks.
+        Passes segments (parts of an outbox) to the sinks.
     keeps_blueprint:
-        Whether the active blueprint (the layout of the viewer) stays active if another blueprint comes in this outbox.
+        True if a blueprint (a layout of the viewer) in this outbox does not replace the blueprint of the parent.
     counts_rows:
-        Whether all rows since the worker's last result are in this outbox. If not, these rows cannot be counted.
+        True if all rows since the worker's last result are in this outbox. Otherwise these rows cannot be counted.
     """
 
     def __init__(
@@ -71,35 +72,35 @@ class OutboxIntake:
 
     @property
     def is_inline(self) -> bool:
-        """Whether the bytes of the outbox come in messages, because the parent cannot open the outbox."""
+        """True if the bytes of the outbox come in messages, because the parent cannot open the outbox."""
         return self._reader is None
 
     @property
     def is_settled(self) -> bool:
-        """Whether no rows have come since the last result of the worker."""
+        """True if no rows have arrived since the last result of the worker. False if this is unknown."""
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:
-        """Note that all rows that have come until now belong to tasks that have their result."""
+        """Note that a result has arrived. All rows that have arrived until now belong to tasks with a result."""
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
-        """The number of rows that came after the worker's last result; None if they cannot be counted."""
+        """Return how many rows have arrived since the worker's last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:
-        """The number of rows of the recording in this outbox; None if they cannot be counted.
+        """Return the number of rows of the shared recording in this outbox; None if they cannot be counted.
 
-        If the manifest of the outbox is missing, a sink counts the rows.
+        The manifest at the end of the outbox has this number. If the manifest is missing, a sink counts the rows.
         """
         return self._fanout.all_rows(self._id) if self.rows is None else self.rows
 
     def consume(self, announced: SegmentReady, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Hand whole frames to all sinks, up to the byte that `announced` names, and free their memory in the outbox.
+        """Pass complete frames to all sinks, up to the byte `announced.end`, and free their memory in the outbox.
 
-        `task` is the task that has logged the rows; None if it is unknown or there is none. If the frames are not
-        `wanted`, they are dropped. Returns whether the sinks have got frames. Raises `FormatError` if the bytes are no
-        Rerun stream.
+        `task` is the task that has logged the rows; None if the task is unknown or there is none. If `wanted` is False,
+        the frames are dropped. Returns True if the sinks have got frames. Raises `FormatError` if the bytes are no
+        Rerun stream, or if bytes are missing.
         """
         if self._reader is not None:
             return self._consume(self._reader, announced.end, task, wanted=wanted)
@@ -117,9 +118,10 @@ class OutboxIntake:
         return came
 
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
-        """Do as `consume` for all whole frames in the outbox, also for those that the producer has not announced.
+        """Pass all complete frames in the outbox to the sinks, also frames that the producer has not announced.
 
-        Does nothing if the bytes of the outbox come in messages.
+        `task`, `wanted`, the returned value and the error are as for `consume`. If the bytes of the outbox come in
+        messages, this method does nothing and returns False.
         """
         return self._reader is not None and self._consume(self._reader, self._reader.size(), task, wanted=wanted)
 
@@ -152,9 +154,10 @@ class OutboxIntake:
         return bool(frames)
 
     def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
-        """Find the whole frames up to `end`.
+        """Find the complete frames between the bytes that the sinks have and the offset `end`.
 
-        Returns the frames without the footer, the footer if there is one, and the offset up to which bytes are used.
+        Returns the frames without the footer, the footer (None: not there yet), and the offset of the first byte that
+        belongs to none of them. Raises `FormatError` if the bytes are no Rerun stream.
         """
         first = self.consumed
         if first == 0:

@@ -1,4 +1,4 @@
-"""Compares the rows that producers have counted with the rows that have come to the sinks.
+"""Compares the rows that producers have counted with the rows that have reached the sinks.
 
 A producer is a process that logs. An outbox is a file in memory, into which a producer writes its rows.
 
@@ -27,10 +27,10 @@ class RowTotals:
     Attributes
     ----------
     counted, accepted:
-        The rows that the producers have counted, and the rows that have come. The second number may be higher, because
-        a producer does not count every row (`producer/row_account.py`).
+        The rows that the producers have counted, and the rows that have reached the sinks. The second number may be
+        higher, because a producer does not count every row (`producer/row_account.py`).
     lost:
-        The rows that were counted and have not come.
+        The rows that were counted and have not reached the sinks.
     """
 
     counted: int = 0
@@ -46,7 +46,7 @@ class RowTotals:
 
 
 class RowBalance:
-    """Compares the rows that one producer has counted with its rows that have come to the sinks.
+    """Compares the rows that one producer has counted with its rows that have reached the sinks.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ class RowBalance:
     def count(self, rows: int) -> None:
         """Note that the producer has counted `rows` rows in all its outboxes until now.
 
-        The outboxes may have more rows, but not fewer. Raises `FormatError` if no process can have logged so many rows,
-        because the number is damaged then.
+        The outboxes may have more rows, but not fewer. Raises `FormatError` if `rows` is above 2**48, because the
+        number is damaged: no process can log so many rows.
         """
         if rows > _ROWS_MAX:
             raise FormatError(f"an impossible number of rows: {rows}")
@@ -77,14 +77,15 @@ class RowBalance:
             self._counted = rows
 
     def note_results(self, count: int) -> None:
-        """Note that `count` tasks of the producer have given their results."""
+        """Note that the results of `count` more tasks of the producer have arrived."""
         self._results += count
 
     def compare(self, outbox: int, rows: int | None) -> str:
-        """Add the `rows` rows that have come from outbox number `outbox`. Compare the sum with the producer's count.
+        """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
-        `rows` is None if it is unknown. A second call for the same outbox adds nothing. Returns a sentence about
-        missing rows that were not reported before, or an empty text.
+        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. Returns a text about
+        missing rows, such as '3 of its rows are lost (...)'. The text is empty if no rows are missing that were not
+        reported before, or if a number is unknown.
         """
         if outbox > self._added:
             self._added = outbox

@@ -20,7 +20,7 @@ _NANOS_MAX = 2**63
 
 
 class RowOwner:
-    """Knows to which task the rows belong that come from one worker now. Only the aggregator's thread uses this object.
+    """Keeps the task to which the rows that now arrive from one worker belong. Only the aggregator's thread uses it.
 
     Parameters
     ----------
@@ -43,19 +43,22 @@ class RowOwner:
         self._mark: TaskMark | None = None
 
     def begin(self, began: TaskBegan) -> None:
-        """Take the message that the next rows belong to a task. Raises `MessageError` if its time is impossible."""
+        """Note that the next rows belong to the task of the message `began`.
+
+        Raises `MessageError` if the start time in `began` is impossible.
+        """
         if began.started_nanos >= _NANOS_MAX:
             raise MessageError(f"a task that began at {began.started_nanos}")
         self._began = began
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 
     def end(self, ended: TaskEnded) -> None:
-        """Take the message that the task has ended. Rows that follow in the same outbox still belong to the task."""
+        """Note that the task has ended. Rows that follow in the same outbox still belong to the task."""
         if self.task is not None:
             self.task.ended(ended.seconds, ended.error)
 
     def outbox_begins(self, number: int) -> None:
-        """Note that the next rows come from outbox `number`. If the task has ended, they do not belong to it."""
+        """Note that the next rows come from outbox number `number`. Rows after the end of a task belong to no task."""
         if self.task is not None and self.task.is_over:
             self.task = None
         self._apply_mark(number)
@@ -64,7 +67,7 @@ class RowOwner:
         """Read the last task of a dead worker from the mark in its memory, because messages about the task may be lost.
 
         `status_page` is this memory; None if the parent cannot read it. `outbox` is the number of the outbox whose rows
-        come now.
+        the parent reads now.
         """
         self._mark = None if status_page is None else read_mark(status_page)
         self._apply_mark(outbox)

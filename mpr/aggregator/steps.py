@@ -1,4 +1,8 @@
-"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads."""
+"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads.
+
+Covers: adding steps from any thread, and running them in one thread.
+Does not cover: what the steps do, and waking the thread (`aggregator.py`).
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,17 @@ class StepQueue:
         self._wake = wake
         self._steps: deque[Callable[[], None]] = deque()
         self._is_woken = False
-        #: Whether the owning thread has ended. If so, a step runs as soon as it is added.
+        #: True if the owning thread has ended. Each step then runs as soon as it is added.
         self.closed: bool = False
 
     def __bool__(self) -> bool:
-        """Whether steps wait to be run."""
+        """Return True if steps wait to be run."""
         return bool(self._steps)
 
     def add(self, step: Callable[[], None]) -> None:
-        """Have the owning thread run `step`. If that thread has ended, run `step` now.
+        """Have the owning thread run `step`. If that thread has ended, run `step` before this method returns.
 
-        Any thread and any handler of a signal may call this, because it takes no lock.
+        Any thread and any signal handler may call this method, because the method takes no lock.
         """
         self._steps.append(step)
         if self.closed:
@@ -47,13 +51,13 @@ class StepQueue:
             self._wake()
 
     def run(self, most: int) -> None:
-        """Run the steps that wait, but no more than `most`. Only the owning thread may call this."""
+        """Run the steps that wait, in their order, but at most `most` of them. Only the owning thread may call this."""
         # Reset before the steps run, because a thread that adds a step from now on must wake the owning thread again.
         self._is_woken = False
         self._run(most)
 
     def close(self) -> None:
-        """Run all steps that wait. From now on, `add` itself runs each step that it gets."""
+        """Run all steps that wait, because the owning thread ends. From now on, `add` itself runs each step."""
         self.closed = True
         self._run(len(self._steps))
 

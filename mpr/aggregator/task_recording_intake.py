@@ -1,4 +1,8 @@
-"""Takes the rows of recordings that the tasks of one process make themselves. These rows come in messages only."""
+"""Receives the rows of recordings that the tasks of one process make themselves. These rows come in messages only.
+
+Covers: passing such rows to the sinks, and the answer to the process.
+Does not cover: rows of the shared recording (`outbox_intake.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,9 @@ from mpr.transport.messages import TASK_RECORDING_ROWS, Accepted, Hello
 
 
 class TaskRecordingIntake:
-    """Hands the rows of recordings that tasks make themselves to the sinks. Only the aggregator's thread uses it.
+    """Passes the rows of recordings that tasks make themselves to the sinks.
+
+    Only the aggregator's thread uses this object.
 
     Parameters
     ----------
@@ -30,9 +36,10 @@ class TaskRecordingIntake:
         self._bytes = 0
 
     def take(self, data: bytes, *, wanted: bool) -> None:
-        """Hand `data`, a whole Rerun stream, to all sinks. If `wanted` is false, drop `data`.
+        """Pass `data`, a complete Rerun stream, to all sinks. If `wanted` is False, drop `data`.
 
-        Raises `FormatError` if `data` is no whole stream.
+        In any case, tell the process how many bytes were processed until now, because it may wait for this answer.
+        Raises `FormatError` if `data` is no complete stream.
         """
         try:
             if wanted:

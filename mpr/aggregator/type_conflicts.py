@@ -2,7 +2,10 @@
 
 A column is a timeline, or a component of an entity. Rerun keeps one type for each column of a recording, and shows rows
 of another type wrongly or not at all. The types are read from the manifests that the SDK writes at the end of each
-outbox. Therefore no row is decoded.
+outbox (a file in memory, into which a process writes its rows). Therefore no row is decoded.
+
+Covers: comparing the types, and a sentence for each conflict.
+Does not cover: what follows from a conflict (`fanout.py`).
 """
 
 from __future__ import annotations
@@ -27,10 +30,11 @@ class ColumnTypes:
         self._noted: set[tuple[_Column, str]] = set()
 
     def note(self, who: str, footer: bytes) -> list[str]:
-        """Note the types of the columns in `footer`. Returns a sentence for each column that had another type before.
+        """Compare the type of each column in `footer` with the first type that this column had. Remember new columns.
 
-        `footer` is the payload of the last frame of a stream. `who` names the process that has written the stream. Each
-        further type of a column is reported once.
+        `footer` is the payload of the last frame of a Rerun stream. `who` names the process that has written the
+        stream. Returns a sentence for each column whose type differs from its first type. A type that was reported
+        before is not reported again.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):

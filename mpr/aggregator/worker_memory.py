@@ -24,7 +24,7 @@ _LATE_NANOS = 200_000_000
 
 
 class WorkerMemory:
-    """The status page and the journal of one process that logs.
+    """Reads the status page and the journal of one process that logs, in the parent.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class WorkerMemory:
     page:
         The status page; None if the process has none, if the parent cannot open it, or after `close`.
     is_readable:
-        Whether the parent can read the memory files of the process. If not, all rows and results come in messages.
+        True if the parent can read the memory files of the process. Otherwise all rows and results come in messages.
     """
 
     def __init__(self, hello: Hello, folder: Path) -> None:
@@ -54,14 +54,18 @@ class WorkerMemory:
     def load(self, message: ResultInMemory) -> Result:
         """Return the result of `message`, with its payload from the journal.
 
-        Raises `OSError` or `ValueError` if the payload is not there.
+        Raises `OSError` or `ValueError` if the payload cannot be read.
         """
         if self.page is None:
             raise OSError("it cannot be opened")
         return ResultJournalReader(self.page).take(message)
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
-        """Yield the results in the journal, as `ResultJournalReader.results` does. Ends early if it is damaged."""
+        """Yield (segment, number of messages, result) for each result in the journal, the oldest first.
+
+        The rows of the result are in the outboxes up to the end of the segment. The parent may use the result only
+        after this number of messages has arrived. The iterator ends early if the journal is damaged.
+        """
         if self.page is not None:
             with contextlib.suppress(OSError, ValueError):
                 yield from ResultJournalReader(self.page).results()
@@ -69,9 +73,9 @@ class WorkerMemory:
     def overdue_result(self, last_result: int, message_count: int) -> int:
         """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
 
-        `last_result` is the number of the last result that has arrived. `message_count` is the number of messages that
-        have arrived. A result counts only if all messages that the worker sent before it have arrived, because the
-        parent must take these first.
+        A result is overdue if it has not arrived 0.2 s after the worker began its last work item. `last_result` is the
+        number of the last result that has arrived. `message_count` is the number of messages that have arrived. Returns
+        0 if a message that the worker sent before the result has not arrived, because the parent must process it first.
         """
         # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):
@@ -82,7 +86,7 @@ class WorkerMemory:
         return 0
 
     def rows_logged(self) -> int:
-        """The number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
+        """Return the number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
         # `ValueError` means that another thread is just closing the status page. `Aggregator` has read the number
         # before.
         with contextlib.suppress(ValueError):

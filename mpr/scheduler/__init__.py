@@ -1,16 +1,27 @@
 """Decides which worker runs which task, and what the death of a worker means for its tasks.
 
-`dispatcher` takes calls, `worker_events` takes the reports of the aggregator, and `deadlines` looks at the clock. All
-three change the shared state of the pool in `books`, under one lock. `outcomes` unpickles the results of tasks and
+```
+callers ── calls ──► dispatcher ──► ready_workers ── work items ──► workers
+   ▲                                                                   │ results, after their rows
+   └── outcomes ── delivery ◄── worker_events ◄── aggregator ◄─────────┘
+```
+
+`dispatcher` accepts calls, `worker_events` receives the reports of the aggregator, and `deadlines` checks time limits.
+All three change the shared state of the pool in `books`, under one lock. `outcomes` unpickles the results of tasks and
 calls the callbacks of a user, because both may raise anything.
 
 The docstrings of this package use these words:
 
+- A caller is a thread of the user that calls a method of the pool. Its call has one or more tasks.
 - A work item is one task, or several tasks of one call, that a worker gets in one message.
 - The outcome of a task is its result or its error. A task is settled when it has its outcome.
-- A worker is ready when it can take tasks. Its hello, the first message of a worker, has its number and process id.
-- The status page of a worker is memory that worker and parent share. It says at which task the worker is.
-- An observer only hears of tasks and workers: it is a progress bar, or writes telemetry.
+- An attempt is one run of a task. If a worker dies, the pool may retry the task: this is the next attempt.
+- A worker is ready when it can run tasks. Its hello, the first message of a worker, has its number and process id.
+- The status page of a worker is memory that worker and parent share. It says which task the worker runs.
+- The position of a worker is the work item and the task that the worker runs, or will run next (`At`).
+- To take back a work item is to tell the worker, through its status page, that it must not run the item.
+- A feeder is the part of an `imap` call that submits the tasks of the call little by little.
+- An observer gets a call for each event of tasks and workers. It is a progress bar, or writes telemetry.
 
 Covers: work items, assignment, retries, deadlines, starting and replacing workers.
 Does not cover: rows (`aggregator`) and the results that a user holds (`pool`).

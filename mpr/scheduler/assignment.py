@@ -1,11 +1,14 @@
 """Decides which worker gets which work item, as a state machine without I/O.
 
-Each method that handles an event returns what to send now. A *work item* goes to a worker in one message. It is one
-task, or several tasks of one `map` (`chunksize`). A worker runs one work item at a time.
+A *work item* is one task, or several tasks of one `map` (`chunksize`), that a worker gets in one message. A worker runs
+one work item at a time.
 
-As long as work items turn out to be short, a worker gets several of them ahead of time. Therefore the worker need not
-wait for the next one. As soon as a work item takes long, no worker gets work items ahead of time. Work items that
-wait behind the long one can be taken back, and given to a worker that has nothing to do.
+If the last work item that has ended was short, a worker gets several work items at a time. So the worker need not wait
+for the next one. If it was long (5 ms or more), a worker gets the next work item only when it has none. Work items that
+wait in a worker behind a long one can be taken back, and given to a worker that has nothing to do.
+
+Covers: the queue of work items, the work items that each worker has, and the choice of a worker.
+Does not cover: sending (`ready_workers.py`), and when a work item is taken back (`deadlines.py`).
 """
 
 from __future__ import annotations
@@ -46,20 +49,23 @@ class _Load(Generic[P]):
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Let the worker get other work items instead of `work_items`, because the worker will not run `work_items`."""
+        """Add the number of `work_items` to `work_items_left` again, because the worker will not run them.
+
+        Does nothing if the worker has no limit, or was retired.
+        """
         if self.work_items_left is not None and not self.retired:
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 
     def retire(self) -> None:
-        """Let the worker get no more work items."""
+        """From now on, give the worker no more work items."""
         self.work_items_left = 0
         self.retired = True
 
 
 class Assignment(Generic[P]):
-    """The queue of work items, and the items that each worker has.
+    """Keeps the queue of work items, and the items that each worker has. Chooses a worker for each item.
 
-    Methods that handle an event return what to send now, as pairs (worker, work item).
+    After each event, the caller must send the pairs (worker, work item) that the method for this event returns.
     """
 
     def __init__(self) -> None:
@@ -71,41 +77,50 @@ class Assignment(Generic[P]):
         self._depth = 1
 
     def assigned(self, worker: int) -> Sequence[P]:
-        """The work items that a worker has. The first one is the item that the worker runs, or will run next."""
+        """Return the work items of worker number `worker`; an empty sequence if the worker is not known.
+
+        The first one is the item that the worker runs, or will run next.
+        """
         state = self._workers.get(worker)
         return () if state is None else state.work_items
 
     def add(self, work_item: P) -> list[tuple[int, P]]:
-        """Put `work_item`, which was just submitted, at the end of the queue. Returns what to send now."""
+        """Put `work_item` at the end of the queue. Returns the pairs (worker, work item) to send now."""
         self._queue.append(work_item)
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Put `work_items`, which a worker had before, at the front of the queue. Returns what to send now.
+        """Put `work_items`, which a worker had before, at the front of the queue, in the same order.
 
-        Their order stays the same.
+        Returns the pairs (worker, work item) to send now.
         """
         self._queue.extendleft(reversed(list(work_items)))
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """Add the worker with the number `worker`, which takes tasks from now on.
+        """Add the worker with the number `worker`, which can run tasks from now on.
 
-        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is true, it may have
-        several of them at a time, else only one.
+        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is True, it may have
+        several of them at a time, otherwise only one. Returns the pairs (worker, work item) to send now.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
         return self._assign()
 
     def done(self, worker: int, work_item: P, micros: int) -> list[tuple[int, P]]:
-        """Remove `work_item`, which `worker` has finished in `micros` microseconds. Returns what to send now."""
+        """Remove `work_item`, which `worker` has finished in `micros` microseconds.
+
+        Returns the pairs (worker, work item) to send now.
+        """
         self._depth = next((depth for limit, depth in _DEPTHS if micros < limit), 1)
         self._remove(worker, [work_item])
         return self._assign()
 
     def take_back(self, worker: int, work_items: Sequence[P]) -> list[tuple[int, P]]:
-        """Remove `work_items` from those of `worker`, which will not run them. Returns what to send now."""
+        """Remove `work_items` from the items of `worker`, because the worker will not run them.
+
+        They do not go back to the queue. Returns the pairs (worker, work item) to send now.
+        """
         state = self._workers.get(worker)
         if state is not None:
             state.give_back(work_items)
@@ -126,30 +141,30 @@ class Assignment(Generic[P]):
             self._idle[worker] = None
 
     def retire(self, worker: int) -> None:
-        """Give a worker no more work items."""
+        """Give worker number `worker` no more work items. The worker keeps the items that it has."""
         self._idle.pop(worker, None)
         if worker in self._workers:
             self._workers[worker].retire()
 
     def lost(self, worker: int) -> list[P]:
-        """Forget a worker that has ended. Returns its work items. The worker ran at most the first of them."""
+        """Forget worker number `worker`, which has ended. Returns the work items that it had, in their order."""
         self._idle.pop(worker, None)
         state = self._workers.pop(worker, None)
         return [] if state is None else list(state.work_items)
 
     def exhausted(self, worker: int) -> bool:
-        """Whether the worker has no work item and may get no more. False if the worker is not known."""
+        """Return True if `worker` has no work item and may get no more. Returns False if the worker is not known."""
         state = self._workers.get(worker)
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while another worker has several work items."""
+        """Return True if a worker has nothing to do, the queue is empty, and another worker has several work items."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())
 
     def drop(self, work_item: P) -> bool:
-        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
         try:
             self._queue.remove(work_item)
         except ValueError:

@@ -1,6 +1,7 @@
 """Holds the shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
 
-This module starts no thread.
+Covers: the lock, and the conditions under which a pool still has work.
+Does not cover: the parts of the state (`pending_work.py`, `ready_workers.py`, `state.py`), and who changes them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool.
 
-    A thread holds the lock while it changes the state or hands messages to ZeroMQ. No thread holds the lock
-    while waiting for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that
-    submits the work items of the call, as fast as the caller takes results.
+    A thread holds the lock while it changes the state or passes messages to ZeroMQ. No thread holds the lock while it
+    waits for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that submits
+    the work items of the call, as fast as the caller reads results.
 
     Attributes
     ----------
@@ -28,7 +29,7 @@ class PoolBooks:
     all_done:
         Notified when `is_done` may have become true.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool (running, closed or terminated), and the error that has ended the pool.
     work:
         The work items without an outcome.
     workers:
@@ -45,22 +46,27 @@ class PoolBooks:
         self._deliveries = 0
 
     def has_work(self) -> bool:
-        """Whether a work item has no outcome, or a feeder may still submit work items."""
+        """Return True if a task has no outcome yet, or a feeder may still submit work items.
+
+        Feeders of a terminated pool do not count.
+        """
         return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
 
     def is_done(self) -> bool:
-        """Whether every task has its outcome, and every outcome was delivered to the caller of the task."""
+        """Return True if every task has its outcome, and every outcome was delivered to the caller of the task."""
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """Count one delivery of outcomes as under way, until `end_delivery`. The calling thread holds the lock.
+        """Note that a delivery of outcomes begins, which lasts until `end_delivery`.
 
-        `is_done` is False until then, because the callers of the tasks do not have these outcomes yet.
+        The calling thread must hold the lock.
+
+        `is_done` returns False until then, because the callers of the tasks do not have these outcomes yet.
         """
         self._deliveries += 1
 
     def end_delivery(self) -> None:
-        """Note that one delivery of outcomes has ended. The calling thread does not hold the lock."""
+        """Note that one delivery of outcomes has ended. The calling thread must not hold the lock."""
         with self.lock:
             self._deliveries -= 1
             if not self._deliveries and not self.work.has_items:

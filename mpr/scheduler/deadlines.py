@@ -1,6 +1,6 @@
 """Finds tasks that take too long, and work items that wait in a worker behind a long work item.
 
-Covers: looking at what workers do, and killing a worker at a certain task.
+Covers: checking which task each worker runs, and killing a worker that still runs a certain task.
 Does not cover: how often the checks run (`worker_supervisor.py`) and what a death means for a task (`worker_death.py`).
 """
 
@@ -19,7 +19,7 @@ _NEVER_SECS = 3600.0
 
 
 class Deadlines:
-    """Watches the clock for the tasks of one pool.
+    """Checks how long the tasks of one pool have been running, and kills workers.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Deadlines:
     control:
         Kills workers.
     task_secs:
-        How many seconds a task may run; None: without limit.
+        How many seconds a task may run; None for no limit.
     """
 
     def __init__(self, books: PoolBooks, control: WorkerControl, task_secs: float | None) -> None:
@@ -37,9 +37,10 @@ class Deadlines:
         self._task_secs = task_secs
 
     def look(self) -> float:
-        """Kill workers whose task takes too long, and take back work items that wait behind a long work item.
+        """Kill each worker whose task has run for more than `task_secs`. The worker's task gets a `TaskTimeoutError`.
 
-        Returns the number of seconds after which to call `look` again.
+        Also take back work items that wait behind a long work item, if another worker has nothing to do. Returns the
+        number of seconds after which to call `look` again.
         """
         again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
         late: list[tuple[int, WorkItem, int, BaseException]] = []
@@ -67,11 +68,11 @@ class Deadlines:
         return again_secs
 
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
-        """Take back the work items that wait behind the running one of `worker`, if that one takes long.
+        """Take back the work items that wait behind a long one in `worker`, and give them to other workers.
 
-        This is done only if another worker has nothing to do. `worker` began its running work item `begun_secs` seconds
-        ago. Returns the number of seconds after which to check this again. Returns `_NEVER_SECS` if there is nothing to
-        check.
+        This is done only if another worker has nothing to do, and if the work item that `worker` runs began at least
+        0.005 s ago. `begun_secs` says how many seconds ago it began. Returns the number of seconds after which to check
+        again; `_NEVER_SECS` if no check is needed.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -88,11 +89,11 @@ class Deadlines:
         return worker, work_item, task, TaskTimeoutError(work_item.name(task), worker, handle.pid, self._task_secs)
 
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
-        """Kill `worker` if it is still at task `task` of `work_item`. Returns whether the worker was killed.
+        """Kill `worker` if it still runs task `task` of `work_item`. Returns True if the worker was killed.
 
-        If `task` is None, the worker may be at any task of `work_item`. `error` becomes the outcome of the task at
-        which the worker is killed. If `error` is a `CancelledError`, it becomes the outcome of all tasks of `work_item`
-        that have no outcome yet.
+        If `task` is None, the worker is killed at any task of `work_item`. `error` becomes the outcome of the task that
+        the worker runs. If `error` is a `CancelledError`, it becomes the outcome of all tasks of `work_item` that have
+        no outcome yet.
         """
 
         def is_at_it() -> bool:

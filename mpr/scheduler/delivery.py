@@ -1,4 +1,8 @@
-"""Delivers outcomes to the callers, and reports them to the observer."""
+"""Passes outcomes to the callers, and reports them to the observer. An outcome is the result or the error of a task.
+
+Covers: the order of the steps for an outcome, and callers that have got an error before.
+Does not cover: unpickling, and errors of callbacks (`outcomes.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,16 @@ from mpr.scheduler.outcomes import Outcome, hand_over
 
 
 class OutcomeDelivery:
-    """Hands outcomes to callers, without the lock of `PoolBooks`, because callbacks of a user run then. Raises nothing.
+    """Passes outcomes to callers. Raises nothing.
+
+    A thread that calls a method must not hold the lock of `PoolBooks`, because the method runs callbacks of a user.
 
     Parameters
     ----------
     books:
         The shared state of the pool.
     observer:
-        Hears of each outcome.
+        Gets a call for each outcome.
     """
 
     def __init__(self, books: PoolBooks, observer: PoolObserver) -> None:
@@ -25,7 +31,10 @@ class OutcomeDelivery:
         self._observer = observer
 
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
-        """Deliver `outcomes`, then call `PoolBooks.end_delivery`. Call `PoolBooks.begin_delivery` before this."""
+        """Pass `outcomes` to their callers, and then call `PoolBooks.end_delivery`.
+
+        The caller of this method must call `PoolBooks.begin_delivery` before.
+        """
         try:
             for outcome in outcomes:
                 self.hand_over(outcome)
@@ -33,14 +42,15 @@ class OutcomeDelivery:
             self._books.end_delivery()
 
     def hand_over(self, outcome: Outcome) -> None:
-        """Deliver one outcome to its caller. Do nothing if the caller has already got an error for the whole work item.
+        """Pass `outcome` to its caller, and report it to the observer.
 
-        The caller has got this error if a sink has failed (`WorkerEvents.sink_failed`).
+        Does nothing if the caller has got an error for the whole work item before, because a sink has failed
+        (`WorkerEvents.sink_failed`).
         """
         if not outcome.work_item.is_reported:
             self.report(outcome)
 
     def report(self, outcome: Outcome) -> None:
-        """Report one outcome to the observer, and give it to the caller."""
+        """Report `outcome` to the observer, and pass it to its caller, even if the caller has got an error before."""
         self._observer.settled(outcome.work_item, outcome.first, outcome.task_count, outcome.error)
         hand_over(outcome)

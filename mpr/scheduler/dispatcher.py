@@ -1,4 +1,4 @@
-"""Takes tasks from the callers of one pool, and gives an error to the tasks that are left when the pool ends.
+"""Accepts tasks from the callers of one pool, and gives an error to the tasks that are left when the pool ends.
 
 ```
 callers ── submit ──► Dispatcher ── give ──► ReadyWorkers ── messages ──► workers
@@ -10,8 +10,8 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. Then the aggregator's thread sends the work items to workers and takes the results. The
-worker supervisor's thread calls `look`.
+Callers submit from any thread. Then the aggregator's thread sends the work items to workers and receives the results.
+The worker supervisor's thread calls `look`.
 
 The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
 instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
@@ -58,7 +58,7 @@ class Dispatcher:
     soon:
         Called with a function. The aggregator's thread then calls this function.
     observer:
-        Hears of tasks and workers.
+        Gets a call for each event of tasks and workers; None for no observer.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Dispatcher:
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
-        #: Hears of the pool's workers and their results.
+        #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(
             self._books, self._delivery, limits, control, self._observer, self.broken
         )
@@ -82,7 +82,10 @@ class Dispatcher:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def check_running(self) -> None:
-        """Raise `PoolClosedError` or the error that ended the pool, if the pool takes no new calls."""
+        """Raise the error that has ended the pool, or `PoolClosedError` if the pool accepts no new calls.
+
+        Does nothing if the pool is running.
+        """
         self._books.lifecycle.check_running()
 
     def announce(self, function: TaskFunction, count: int) -> None:
@@ -90,10 +93,10 @@ class Dispatcher:
         self._soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
-        """Have `work_items` run. If Ctrl-C interrupts this call, either all of them run or none.
+        """Submit `work_items` to the pool. If Ctrl-C interrupts this method, either all of them run or none.
 
-        If the pool has ended since `check_running`, this raises nothing. The work items then get an error as their
-        outcome.
+        If the pool has ended since `check_running`, this method raises nothing. All tasks of `work_items` then get an
+        error as their outcome.
         """
         self._books.work.submit(work_items)
         self._soon(self._take_submitted)
@@ -116,7 +119,8 @@ class Dispatcher:
     def begin_feeding(self, feeder: object) -> None:
         """Note that `feeder` will submit work items, until `end_feeding`.
 
-        A feeder is the part of an `imap` call that submits the work items of the call.
+        A feeder is the part of an `imap` call that submits the work items of the call. The pool is not done as long as
+        there is a feeder.
         """
         self._books.work.begin_feeding(feeder)
         self._soon(lambda: self._observer.feeding(1))
@@ -133,10 +137,11 @@ class Dispatcher:
         self._observer.feeding(-1)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it. Returns whether the work item was cancelled.
+        """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and False if it is not.
 
-        If `running` is true, a work item that a worker has is cancelled, too. If the worker has begun the work item,
-        the worker is killed and replaced, and the outcome comes later.
+        If `running` is True, a work item that a worker has is cancelled, too. If the worker has begun the work item,
+        the worker is killed and replaced, and the caller gets the outcome, a `CancelledError`, after the worker's end.
+        Returns False if all tasks of `work_item` have their outcome already.
         """
         self._take_submitted()
         books = self._books
@@ -164,7 +169,7 @@ class Dispatcher:
             time.sleep(_LOOK_AGAIN_SECS)
 
     def drop_waiting(self) -> None:
-        """Cancel every work item that no worker has."""
+        """Cancel every work item that no worker has. Its tasks get a `CancelledError`."""
         self._take_submitted()
         books = self._books
         with books.lock:
@@ -177,7 +182,7 @@ class Dispatcher:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls. The tasks of earlier calls still run."""
+        """Accept no new calls. The tasks of earlier calls still run. Does not wait for them."""
         aside(self._close)
 
     def _close(self) -> None:
@@ -185,7 +190,7 @@ class Dispatcher:
             self._books.lifecycle.close()
 
     def wait_until_done(self) -> None:
-        """Wait until every work item has its outcome. Call this after `close`. Ctrl-C ends the wait."""
+        """Wait until all outcomes were delivered to their callers. Call this after `close`. Ctrl-C ends the wait."""
         is_given_up = Latch()
         try:
             aside(lambda: self._wait_until_done(is_given_up))
@@ -201,7 +206,7 @@ class Dispatcher:
             self._books.lifecycle.finish()
 
     def stop_workers(self) -> None:
-        """Tell the workers to end. Call this after `wait_until_done`."""
+        """Tell all workers to end, and close the observer. Call this after `wait_until_done`."""
         with self._books.lock:
             self._books.workers.stop_all()
         self._observer.close()
@@ -220,51 +225,52 @@ class Dispatcher:
         self._observer.close()
 
     def broken(self, error: BaseException) -> None:
-        """End the pool with `error`, because the pool cannot go on. Every pending or later call gets `error`."""
+        """End the pool because of `error`. Each task without an outcome gets `error`, and each later call raises it."""
         self.terminate(error)
 
     def ending_error(self) -> BaseException | None:
-        """The error for calls that are not finished when the pool ends; None as long as the pool works."""
+        """Return the error for tasks that have no outcome when the pool ends; None if the pool was not terminated."""
         return self._books.lifecycle.ending_error()
 
     def raise_unreported(self) -> None:
-        """Raise the error that ended the pool, unless a call has raised it before."""
+        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
         self._books.lifecycle.raise_unreported()
 
     # --- questions, and calls of the supervisor ----------------------------------------------------------------
 
     @property
     def state(self) -> PoolState:
-        """Whether the pool takes tasks."""
+        """The state of the pool: running, closed or terminated."""
         return self._books.lifecycle.state
 
     @property
     def broke(self) -> bool:
-        """Whether an error has ended the pool."""
+        """True if an error has ended the pool."""
         return self._books.lifecycle.broke
 
     @property
     def unfinished(self) -> int:
         """The number of tasks without an outcome.
 
-        Takes no lock, because the garbage collector may delete a pool in any thread, whatever that thread does.
+        This property takes no lock, because the garbage collector may delete a pool in any thread, even in a thread
+        that holds the lock.
         """
         return self._books.work.unfinished
 
     @property
     def is_locked(self) -> bool:
-        """Whether a thread, perhaps the calling one, holds the lock."""
+        """True if a thread, perhaps the calling one, holds the lock of `PoolBooks`."""
         return self._books.lock.locked()
 
     def look(self) -> float:
-        """Kill workers whose task takes too long. Returns the number of seconds after which to call `look` again.
+        """Kill workers whose task has run for too long. Returns the number of seconds after which to call `look` again.
 
         Also take back work items that wait behind a long work item, if another worker has nothing to do.
         """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """The activity of each ready worker at this moment, for a display.
+        """Return the activity of each ready worker at this moment, for a display.
 
         Workers without a status page are left out.
         """

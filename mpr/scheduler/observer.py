@@ -1,4 +1,8 @@
-"""Defines the interface by which a display or a recorder hears of a pool's tasks and workers while they run."""
+"""Defines the interface through which a pool reports its tasks and workers to progress bars and telemetry.
+
+Covers: the base class of observers, and calling several observers.
+Does not cover: what an observer does (`pool`, `telemetry`).
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from mpr.user_code import Contained
 
 
 class PoolObserver:
-    """The base class of observers. Each method is called for one kind of event, and does nothing in this class.
+    """The base class of observers, whose methods do nothing. The pool calls one method for each kind of event.
 
     Any thread may call the methods, and some threads hold the lock of `PoolBooks` meanwhile. Therefore no method may
     wait or call the dispatcher.
@@ -23,18 +27,19 @@ class PoolObserver:
         """Note that `count` tasks of function `name` were submitted."""
 
     def feeding(self, change: int) -> None:
-        """Note that the feeder of an `imap` call begins to submit tasks (`change` is 1), or has ended (-1).
+        """Note that the feeder of an `imap` call begins to submit tasks (`change` is 1), or has ended (`change` is -1).
 
-        The feeder may submit more or fewer tasks than the call has announced.
+        A feeder submits the tasks of the call little by little, and may submit more or fewer than the call has
+        announced.
         """
 
     def ready(self, hello: Hello, init_micros: int) -> None:
-        """Note that the worker of `hello` takes tasks. Its initializer took `init_micros` microseconds."""
+        """Note that the worker of `hello` can run tasks. Its initializer took `init_micros` microseconds."""
 
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
-        """Note that the next `count` tasks of `work_item` have ended in the worker of `hello`.
+        """Note that the worker of `hello` has ended `count` tasks of `work_item`, from task `work_item.first` on.
 
-        `result` is the message that the worker has sent about these tasks.
+        `result` is the message that the worker has sent about these tasks. `settled` is called later.
         """
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
@@ -44,7 +49,7 @@ class PoolObserver:
         """
 
     def close(self) -> None:
-        """Note that the pool ends."""
+        """Release what the observer has open, because the pool ends. May be called more than once."""
 
 
 class PoolObservers(PoolObserver):

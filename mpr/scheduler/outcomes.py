@@ -1,6 +1,6 @@
-"""Opens the outcomes of tasks, and hands them to the callers.
+"""Unpickles the outcomes of tasks, and passes them to the callers. An outcome is the result or the error of a task.
 
-Covers: unpickling what a task has returned or raised, and calling what the caller has given: callbacks and futures.
+Covers: unpickling results and exceptions, and calling the callbacks of the callers.
 Does not cover: code in workers (`worker/loop.py`), and texts of exceptions (`mpr/user_code.py`).
 
 Unpickling and callbacks run code of a user, which may raise anything, also `SystemExit`. No function of this module
@@ -20,7 +20,7 @@ from mpr.user_code import Contained, represent
 
 
 class Outcome(NamedTuple):
-    """The outcome of `task_count` tasks of a work item, from task `first` on (counted from 0 in the work item).
+    """The outcomes of `task_count` tasks of a work item, from task `first` on (counted from 0 in the work item).
 
     `values` has the results of the tasks. If the tasks have failed, `values` is None, and `error` is the error of each.
     """
@@ -33,15 +33,15 @@ class Outcome(NamedTuple):
 
     @classmethod
     def of_rest(cls, work_item: WorkItem, error: BaseException | None) -> Outcome:
-        """Make `error` the outcome of all tasks of `work_item` that have no outcome yet."""
+        """Return an outcome that gives `error` to all tasks of `work_item` that have no outcome yet."""
         return cls(work_item, work_item.first, work_item.count - work_item.first, None, error)
 
 
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> Iterator[Outcome]:
-    """Unpickle the outcomes of `count` tasks of `work_item`, which the message `result` contains.
+    """Yield the outcomes of `count` tasks of `work_item`, in the order of the tasks. Unpickles them from `result`.
 
-    Yields the outcomes in the order of the tasks. If `failure` is not None, it is the error of all these tasks, and
-    nothing is unpickled. If results were pickled one by one, and one cannot be unpickled, only its task fails.
+    If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. If something cannot be
+    unpickled, its tasks get an error. If results were pickled one by one, this is only one task.
     """
     first = result.first
     if failure is not None:
@@ -63,7 +63,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Unpickle the outcomes of `count` tasks of `work_item` in `result`, which were pickled one by one."""
+    """Yield the outcomes of `count` tasks of `work_item` from `result`. Each outcome was pickled separately."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)
@@ -96,8 +96,8 @@ def _not_results(work_item: WorkItem, task: int, count: int) -> DeliveryError:
 def start(work_item: WorkItem) -> bool:
     """Tell the caller that a worker is about to get `work_item`.
 
-    Returns whether the worker may get it. Returns False if the caller has cancelled the work item, or has set the
-    result of its future. In the second case, the future raises an error, which is logged.
+    Returns True if the worker may get the work item. Returns False if the caller has cancelled the work item, or has
+    set the result of its future. In the second case, the future raises an error, which this function logs.
     """
     # An error is raised if the caller has set the result of the future itself.
     with Contained("the caller of task %s cannot be told that it starts", work_item.name(0)):
@@ -106,7 +106,10 @@ def start(work_item: WorkItem) -> bool:
 
 
 def hand_over(outcome: Outcome) -> None:
-    """Give an outcome to the caller, and run the callbacks of the caller."""
+    """Pass `outcome` to the caller by `on_outcome` of the work item. This may run callbacks of the caller.
+
+    If a callback raises, the error is only logged.
+    """
     work_item, first, count, values, error = outcome
     # An error of a callback is only logged, because it must not end this thread. In `multiprocessing.Pool` such an
     # error ends the thread that handles results, and all calls hang.

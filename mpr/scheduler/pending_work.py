@@ -1,4 +1,8 @@
-"""Keeps the work items of a pool that have no outcome yet. Does no I/O."""
+"""Keeps the work items of a pool that have no outcome yet. Does no I/O.
+
+Covers: work items from their submission to their outcome, and the feeders of `imap` calls.
+Does not cover: which worker has a work item (`ready_workers.py`).
+"""
 
 from __future__ import annotations
 
@@ -28,11 +32,11 @@ class PendingWork:
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Add `work_items`. `take_submitted` returns them later. Any thread may call this."""
+        """Add `work_items`, which `take_submitted` returns later. Any thread may call this, without the lock."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:
-        """Remove the submitted work items one by one, and return them."""
+        """Remove the submitted work items one by one, and yield them in the order of their submission."""
         while self._submitted:
             yield self._submitted.popleft()
 
@@ -43,7 +47,7 @@ class PendingWork:
         self._accepted[work_item.number] = work_item
 
     def get(self, number: int) -> WorkItem | None:
-        """The accepted work item with this number; None if there is none."""
+        """Return the accepted work item with the number `number`; None if there is none."""
         return self._accepted.get(number)
 
     def __contains__(self, work_item: WorkItem) -> bool:
@@ -60,10 +64,10 @@ class PendingWork:
         return forgotten
 
     def report_all(self) -> list[WorkItem]:
-        """Mark all accepted work items as reported: their callers get an outcome now, before the tasks have ended.
+        """Mark all accepted work items as reported: their callers get an error now, before the tasks have ended.
 
-        Returns the work items that were not marked before. The caller of this method must report an outcome for these
-        work items.
+        Returns the work items that were not marked before. The caller of this method must give an error to the callers
+        of these work items.
         """
         waiting = [work_item for work_item in self._accepted.values() if not work_item.is_reported]
         for work_item in waiting:
@@ -75,7 +79,7 @@ class PendingWork:
         self._feeders.add(feeder)
 
     def end_feeding(self, feeder: object) -> bool:
-        """Note that `feeder` submits no more work items. Returns False if this was noted before."""
+        """Note that `feeder` submits no more work items. Returns True, or False if this was noted before."""
         if feeder not in self._feeders:
             return False
         self._feeders.remove(feeder)
@@ -83,15 +87,15 @@ class PendingWork:
 
     @property
     def has_items(self) -> bool:
-        """Whether a submitted or accepted work item is left that has no outcome yet."""
+        """True if a submitted or accepted work item is left that has no outcome yet."""
         return bool(self._submitted or self._accepted)
 
     @property
     def has_feeders(self) -> bool:
-        """Whether a feeder may still submit work items."""
+        """True if a feeder may still submit work items."""
         return bool(self._feeders)
 
     @property
     def unfinished(self) -> int:
-        """The number of tasks without an outcome. Any thread may call this."""
+        """The number of tasks without an outcome. Any thread may read this, without the lock."""
         return sum(each.count - each.first for each in [*self._accepted.copy().values(), *self._submitted.copy()])

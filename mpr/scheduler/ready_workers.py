@@ -1,4 +1,4 @@
-"""Keeps the workers that take tasks and the work items that each of them has, and sends messages to the workers.
+"""Keeps the workers that can run tasks and the work items that each of them has, and sends messages to the workers.
 
 Covers: the handles of workers, sending and taking back work items.
 Does not cover: the rule by which a worker gets an item (`assignment.py`), processes (`worker_supervisor.py`).
@@ -20,7 +20,7 @@ from mpr.transport.sockets import DownstreamServer, PeerGoneError
 
 
 class ReadyWorkers:
-    """The workers of one pool that are ready. The lock of `PoolBooks` guards this object.
+    """Keeps the workers of one pool that are ready. A thread must hold the lock of `PoolBooks` to use this object.
 
     Parameters
     ----------
@@ -39,20 +39,20 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """Add the worker with the number `worker`, which takes tasks from now on.
+        """Add the worker with the number `worker`, which can run tasks from now on, and send it work items.
 
-        `handle` has what the parent knows of the worker. The worker gets up to `work_items` work items in its life
-        (None: any number). If `ahead` is true, it may have several of them at a time, else only one.
+        `handle` is the handle of this worker. The worker gets up to `work_items` work items in its life (None: any
+        number). If `ahead` is True, it may have several of them at a time, otherwise only one.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
 
     def get(self, worker: int) -> WorkerHandle | None:
-        """The handle of `worker`; None if the worker is not ready."""
+        """Return the handle of worker number `worker`; None if this worker is not ready."""
         return self._handles.get(worker)
 
     def numbers(self) -> list[int]:
-        """The numbers of the workers that are ready."""
+        """Return the numbers of the workers that are ready."""
         return list(self._handles)
 
     def remove(self, worker: int) -> tuple[WorkerHandle | None, list[WorkItem]]:
@@ -66,25 +66,28 @@ class ReadyWorkers:
         self._assignment.drop_waiting()
 
     def retire(self, worker: int) -> None:
-        """Give `worker` no more work items."""
+        """Give worker number `worker` no more work items. The worker keeps the items that it has."""
         self._assignment.retire(worker)
 
     def is_exhausted(self, worker: int) -> bool:
-        """Whether `worker` has no work item and may get no more."""
+        """Return True if worker number `worker` has no work item and may get no more."""
         return self._assignment.exhausted(worker)
 
     def stop(self, worker: int) -> None:
-        """Tell `worker` to end when it has done the work items that were sent to it."""
+        """Tell worker number `worker` to end after it has run the work items that were sent to it.
+
+        The worker must be ready. Does nothing if its process has ended.
+        """
         with contextlib.suppress(PeerGoneError):
             self._down.send(self._handles[worker].route, Stop())
 
     def stop_all(self) -> None:
-        """Tell all workers to end."""
+        """Tell all ready workers to end after they have run the work items that were sent to them."""
         for worker in self._handles:
             self.stop(worker)
 
     def activities(self) -> list[WorkerActivity]:
-        """The activity of each worker at this moment, for a display. Workers without a status page are left out."""
+        """Return which task each worker runs now, for a display. Workers without a status page are left out."""
         return [
             handle.activity(worker, self._assignment.assigned(worker))
             for worker, handle in self._handles.items()
@@ -94,11 +97,14 @@ class ReadyWorkers:
     # --- work items --------------------------------------------------------------------------------------------
 
     def assigned(self, worker: int) -> Sequence[WorkItem]:
-        """The work items of `worker`. The first one is the item that the worker runs, or will run next."""
+        """Return the work items of worker number `worker`; an empty sequence if the worker is not known.
+
+        The first one is the item that the worker runs, or will run next.
+        """
         return self._assignment.assigned(worker)
 
     def holder(self, work_item: WorkItem) -> int | None:
-        """The worker that has `work_item`; None if no worker has it."""
+        """Return the number of the worker that has `work_item`; None if no worker has it."""
         return next((each for each in self._handles if work_item in self._assignment.assigned(each)), None)
 
     def give(self, work_item: WorkItem) -> None:
@@ -114,10 +120,11 @@ class ReadyWorkers:
         self._send(self._assignment.done(worker, work_item, micros))
 
     def skipped(self, worker: int, sequence: int) -> None:
-        """Put the `sequence`-th work item of `worker` into the queue again. The worker did not run this item.
+        """Put the `sequence`-th work item that was sent to `worker` into the queue again. The worker did not run it.
 
-        Raises `MessageError` if the parent has not taken this item back. A worker with a damaged status page would skip
-        every work item, and get the same one again and again.
+        Does nothing if the worker does not have this item any more. Raises `MessageError` if the parent has not taken
+        this item back, because the status page of the worker is damaged then. Otherwise the worker would skip every
+        work item, and get the same one again and again.
         """
         handle = self._handles.get(worker)
         if handle is None:
@@ -147,11 +154,11 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Whether a worker has nothing to do, while another worker has several work items."""
+        """Return True if a worker has nothing to do, the queue is empty, and another worker has several work items."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:
-        """Remove `work_item` from the queue. Returns False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:

@@ -1,4 +1,8 @@
-"""Defines the state of a pool, and the limits of its tasks and workers."""
+"""Defines the state of a pool, the limits of its tasks and workers, and the count of workers that fail to start.
+
+Covers: values and errors only.
+Does not cover: the work items and the workers of a pool (`books.py`).
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,10 @@ from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """Make the error for a `maxmemoryperchild` (`limit` bytes) that is less than a worker needs before its first task.
+    """Return the error for a `maxmemoryperchild` that is too small.
 
-    `used` is the number of bytes that a worker needs.
+    `limit` is the value of `maxmemoryperchild`. `used` is the memory that a worker uses before its first task, which is
+    more. Both are numbers of resident bytes.
     """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
@@ -28,7 +33,7 @@ class PoolLimits:
     tasks:
         How many work items a worker gets in its life at most.
     memory:
-        How many resident bytes a worker may have. A worker with more of them gets no other work item.
+        How many resident bytes a worker may have. If a worker has more after a work item, another worker replaces it.
     task_secs:
         How many seconds a task may run.
     retries:
@@ -42,7 +47,7 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """Says whether a pool takes tasks."""
+    """The state of a pool, which says if the pool accepts tasks."""
 
     #: The pool takes tasks.
     RUNNING = "running"
@@ -60,7 +65,7 @@ class PoolLifecycle:
     state:
         Running, closed or terminated.
     is_finished:
-        Whether the pool was closed and no work is left. If so, no worker can take tasks any more.
+        True if the pool was closed and no work is left. The workers then end.
     """
 
     def __init__(self) -> None:
@@ -71,7 +76,10 @@ class PoolLifecycle:
         self._is_reported = False
 
     def check_running(self) -> None:
-        """Raise `PoolClosedError` or the error that ended the pool, if the pool takes no new calls."""
+        """Raise the error that has ended the pool, or `PoolClosedError` if the pool accepts no new calls.
+
+        Does nothing if the pool is running.
+        """
         if self._error is not None:
             self._is_reported = True
             raise self._error
@@ -79,7 +87,7 @@ class PoolLifecycle:
             raise PoolClosedError("this pool is closed: it takes no more tasks. Make a new mpr.Pool for them")
 
     def close(self) -> None:
-        """Take no new calls, if the pool is running."""
+        """Accept no new calls from now on. Does nothing if the pool was closed or terminated before."""
         if self.state is PoolState.RUNNING:
             self.state = PoolState.CLOSED
 
@@ -88,39 +96,43 @@ class PoolLifecycle:
         self.is_finished = True
 
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
-        """Stop the pool, because of `error` if there is one. `is_reported` says whether a call gets `error`."""
+        """Set the state to terminated, because of `error` (None: the user has terminated the pool).
+
+        `is_reported` is True if a call gets `error`, so that `raise_unreported` need not raise it. If an earlier error
+        has ended the pool, that error stays.
+        """
         self.state = PoolState.TERMINATED
         if self._error is None:
             self._error = error
         self._is_reported = self._is_reported or is_reported
 
     def refusal(self) -> BaseException | None:
-        """The error for a task that is submitted now; None if the pool takes the task."""
+        """Return the error for a task that is submitted now; None if the pool accepts the task."""
         error = self.ending_error()
         if error is None and self.is_finished:
             return PoolClosedError("this pool has done its work and ended before this task was submitted")
         return error
 
     def ending_error(self) -> BaseException | None:
-        """The error for calls that are not finished when the pool ends; None as long as the pool works."""
+        """Return the error for tasks that have no outcome when the pool ends; None if the pool was not terminated."""
         if self._error is None and self.state is PoolState.TERMINATED:
             return PoolTerminatedError("the pool was terminated before this task had a result")
         return self._error
 
     def raise_unreported(self) -> None:
-        """Raise the error that ended the pool, unless a call has raised it before."""
+        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
         if self._error is not None and not self._is_reported:
             self._is_reported = True
             raise self._error
 
     @property
     def broke(self) -> bool:
-        """Whether an error has ended the pool."""
+        """True if an error has ended the pool."""
         return self._error is not None
 
 
 class StartBudget:
-    """Counts the workers that die in a row before they are ready, until the pool gives up.
+    """Counts the workers that die one after another before they are ready. If there are too many, the pool ends.
 
     Without this limit, workers that die at their start would be replaced for ever. `multiprocessing.Pool` has no such
     limit: with workers that die at their start, it wrote 85,000 lines to stderr in 20 s.
@@ -128,7 +140,7 @@ class StartBudget:
     Parameters
     ----------
     allowed:
-        After how many deaths in a row the pool gives up.
+        The pool ends after this number of deaths with no ready worker between them.
     """
 
     def __init__(self, allowed: int = 3) -> None:
@@ -140,6 +152,9 @@ class StartBudget:
         self._failed = 0
 
     def died_at_start(self) -> bool:
-        """Count a worker that has died before it was ready. Returns whether another one should be started."""
+        """Count a worker that has died before it was ready.
+
+        Returns True if another worker should be started. Returns False if the pool should end.
+        """
         self._failed += 1
         return self._failed < self._allowed

@@ -1,5 +1,6 @@
-"""Defines the work item: one task or several tasks of one call, which go to a worker in one message. Does no I/O.
+"""Defines the work item: one task or several tasks of one call, which a worker gets in one message. Does no I/O.
 
+Covers: the fields of a work item, the methods that change them, and the message for the worker.
 Does not cover: which worker has a work item (`assignment.py`), what follows from an outcome (`worker_events.py`).
 """
 
@@ -22,7 +23,17 @@ OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], Non
 
 @dataclass(frozen=True, slots=True)
 class TaskFunction:
-    """A pickled task function: its name for messages, the digest that identifies the function, and the pickle."""
+    """A pickled task function.
+
+    Attributes
+    ----------
+    name:
+        The name of the function, for texts that users read.
+    digest:
+        A hash of the pickle (16 bytes), which identifies the function.
+    code:
+        The pickle.
+    """
 
     name: str
     digest: bytes
@@ -30,12 +41,12 @@ class TaskFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any]) -> TaskFunction:
-        """Pickle `function`. Raises `UnpicklableTaskError` if it cannot be pickled."""
+        """Return `function`, pickled. Raises `UnpicklableTaskError` if the function cannot be pickled."""
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function))
 
 
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
-    """Do nothing. This is `on_outcome` of a work item that has got no other function yet."""
+    """Do nothing. This function is the `on_outcome` of a work item until `connect` sets another one."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -54,9 +65,10 @@ class WorkItem:
     mode, payload:
         How the function is called (`CALL`, `EACH` or `STAR` of `transport/messages.py`), and the pickled arguments.
     on_outcome:
-        Called with each part of the outcome, in the order of the tasks.
+        Called with the outcomes of one or more tasks, each time that such outcomes are there.
     on_start:
-        Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item.
+        Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. It is
+        None if there is nothing to call.
     number:
         The number of the work item in the pool.
     first_task:
@@ -69,7 +81,7 @@ class WorkItem:
         The next `again` tasks, from `first` on, run for the `attempt`-th time, because their worker died before. The
         tasks after them run for the first time.
     is_reported:
-        Whether the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
+        True if the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
     """
 
     function: TaskFunction
@@ -90,18 +102,21 @@ class WorkItem:
     # --- changes -----------------------------------------------------------------------------------------------
 
     def connect(self, on_outcome: OnOutcome, on_start: Callable[[], bool]) -> None:
-        """Have `on_outcome` and `on_start` called from now on."""
+        """Set `on_outcome` and `on_start`, which the pool calls for this work item (see the attributes)."""
         self.on_outcome, self.on_start = on_outcome, on_start
 
     def accepted(self, number: int, first_task: int) -> None:
-        """Note that the pool has taken the work item, and set `number` and `first_task` (see the attributes)."""
+        """Note that the pool has accepted the work item, and set `number` and `first_task` (see the attributes)."""
         self.number, self.first_task = number, first_task
         if self.mode == CALL:
             # A single call has no position in a `map`. Its index is its number, so that each call has another index.
             self.index = first_task
 
     def start(self) -> bool:
-        """Tell the caller that a worker is about to get the item. Returns False if the caller has cancelled it."""
+        """Tell the caller, by `on_start`, that a worker is about to get the work item.
+
+        Returns True if the worker may get it. Returns False if the caller has cancelled the work item.
+        """
         if self.on_start is not None:
             if not self.on_start():
                 return False
@@ -113,39 +128,42 @@ class WorkItem:
         self.sequence = sequence
 
     def reported(self) -> None:
-        """Note that the caller gets an outcome for all tasks now, although the tasks may still run."""
+        """Note that the caller gets an error for all tasks now, although the tasks may still run."""
         self.is_reported, self.on_start = True, None
 
     def settle(self, count: int) -> None:
-        """Note that the next `count` tasks have their outcome."""
+        """Note that the next `count` tasks, from `first` on, have their outcome. This increases `first`."""
         self.first += count
         self.again = max(0, self.again - count)
         if not self.again:
             self.attempt = 1
 
     def fail(self, count: int) -> None:
-        """Note that the next `count` tasks have failed, because their worker has died.
+        """Note that the next `count` tasks, from `first` on, have failed, because their worker has died.
 
-        The tasks behind them begin with attempt 1.
+        The tasks after them begin with attempt 1 again.
         """
         self.settle(count)
         self.attempt = 1
 
     def retry(self, begun: int) -> None:
-        """Have the tasks that have no outcome, and whose number is less than `begun`, run once more."""
+        """Note that the tasks before task `begun` that have no outcome run once more, because their worker has died.
+
+        This increases `attempt` by 1.
+        """
         self.attempt += 1
         self.again = max(self.again, begun - self.first)
 
     # --- questions ---------------------------------------------------------------------------------------------
 
     def name(self, task: int) -> str:
-        """Name task `task` of this work item for messages, such as `detect[3]`."""
+        """Return a name for task `task` of this work item, for texts that users read, such as `detect[3]`."""
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
-        """Describe the task that the worker of `hello` has begun, for a sink that keeps the rows of each task apart.
+        """Return a description of the task that the worker of `hello` has begun.
 
-        `began` is the message of the worker about this task.
+        It is for sinks that keep the rows of each task apart. `began` is the message of the worker about this task.
         """
         return TaskInfo(
             number=self.first_task + began.task,
@@ -158,7 +176,7 @@ class WorkItem:
         )
 
     def message(self) -> Tasks:
-        """Make the message that sends a worker the tasks that are still to be done."""
+        """Return the message that brings this work item to a worker. The worker runs the tasks that have no outcome."""
         return Tasks(
             self.number,
             self.sequence,
@@ -172,10 +190,10 @@ class WorkItem:
         )
 
     def begun(self, at: At | None) -> tuple[int, int]:
-        """Return how many tasks of this item a worker at position `at` had begun, and the number of the task that ran.
+        """Return how many tasks of this item the worker had begun, and the number of the task that it ran.
 
-        The first task of this item has the number 0. The number of the task is -1 if no task of this item ran. Tasks
-        that have their outcome count as begun.
+        `at` is the position of the worker; None if the worker has no status page. The first task of this item has the
+        number 0. The second value is -1 if no task of this item ran. Tasks that have their outcome count as begun.
         """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all tasks of this item.

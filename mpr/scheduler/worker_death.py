@@ -1,4 +1,8 @@
-"""Decides which tasks of a dead worker fail, which are retried, and which go back to the queue. Does no I/O."""
+"""Decides which tasks of a dead worker fail, which are retried, and which go back to the queue. Does no I/O.
+
+Covers: the decision for one work item.
+Does not cover: the work items of the worker, and starting a new one (`worker_events.py`).
+"""
 
 from __future__ import annotations
 
@@ -13,14 +17,14 @@ from mpr.transport.status_page import At
 
 @dataclass(frozen=True, slots=True)
 class WorkerLoss:
-    """A worker that has ended without finishing its work items.
+    """Describes a worker that has ended, and decides what happens to its work items.
 
     Attributes
     ----------
     worker, pid, exitcode:
         The worker's number, its process id, and its exit code (negative for a signal; None if unknown).
     at:
-        The last position of the worker; None if the worker had no status page.
+        The work item and the task that the worker ran last; None if the worker had no status page.
     planned_kill:
         The work item because of which the worker was killed, and the error for its task; None if mpr did not kill the
         worker.
@@ -38,12 +42,12 @@ class WorkerLoss:
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """Decide which tasks of `work_item` fail, because the worker has died.
 
-        Tasks that the worker had begun are run again if the work item's attempt is at most `retries`, and otherwise
-        fail. Tasks that the worker had not begun are still to be run. But if the work item was cancelled, all its tasks
-        fail. If mpr has killed the worker because of `work_item`, no task is run again for this death.
+        Tasks that the worker had begun are run again if `work_item.attempt` is at most `retries`, and otherwise fail.
+        Tasks that the worker had not begun do not fail, and run later in another worker. If mpr has killed the worker
+        because of `work_item`, no begun task is run again. If `work_item` was cancelled, all its tasks fail.
 
-        Returns the tasks that fail, as pairs (number of the task in the work item, error). Adds sentences for the
-        recording to `notes`.
+        Returns the tasks that fail, as pairs (number of the task in the work item, error). Changes `work_item` by
+        `retry` or `fail`. Adds sentences for the recording to `notes`.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None

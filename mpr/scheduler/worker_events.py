@@ -1,4 +1,4 @@
-"""Takes the reports of the aggregator about the workers of a pool, and decides what happens to their work items.
+"""Receives the reports of the aggregator about the workers of a pool, and decides what happens to their work items.
 
 Covers: results, retries, and workers that are ready, fail or end.
 Does not cover: calls of the pool's users (`dispatcher.py`), each single task of a dead worker (`worker_death.py`).
@@ -41,7 +41,7 @@ class WorkerEvents:
     control:
         Starts and kills the worker processes.
     observer:
-        Hears of workers and results.
+        Gets a call for each ready worker and each result.
     terminate:
         Ends the pool with an error.
     """
@@ -64,10 +64,10 @@ class WorkerEvents:
         self._budget = StartBudget()
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
-        """Let the worker of `hello` take tasks. The initializer of this worker took `init_micros` microseconds.
+        """Send work items to the worker of `hello` from now on. Its initializer took `init_micros` microseconds.
 
-        `status_page` can be read until `worker_ended` is called, or the pool ends. `status_page` is None if the parent
-        cannot open the page.
+        `status_page` is None if the parent cannot open the page. The page can be read until `worker_ended` is called,
+        or the pool ends. If the worker already has more memory than the pool allows, end the pool.
         """
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
@@ -91,9 +91,9 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Give the tasks of `result`, a message of the worker of `hello`, their outcomes.
+        """Give the tasks of `result` their outcomes. The worker of `hello` has sent the message `result`.
 
-        `failure` is None, or the error that all these tasks get because rows of them are lost.
+        `failure` is the error that all these tasks get, because rows are lost; None if no rows are lost.
         """
         taken = self._take(hello, result)
         if taken is None:
@@ -109,10 +109,10 @@ class WorkerEvents:
             self._delivery.deliver(open_result(work_item, result, count, failure))
 
     def _take(self, hello: Hello, result: Result) -> tuple[WorkItem, int] | None:
-        """Note that the tasks of `result` have ended in the worker of `hello`. Returns (work item, number of tasks).
+        """Note that the worker of `hello` has ended the tasks of `result`. Returns (work item, number of tasks).
 
-        Returns None if these tasks have got their outcomes before. Otherwise the caller of this method must deliver
-        the outcomes. Raises `MessageError` if the worker does not have these tasks.
+        The caller of this method must then deliver the outcomes. Returns None if these tasks have got their outcomes
+        before. Raises `MessageError` if the worker does not have these tasks.
         """
         books = self._books
         with books.lock:
@@ -145,15 +145,19 @@ class WorkerEvents:
             self._control.look_soon()
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Describe the task that the worker of `hello` has begun. Returns None if the pool was terminated.
+        """Return a description of the task that the worker of `hello` has begun.
 
-        `began` is the message of the worker about this task.
+        `began` is the message of the worker about this task. Returns None if the pool no longer knows the task, for
+        example because the pool was terminated.
         """
         work_item = self._books.work.get(began.work_item)
         return None if work_item is None else work_item.task_info(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
-        """Give `error` to all callers now, because rows are lost. The tasks go on for the sinks that are left."""
+        """Give `error` to the callers of all tasks without an outcome, because a sink has failed and rows are lost.
+
+        The tasks still run, because other sinks may be left.
+        """
         with self._books.lock:
             waiting = self._books.work.report_all()
         for work_item in waiting:
@@ -163,7 +167,7 @@ class WorkerEvents:
         """Put a work item into the queue again, because the worker of `hello` did not run it.
 
         `skipped` is the message that names the work item. Does nothing if the worker does not have this work item any
-        more.
+        more. Raises `MessageError` if the pool has not taken this work item back.
         """
         with self._books.lock:
             self._books.workers.skipped(hello.worker, skipped.sequence)
@@ -181,9 +185,9 @@ class WorkerEvents:
                 workers.stop(hello.worker)
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer of the pool has raised in the worker of `hello`.
+        """End the pool, because the initializer of the pool has raised an exception in the worker of `hello`.
 
-        `failed` is the message with the exception.
+        `failed` is the message with the pickled exception. The pool ends with an `InitializerError`.
         """
         cause = task_pickling.load_exception(failed.payload)
         text = represent(cause)
@@ -194,14 +198,15 @@ class WorkerEvents:
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
-        """Decide what happens to the work items of the worker. Start another worker if one is still needed.
+        """Decide what happens to the work items of a worker that has ended. Start another worker if it is needed.
 
         Parameters
         ----------
         worker, exitcode:
             The number of the worker, and its exit code (negative for a signal; None if unknown).
         said_goodbye:
-            Whether the worker has ended in order. If not, and if another worker starts, mpr logs that it is replaced.
+            True if the worker has sent its last message, `Goodbye`. Otherwise mpr logs that the worker is replaced, if
+            another worker starts.
         kept:
             Returns which rows of the worker have survived.
 
@@ -251,12 +256,15 @@ class WorkerEvents:
         books.workers.give_again([each for each in had if each in books.work])
 
     def recording_ended(self) -> None:
-        """Forget all workers, because the recording has ended. End the pool if the pool is not finished."""
+        """Forget all workers, because the recording has ended. End the pool with an error, unless its work is done.
+
+        The error is a `RecordingClosedError`.
+        """
         with self._books.lock:
             self._books.workers.remove_all()
         if not self._books.lifecycle.is_finished:
             self.broken(RecordingClosedError("the recording was closed while a pool was working for it"))
 
     def broken(self, error: BaseException) -> None:
-        """End the pool. Every pending or later call gets `error`."""
+        """End the pool because of `error`. Each task without an outcome gets `error`, and each later call raises it."""
         self._terminate(error)

@@ -1,4 +1,10 @@
-"""Defines the handle of a ready worker, and the interface of the supervisor that starts and kills workers."""
+"""Defines the handle of a ready worker, and the interface of the supervisor that starts and kills workers.
+
+A handle keeps what the pool must know to send work items to a worker: its name, its process id and its status page.
+
+Covers: the handle, the interface of the supervisor, and the activity of a worker for a display.
+Does not cover: which worker gets a work item (`assignment.py`), and starting processes (`worker_supervisor.py`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +28,7 @@ class WorkerControl(Protocol):
     """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready. The supervisor starts the other workers when the first is ready."""
+        """Note that a worker of the pool is ready. When the first one is ready, the supervisor starts the others."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""
@@ -36,11 +42,11 @@ class WorkerControl(Protocol):
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        Otherwise resume the worker. Returns whether the worker was killed.
+        Otherwise resume the worker. Returns True if the worker was killed.
         """
 
     def memory(self, pid: int) -> int:
-        """The resident memory of the worker with the process id `pid` (bytes); 0 if the worker has just ended."""
+        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class WorkerActivity:
     worker:
         The number of the worker.
     at:
-        The position of the worker, as its status page says.
+        The work item and the task that the worker runs, or will run next, as its status page says.
     work_item:
         The work item that the worker has begun and not ended; None if there is none.
     back_pressure_since_ns:
@@ -69,12 +75,12 @@ class WorkerActivity:
 
     @property
     def runs(self) -> bool:
-        """Whether the worker runs a task."""
+        """True if the worker runs a task now, and False if it waits for a work item or is between two tasks."""
         return self.at.running and self.work_item is not None
 
 
 class WorkerHandle:
-    """A worker that is ready. Only the methods of this class change a handle.
+    """Keeps what the pool knows of a worker that can run tasks. Only the methods of this class change a handle.
 
     Parameters
     ----------
@@ -98,9 +104,9 @@ class WorkerHandle:
         self._functions: FunctionCache[bool] = FunctionCache()
 
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
-        """Give the worker `work_item`. Returns the messages for the worker.
+        """Note that the worker gets `work_item`. Returns the messages that the caller must send to the worker.
 
-        One of these messages carries the task function, if the worker does not have this function yet.
+        The first of these messages carries the task function, if the worker does not have this function yet.
         """
         self._last_sequence += 1
         work_item.assigned(self._last_sequence)
@@ -111,17 +117,18 @@ class WorkerHandle:
         return [Function(function.digest, function.code), work_item.message()]
 
     def plan_kill(self, work_item: WorkItem, error: BaseException) -> None:
-        """Note that the worker is killed because of `work_item`, whose task gets `error`."""
+        """Note that mpr kills the worker because of `work_item`. The task that the worker runs gets `error`."""
         self.planned_kill = work_item, error
 
     def at(self) -> At | None:
-        """The work item and the task at which the worker is now; None if the worker has no status page."""
+        """Return the work item and the task that the worker runs now; None if the worker has no status page."""
         return None if self.status_page is None else self.status_page.at()
 
     def revoke(self) -> At | None:
         """Take back all work items that the worker has not begun.
 
-        Returns the work item and the task at which the worker is then; None if the worker has no status page.
+        Returns the work item and the task that the worker runs at that moment. Does nothing and returns None if the
+        worker has no status page.
         """
         if self.status_page is None:
             return None
@@ -129,7 +136,7 @@ class WorkerHandle:
         return self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """The activity of worker number `worker` at this moment. The worker must have a status page.
+        """Return which task the worker with the number `worker` runs now. The worker must have a status page.
 
         `assigned` are the work items of the worker. This method needs them, because the status page has only the
         number of the work item that the worker runs.

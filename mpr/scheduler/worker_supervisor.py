@@ -1,12 +1,12 @@
-"""Starts the worker processes of a pool, notices at once when one has ended, and ends all of them in bounded time.
+"""Starts the worker processes of a pool, reports the end of each one, and ends all of them within a time limit.
 
 Covers: the one thread that starts workers and waits for them, and the steps that end them.
 Does not cover: how a process is started (`processes/launcher.py`), what the end of a process means for its tasks
 (`worker_events.py`).
 
-Each step is for workers that the step before did not end:
+Each method in this table ends workers that the methods above it have not ended:
 
-| step | what it does | how long it takes |
+| method | what it does | how long it takes |
 |---|---|---|
 | `stop_starting` | starts no more workers, and kills those that have not said hello | returns at once |
 | `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` plus 7 s |
@@ -44,7 +44,7 @@ _SIGKILL_PATIENCE_SECS = 5.0
 
 
 class WorkerSupervisor:
-    """Starts `size` workers, and one more at each call of `replace`.
+    """Starts `size` workers, and one more at each call of `replace`. Reports their ends, and kills workers.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ class WorkerSupervisor:
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started.
     has_no_hello:
-        Called with the number of a worker. Returns whether no hello of this worker has arrived. The hello is the first
+        Called with the number of a worker. Returns True if no hello of this worker has arrived. The hello is the first
         message of a worker.
     look:
         Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
         to be called again at the latest.
     obstacle:
-        Returns why no worker can join the recording, if that is known. Any thread may call it.
+        Returns why no worker can join the recording; None if no reason is known. Any thread may call it.
     """
 
     def __init__(
@@ -102,23 +102,29 @@ class WorkerSupervisor:
         self._thread = threading.Thread(target=self._run, name="mpr-workers", daemon=True)
 
     def start(self) -> None:
-        """Start the thread. Raises `RuntimeError` if the system gives no more threads."""
+        """Start the thread. Raises `RuntimeError` if the operating system cannot start one more thread."""
         self._thread.start()
 
     # --- for the dispatcher: `WorkerControl` -------------------------------------------------------------------
 
     def note_ready(self) -> None:
-        """Note that a worker takes tasks. Any thread may call this."""
+        """Note that a worker is ready. Any thread may call this.
+
+        The supervisor starts the other workers when the first one is ready, or after 0.02 s.
+        """
         self._first_is_ready.set()
 
     def replace(self) -> None:
-        """Start one more worker, unless no more are to be started. Any thread may call this."""
+        """Have the supervisor's thread start one more worker. Any thread may call this.
+
+        Does nothing after `stop_starting`.
+        """
         with self._start_lock:
             self._wanted += not self._starts_no_more
         self._wakeup.wake()
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start, if that is known. Any thread may call this."""
+        """Return why no worker can start; None if no reason is known. Any thread may call this."""
         return self._obstacle()
 
     def look_soon(self) -> None:
@@ -126,11 +132,11 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
-        """The process id of `worker`; None if the worker is not running. Any thread may call this."""
+        """Return the process id of `worker`; None if the worker is not running. Any thread may call this."""
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """The resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has just ended.
+        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has just ended.
 
         Any thread may call this.
         """
@@ -144,7 +150,9 @@ class WorkerSupervisor:
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        Otherwise resume the worker. Returns whether the worker was killed. Any thread may call this.
+        Otherwise resume the worker. The worker is suspended so that the answer of `condition` cannot change before the
+        kill. Returns True if the worker was killed, and False if not, or if no worker has this process id. Any thread
+        may call this.
         """
         import psutil
 
@@ -174,8 +182,7 @@ class WorkerSupervisor:
     def stop_starting(self) -> None:
         """Start no more workers, and kill those that have not said hello. Any thread may call this.
 
-        The other workers end by themselves, or by a later step. After this method has returned, `new_config` is not
-        called again.
+        The other workers still run. After this method has returned, `new_config` is not called again.
         """
         with self._start_lock:
             self._starts_no_more = True
@@ -183,9 +190,9 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def close(self, patience_secs: float) -> None:
-        """Wait up to `patience_secs` until all workers have ended. Send SIGTERM to those that live, later SIGKILL.
+        """Start no more workers. Wait up to `patience_secs` until all have ended, and send SIGTERM to those that live.
 
-        Takes at most 7 s more than `patience_secs`. Any thread but the supervisor's may call this.
+        After 2 s more, send SIGKILL, and wait up to 5 s. Any thread but the supervisor's may call this.
         """
         self.stop_starting()
         if self._wait(patience_secs):
@@ -218,7 +225,7 @@ class WorkerSupervisor:
     def _wait(self, timeout_secs: float) -> bool:
         """Wait up to `timeout_secs` until all workers and the supervisor's thread have ended.
 
-        Returns whether they have ended.
+        Returns True if they have ended, and False if not.
         """
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
@@ -252,7 +259,10 @@ class WorkerSupervisor:
             self._wakeup.close()
 
     def _reap(self, patience_secs: float) -> None:
-        """Wait up to `patience_secs` for a wake-up or the end of a worker. Then report the workers that have ended."""
+        """Wait up to `patience_secs` until a worker ends, or another thread wakes this thread.
+
+        Then call `ended` for each worker that has ended.
+        """
         mp_connection.wait([self._wakeup.fileno(), *self._launcher.waitables()], patience_secs)
         self._wakeup.clear()
         for worker, exitcode in self._launcher.ended():
@@ -260,16 +270,16 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill the workers that have sent no hello.
-
-        These workers would still import everything, only to learn that there is no work.
-        """
+        """Kill the workers that have sent no hello, because they would still import modules, but get no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
-        """Kill all workers after a failure of this thread, and wait up to 5 s until they have ended."""
+        """Kill all workers, because the supervisor's thread has failed.
+
+        Waits up to 5 s until they have ended, and calls `ended` for each of them.
+        """
         self.stop_starting()
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:

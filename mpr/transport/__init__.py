@@ -1,5 +1,12 @@
 """Connects two processes by messages, sockets and shared memory. Only this package uses ZeroMQ.
 
+```
+producer                                                              parent
+sockets.Connection ── upstream messages ────────────────────────────► sockets.UpstreamServer
+sockets.Connection ◄── downstream messages ────────────────────────── sockets.DownstreamServer
+outbox, status_page, result_journal ── memory that both can read ───► their readers
+```
+
 The parent is the process with the recording and its sinks. These words have the same meaning in all modules:
 
 - Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent itself.
@@ -9,8 +16,10 @@ The parent is the process with the recording and its sinks. These words have the
 - Status page: a page of memory in which a worker says which task it runs. The parent can read it at any time.
 - Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died.
 - Work item: one or several tasks of one call, which a worker gets in one message.
+- To take back a work item: to tell the worker, through its status page, that it must not run the item.
+- Shared recording: the recording of the parent. A task recording is a recording that a task makes itself.
 
 Covers: message types and their encoding, sockets, the outbox, a worker's status page and its journal of results.
 Does not cover: the meaning of a message (`producer`, `aggregator`, `scheduler`).
-May import: nothing but the floor.
+May import: nothing but the modules beside the packages of mpr, such as `errors`.
 """

@@ -1,4 +1,8 @@
-"""Defines the values that a process needs to join a shared recording, and their form in an environment variable."""
+"""Defines the values that a process needs to join a shared recording, and their form in an environment variable.
+
+Covers: the values, and turning them into a text and back.
+Does not cover: joining (`producer/membership.py`).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ class DirectRoute:
     Attributes
     ----------
     folder:
-        The folder in which the process makes its own file; empty for no file.
+        The folder in which the process makes its own file; empty if it makes no file.
     urls:
         The URLs of viewers and servers.
     """
@@ -48,16 +52,17 @@ class ConnectionInfo:
     outbox_bytes:
         The number of bytes that may wait in the outbox of the process (`outbox.py`). If there are more, `rr.log` waits.
     marks_tasks:
-        Whether a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
+        True if a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
         keep the rows of tasks apart.
     keeps_apart:
-        Whether every sink keeps the rows of tasks apart, so that the recording of a task is its own.
+        True if every sink keeps the rows of tasks apart: each task then has a recording of its own.
     is_watched:
-        Whether somebody may watch the rows come: whether a sink is a viewer, a server or a stream.
+        True if a sink is a viewer, a server or a stream. The process then sends its rows more often.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
     place, machine:
-        The file system that has the folder (`ipc_folder.place_of`), and the name of its machine for messages.
+        A text that identifies the file system with the folder (`ipc_folder.place_of`), and the name of the parent's
+        machine, for error messages.
     """
 
     application_id: str
@@ -76,7 +81,7 @@ class ConnectionInfo:
 
     @property
     def flush_tick_secs(self) -> float | None:
-        """The longest time that the SDK may keep rows, in seconds; None for the SDK's own value."""
+        """The longest time in seconds that the SDK may keep rows before it writes them; None for the SDK's default."""
         return limits.WATCHED_FLUSH_TICK_SECS if self.is_watched else None
 
     @property
@@ -104,9 +109,10 @@ def to_text(config: ConnectionInfo) -> str:
 
 
 def from_text(text: str) -> ConnectionInfo:
-    """Return the values in `text`, which `to_text` has made. Raises `JoinError` if `text` is not valid.
+    """Return the values in `text`, which `to_text` has made.
 
-    The error does not contain `text`, because the secret of a recording is in `text`.
+    Raises `JoinError` if `text` is not valid, or is of another version of mpr. The error does not contain `text`,
+    because `text` contains the secret of a recording.
     """
     try:
         fields: dict[str, Any] = json.loads(text)

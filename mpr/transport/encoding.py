@@ -1,8 +1,11 @@
-"""Encodes the messages of `messages.py` as lists of frames on the wire, and decodes them.
+"""Encodes the messages of `messages.py` as lists of frames, and decodes them.
 
-A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a header of fixed
-size. Further frames are JSON, or bytes such as a pickle. This module unpickles nothing. The receiver unpickles only
-bytes of a sender that has sent the recording's secret.
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a header whose size
+depends only on the kind of the message. Further frames are JSON, or bytes such as a pickle.
+
+Covers: the bytes of each message, and checks of their form.
+Does not cover: sending (`sockets.py`). This module unpickles nothing. The receiver unpickles only bytes of a sender
+that has sent the recording's secret.
 """
 
 from __future__ import annotations
@@ -97,7 +100,7 @@ _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
 def encode(message: Upstream | Downstream) -> Frames:
-    """Return `message` as a list of frames, in the form in which it is sent."""
+    """Return the frames (parts of a ZeroMQ message) of `message`. `decode` turns them back into the message."""
     match message:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
@@ -168,7 +171,10 @@ def _result_head(kind: int, result: Result) -> bytes:
 
 
 def decode(frames: Frames) -> Upstream | Downstream:
-    """Return the message in `frames`. Raises `MessageError`, and no other error, if `frames` are no message."""
+    """Return the message that `encode` has turned into `frames`.
+
+    Raises `MessageError`, and no other error, if `frames` are no message.
+    """
     try:
         return _decode(frames)
     except Exception as error:  # noqa: BLE001  # also `RecursionError` and `MemoryError`, for JSON that is deep or long

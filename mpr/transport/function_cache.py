@@ -1,7 +1,10 @@
 """Remembers which task functions a worker has received.
 
-The parent has one list for each worker, and the worker has the same list. So the parent knows without asking whether it
-must send a function.
+The parent keeps a list of functions for each worker, and the worker keeps the same list. So the parent knows, without
+asking the worker, if it must send a function.
+
+Covers: which functions are kept.
+Does not cover: sending a function (`scheduler/worker_handle.py`), and unpickling it (`worker/loop.py`).
 """
 
 from __future__ import annotations
@@ -27,14 +30,17 @@ class FunctionCache(Generic[V]):
         self._values: dict[bytes, V] = {}
 
     def use(self, digest: bytes) -> V | None:
-        """Return the value for `digest`, or None if there is none. The value then counts as the one used last."""
+        """Return the value for `digest`; None if there is none. The function of `digest` then counts as used last."""
         value = self._values.pop(digest, None)
         if value is not None:
             self._values[digest] = value
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Keep `value` for `digest`, as the one used last. If there are too many, drop the least recently used one."""
+        """Keep `value` for `digest`. The function of `digest` then counts as used last.
+
+        If there are more than `FUNCTIONS_KEPT` functions, delete the value of the least recently used one.
+        """
         self._values.pop(digest, None)
         self._values[digest] = value
         if len(self._values) > FUNCTIONS_KEPT:

@@ -1,6 +1,6 @@
 """Makes the private folder for a recording's sockets, and removes folders that killed processes have left.
 
-Covers: the folder and its lock, the question whether its recording is open, notes about lost rows in the folder.
+Covers: the folder and its lock, checking that the recording of a folder is open, notes about lost rows in the folder.
 Does not cover: the sockets (`sockets.py`).
 """
 
@@ -40,8 +40,9 @@ _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 class SocketFolder:
     """A new folder of mode 0700, whose path is short enough for a socket.
 
-    The process locks the file `owner` in the folder as long as the process lives. Other processes see by this lock that
-    the folder is in use. A process id would not do, because it means nothing in another container.
+    The process that makes the folder locks the file `owner` in it, until `remove` or the end of the process. Other
+    processes test this lock to find out if the folder is in use. A process id is not enough, because it may belong to
+    another process in another container.
     """
 
     def __init__(self) -> None:
@@ -59,7 +60,7 @@ class SocketFolder:
         _owned.add(self)
 
     def remove(self) -> None:
-        """Remove the folder with all its sockets."""
+        """Remove the folder with all files in it, and release the lock. Raises nothing if the folder does not exist."""
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         fd, self._fd = self._fd, -1
@@ -68,13 +69,16 @@ class SocketFolder:
         os.close(fd)
 
     def loss(self) -> str | None:
-        """Return a sentence, without a full stop, that says how the folder has disappeared. None if it is there."""
+        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
+
+        The sentence has no full stop at its end.
+        """
         if (self.path / _OWNER).exists():
             return None
         return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
 
     def obstacle(self) -> str | None:
-        """Return a sentence, without a full stop, that says why no process can join. None if no reason is known."""
+        """Return a sentence, without a full stop, that says why no process can join; None if no reason is known."""
         if (loss := self.loss()) is not None:
             return loss
         try:
@@ -91,7 +95,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the descriptor of the lock, in a forked child. Otherwise the lock would outlive the parent."""
+        """Close the descriptor of the lock, in a forked child. Otherwise the lock would remain when the parent ends."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -110,7 +114,7 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 class _Watched:
-    """The folders that this process watches, each with a descriptor of its file `owner`."""
+    """The folders for which this process has called `watch`, each with an open descriptor of its file `owner`."""
 
     def __init__(self) -> None:
         self.fds: dict[Path, int] = {}
@@ -129,7 +133,12 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def watch(folder: Path) -> None:
-    """Keep the file `owner` of `folder` open, so that `is_owned` is right even if a program removes the folder."""
+    """Keep the file `owner` of `folder` open until `unwatch`.
+
+    So `is_owned` gives the right answer even if another program removes the folder.
+
+    Does nothing if the file cannot be opened, or is open already.
+    """
     with _watched.lock, contextlib.suppress(OSError):
         if folder not in _watched.fds:
             _watched.fds[folder] = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
@@ -144,10 +153,10 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Whether the recording of `folder` is open, and the process that has made the folder is alive.
+    """Return True if the recording of `folder` is open, and the process that has made the folder is alive.
 
-    Returns False if this process cannot enter the folder (`why_unreachable`). Returns True if this process cannot find
-    out, because it lacks descriptors or memory.
+    Returns False if this process may not enter the folder (see `why_unreachable`). Returns True if this process lacks
+    the descriptors or the memory for the check.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)
@@ -174,16 +183,16 @@ def _is_locked(fd: int) -> bool:
 
 
 def machine() -> str:
-    """Return the name of this machine or container, for messages."""
+    """Return the name of this machine or container, for error messages."""
     return socket.gethostname()
 
 
 def place_of(folder: Path) -> str:
-    """Return a text that is the same in two processes if both find the same folders beside `folder`.
+    """Return a text that identifies the folder in which `folder` lies. Two processes compare their texts.
 
-    The text names the running kernel, and the file system and the inode of the parent of `folder`. It is empty if the
-    system does not say these. Another machine has another kernel. Another container has another file system there,
-    unless the containers share the parent folder.
+    If the texts are equal, both processes see the same files there. Otherwise they run on two machines, or in two
+    containers that do not share that folder. The text names the running kernel (its boot id), the file system, and the
+    inode. It is empty if the system does not tell these.
     """
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -194,10 +203,11 @@ def place_of(folder: Path) -> str:
 
 
 def why_unreachable(folder: Path, place: str, machine_name: str) -> str | None:
-    """Return why this process cannot use `folder`, although its recording may be open. None if it is not open.
+    """Return why this process cannot use `folder`, although the recording of the folder may be open.
 
-    `place` and `machine_name` are `place_of(folder)` and `machine()` in the process that has made the folder. The
-    result is the end of a sentence about the recording.
+    The text is the end of a sentence whose subject is the recording. Returns None if this process can enter the folder,
+    or if the folder does not exist any more. `place` and `machine_name` are `place_of(folder)` and `machine()` in the
+    process that has made the folder.
     """
     try:
         os.close(os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC))
@@ -232,22 +242,26 @@ def _user_name(uid: int) -> str:
 
 
 def note_loss(folder: Path, text: str) -> None:
-    """Write `text`, about lost rows, into a file in `folder`. Used if no message reaches the recording's process."""
+    """Write `text`, about lost rows, into a file in `folder`, because no message can reach the parent any more.
+
+    Does nothing if the file cannot be written. The parent reads the file by `noted_losses`.
+    """
     # `OSError`: the recording is closed, or the disk is full.
     with contextlib.suppress(OSError):
         (folder / f"{_LOST}{os.getpid()}").write_text(text)
 
 
 def noted_losses(folder: Path) -> list[str]:
-    """Return the texts that other processes have written into `folder` by `note_loss`."""
+    """Return the first 1000 characters of each text that a process has written into `folder` by `note_loss`."""
     return [path.read_text(errors="replace")[:_NOTE_CHARS] for path in sorted(folder.glob(f"{_LOST}*"))]
 
 
 @contextlib.contextmanager
 def short_listener_paths() -> Iterator[None]:
-    """Have `multiprocessing` make its sockets in a folder with a short path, within the block, even if TMPDIR is long.
+    """Within the `with` block, have `multiprocessing` make its sockets in a folder with a short path.
 
-    The path of a socket has a limit of about 100 bytes.
+    The path of a socket can have about 100 bytes at most, and the path in the environment variable TMPDIR may be
+    longer. Does nothing if the folder that `multiprocessing` uses has a short path.
     """
     # `multiprocessing` makes its folder when it is first needed, and keeps it.
     folder = util.get_temp_dir()
@@ -271,7 +285,7 @@ def _short_folder(_pid: int) -> str:
 
 
 def sweep() -> None:
-    """Remove the folders that killed processes of this user have left."""
+    """Remove the folders that killed processes of this user have left: those with a file `owner` that is not locked."""
     places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
     for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
         # `OSError`: the folder belongs to another user, is being made or removed, or is in use.

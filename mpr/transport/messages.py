@@ -1,7 +1,10 @@
-"""Defines the messages between a producer and the parent as frozen values. `encoding.py` has their form on the wire.
+"""Defines the messages between a producer and the parent, as frozen dataclasses. `encoding.py` turns them into bytes.
 
 A *producer* is a process that logs, such as a worker. Its rows are in an *outbox*, a file in memory (`outbox.py`). A
 *work item* is one or several tasks of one call, which a worker gets in one message.
+
+Covers: the types and the fields of all messages.
+Does not cover: their bytes (`encoding.py`), and sending them (`sockets.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ PROTOCOL = 6
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Introduces a producer. It is the first message of the producer.
+    """Is the first message of a producer, which tells the parent who the producer is.
 
     Attributes
     ----------
@@ -37,7 +40,7 @@ class Hello:
     protocol:
         The version of the messages.
     is_owner:
-        Whether the producer is the process that has made the recording. Such a producer gets no number.
+        True if the producer is the process that has made the recording. Such a producer has the number 0.
     """
 
     #: Not part of `repr`, because the text of a message may be logged.
@@ -53,7 +56,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Says that the worker takes tasks from now on. Its initializer took `micros` microseconds."""
+    """Says that the worker can run tasks from now on. Its initializer took `micros` microseconds."""
 
     micros: int = 0
 
@@ -98,7 +101,7 @@ class TaskRecordingRows:
     """Carries rows of a recording that a task has made itself. `data` is a complete Rerun stream, header to footer.
 
     The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
-    bytes that the sinks have taken from all such messages of the producer.
+    bytes that the sinks have got from all such messages of the producer.
     """
 
     data: Buffer
@@ -117,11 +120,12 @@ class Result:
     Attributes
     ----------
     work_item, first, count:
-        The number of the work item, the first task of this result, and the number of tasks in it.
+        The number of the work item, the first task of this result, and the number of tasks in this result.
     status:
-        `RETURNED`, `APART` or `RAISED`.
+        The form of the payload. `RETURNED`: one list of results. `APART`: results and errors that were pickled one by
+        one. `RAISED`: one error for all tasks, because the worker could not open the work item (`count` is 0).
     last:
-        Whether this is the last result of the work item.
+        True if this is the last result of the work item.
     micros:
         The time since the worker began the work item, in microseconds.
     payload:
@@ -154,8 +158,9 @@ class Result:
 class ResultInMemory:
     """Carries `result` without its payload, because the payload is large.
 
-    The worker has left the payload in area `area` of its journal (`result_journal.py`), from which the parent takes it.
-    `sizes` has the size of each part of the payload: 8 bytes per size, little-endian.
+    The worker has written the payload into area `area` of its journal (`result_journal.py`). An area is a part of the
+    journal for one large payload. The parent reads the payload there. `sizes` has the size of each part of the payload:
+    8 bytes per size, little-endian.
     """
 
     result: Result
@@ -185,10 +190,10 @@ class TaskBegan:
 
 @dataclass(frozen=True, slots=True)
 class TaskEnded:
-    """Says that the task of the last `TaskBegan` has ended after `seconds`. `error` is a text about its exception.
+    """Says that the task of the last `TaskBegan` has ended after `seconds` seconds.
 
-    `error` is None if the task has raised nothing. The worker then completes the current outbox, so that no rows of
-    another task are in this outbox.
+    `error` is a text about the exception that the task has raised; None if it has raised nothing. After this message,
+    the worker completes the current outbox, so that no rows of another task are in this outbox.
     """
 
     seconds: float
@@ -197,14 +202,17 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Says that the worker does not run its `sequence`-th work item, because the parent has taken the item back."""
+    """Says that the worker does not run its `sequence`-th work item, because the parent has taken the item back.
+
+    The first work item of a worker has the sequence 1.
+    """
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries the pickled exception that the worker's initializer has raised."""
+    """Carries the pickled exception that the worker's initializer has raised. The parent then ends the pool."""
 
     payload: Sequence[Buffer]
 
@@ -218,7 +226,7 @@ class Goodbye:
 class Undelivered:
     """Says that the producer cannot write rows to a sink or to its outbox, and gives the `reason`.
 
-    `rows_are_lost` says whether no other sink has these rows.
+    `rows_are_lost` is True if no other sink has these rows.
     """
 
     reason: str
@@ -227,7 +235,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Sync:
-    """Asks the parent to answer `Synced`, with this number, when the sinks have all rows that were announced before.
+    """Asks the parent to answer with `Synced(number)` when the sinks have all rows that were announced before.
 
     Number 0 asks for no answer. The process sends it as its own answer to `Flush`, after it has announced all its rows.
     """
@@ -237,7 +245,7 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class IndicesWanted:
-    """Asks for `count` indices of tasks. The parent answers with `Indices`."""
+    """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`."""
 
     count: int
 
@@ -247,10 +255,10 @@ class IndicesWanted:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Accepts the producer. If `inline` is true, the producer has to send the bytes of its outboxes in messages.
+    """Answers a `Hello`: the parent accepts the producer.
 
-    `number` is the number of the process in the recording: for a worker its own one, and 0 for the process that has
-    made the recording.
+    If `inline` is True, the producer must send the bytes of its outboxes in messages. `number` is the number of the
+    producer in the recording: 0 for the process that has made the recording, and at least 1 for any other process.
     """
 
     inline: bool
@@ -280,9 +288,10 @@ class Tasks:
     sequence:
         The number of the work item among those that were sent to this worker, counted from 1.
     mode:
-        How the function gets each item of the arguments: `CALL`, `EACH` or `STAR`.
+        How the worker calls the function. `CALL`: `function(*args, **kwargs)`. `EACH`: `function(item)`. `STAR`:
+        `function(*item)`.
     first:
-        The task to begin with. The tasks before it have their results already.
+        The number of the first task to run, counted from 0 in the work item. Earlier tasks have their results already.
     again, attempt:
         The first `again` tasks, from `first` on, run for the `attempt`-th time. The tasks after them run for the first
         time.
@@ -314,7 +323,8 @@ class Accepted:
     """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
 
     The parent sends the second kind only for bytes that came in messages. For an outbox in shared memory, the producer
-    itself sees how many bytes the parent has not released yet.
+    itself sees how many bytes the parent has not released yet. The message also answers `TaskRecordingRows`: `outbox`
+    is then `TASK_RECORDING_ROWS`.
     """
 
     outbox: int
@@ -323,7 +333,7 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Answers the `Sync` of this number. If `failure` is empty, the sinks have all rows that were announced before.
+    """Answers `Sync(number)`. If `failure` is empty, the sinks have all rows that were announced before the `Sync`.
 
     Otherwise `failure` says why rows are lost.
     """
@@ -334,7 +344,7 @@ class Synced:
 
 @dataclass(frozen=True, slots=True)
 class Indices:
-    """Answers `IndicesWanted`: the indices from `first` on, `count` of them, belong to this producer."""
+    """Answers `IndicesWanted`: only this producer may use the `count` indices from `first` on for its tasks."""
 
     first: int
     count: int
@@ -342,12 +352,15 @@ class Indices:
 
 @dataclass(frozen=True, slots=True)
 class Flush:
-    """Asks a process that has joined to announce all its rows now, because the recording is about to close."""
+    """Asks a process that has joined to announce all its rows now, because the recording is about to close.
+
+    The process then answers with `Sync(0)`.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Asks the worker to end when it has done the work items that were sent before."""
+    """Asks the worker to end after it has run the work items that were sent before."""
 
 
 Upstream: TypeAlias = (

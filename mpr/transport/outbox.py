@@ -1,14 +1,15 @@
-"""Makes outboxes: files in memory that a worker's SDK writes, and from which the parent copies.
+"""Makes outboxes: files in memory, into which a worker's SDK writes rows, and from which the parent copies them.
 
 Covers: making an outbox, its size, reading it from another process, releasing bytes that were read.
 Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
 
 The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
 Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from it (`sendfile`).
-Then the parent frees the memory of the bytes that it has read, by punching holes into the file. The bytes that the file
-still holds in memory are on the way to the sinks. If there are too many of these bytes, the worker waits before it logs
-more. If a worker is killed, the bytes that it has written remain. If the system has no files in memory (see
-`files.py`), an outbox is an ordinary file in the recording's private folder.
+Then the parent *releases* the bytes that it has read: it frees their memory, but the file keeps its size
+(`fallocate` with `FALLOC_FL_PUNCH_HOLE`). Bytes that were not released have not reached the sinks yet. If there are too
+many such bytes, the worker waits before it logs more. If a worker is killed, the parent can still read the bytes that
+the worker has written. If the system has no files in memory (see `files.py`), an outbox is an ordinary file in the
+recording's private folder.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ _BEYOND = 1 << 40
 
 
 class Outbox:
-    """The worker's end of an outbox: a new file, into which the SDK's file sink writes.
+    """A new outbox, in the process that writes it: a file, into which the SDK's file sink writes rows.
 
     Parameters
     ----------
@@ -56,18 +57,18 @@ class Outbox:
         self._released: int | None = None
 
     def size(self) -> int:
-        """Return the number of bytes written until now. The last message may still be incomplete."""
+        """Return the number of bytes that the outbox has now. Its last Rerun message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that were written and not yet released, so that they take memory."""
+        """Return the number of bytes that were written and not yet released (rounded to whole pages of memory)."""
         found = os.fstat(self.fd)
         return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if their memory was released.
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if these bytes were released.
 
-        The parent may release them at any moment, so it is asked after the bytes were read.
+        This is checked after the bytes were read, because the parent may release bytes at any moment.
         """
         data = os.pread(self.fd, size, offset)
         if data and self.is_released(offset):
@@ -81,7 +82,7 @@ class Outbox:
             self._released = max(end, self._released or 0)
 
     def is_released(self, offset: int) -> bool:
-        """Whether the memory at `offset` was released, by this process or by another one."""
+        """Return True if the byte at `offset` was released, by this process or another one, or was never written."""
         try:
             return os.lseek(self.fd, offset, os.SEEK_DATA) > offset
         except OSError:
@@ -89,16 +90,16 @@ class Outbox:
             return True
 
     def close(self) -> None:
-        """Close the file. Its memory remains as long as another process has the file open."""
+        """Close the file in this process. Its memory remains as long as another process has the file open."""
         self.fd = -1
         self._file.close()
 
 
 class OutboxReader:
-    """The parent's end of an outbox: reads the file of another process.
+    """Reads an outbox of another process, in the parent.
 
-    The kernel returns zeros for memory that was released. So this object keeps the end of the released bytes, and
-    raises `ReleasedError` instead.
+    If a program reads released bytes, the kernel returns zeros. So this object remembers up to which offset it has
+    released bytes, and raises `ReleasedError` for them.
     """
 
     # The end of the released bytes. A subclass that releases nothing need not set it.
@@ -107,7 +108,7 @@ class OutboxReader:
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`. `folder` is the private folder of the recording.
 
-        Raises `OSError` if this process may not or cannot open the file, or cannot release its memory.
+        Raises `OSError` if this process may not or cannot open the file, or if the system cannot release bytes of it.
         """
         self.fd: int = shared_file.open_shared(address, folder)
         # Try whether memory can be released, behind the end of the file, because the file may already have rows.
@@ -116,11 +117,11 @@ class OutboxReader:
             raise OSError(errno.EOPNOTSUPP, "the system cannot release a part of a file")
 
     def size(self) -> int:
-        """Return the number of bytes written until now. The last message may still be incomplete."""
+        """Return the number of bytes that the outbox has now. Its last Rerun message may still be incomplete."""
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if they were released."""
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if these bytes were released."""
         self._check(offset)
         return os.pread(self.fd, size, offset)
 
@@ -146,11 +147,14 @@ class OutboxReader:
             size -= done
 
     def is_whole(self, start: int, end: int) -> bool:
-        """Whether the file has bytes everywhere in `[start, end)`, none of which was released."""
+        """Return True if the file has all bytes from `start` up to, but without, `end`, and none of them is released.
+
+        If the system cannot find released bytes, only the size of the file is checked.
+        """
         return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that were written and not yet released, so that they take memory."""
+        """Return the number of bytes that were written and not yet released (rounded to whole pages of memory)."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
@@ -166,16 +170,17 @@ class OutboxReader:
             raise ReleasedError(f"the bytes from {offset} to {self._released} were released")
 
     def close(self) -> None:
-        """Close the parent's descriptor of the file."""
+        """Close the parent's descriptor of the file. The memory remains if the producer still has the file open."""
         fd, self.fd = self.fd, -1
         os.close(fd)
 
 
 def punch_hole(fd: int, start: int, end: int) -> bool:
-    """Free the memory of a file from the page that has byte `start` up to, but without, the page that has byte `end`.
+    """Free the memory of the file `fd` from byte `start` to byte `end`, in whole pages of 4096 bytes.
 
-    Memory is freed in whole pages. So bytes before `start` in the first page are freed too, and the caller must not
-    need them any more. Returns False if the system cannot free a part of a file.
+    The page with byte `start` is freed completely, so the caller must not need the bytes before `start` in this page.
+    The page with byte `end` is not freed. The size of the file stays the same. Returns False if the system cannot free
+    a part of a file, otherwise True.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)

@@ -1,14 +1,17 @@
-"""Packs the frames of a message into one, because ZeroMQ sends one frame in one step, but several in several steps.
+"""Packs the frames of a message into one frame, because ZeroMQ sends several frames in several steps.
 
-A frame is one part of a ZeroMQ message. A handler of a signal may run between two steps. If it raises an exception,
-half a message would stay in the socket, and the next message would continue it. If it sends a message itself, that
-message would land in the middle of the other one.
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. A signal handler may run between two
+steps. If the handler raises an exception, half a message stays in the socket, and the next message is added to this
+half. If the handler sends a message itself, the frames of both messages are mixed.
 
 ```
 0xFF | number of frames | size of each frame | padding | frame | padding | frame ...
 ```
 
-Each frame begins at a multiple of `_ALIGNMENT`, because arrays use the frames as their memory.
+Each frame begins at a multiple of `_ALIGNMENT` bytes, because arrays use the frames as their memory.
+
+Covers: packing and unpacking frames.
+Does not cover: what the frames contain (`encoding.py`), and sending them (`sockets.py`).
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ class MessageError(ValueError):
 
 
 def pack(frames: Frames) -> Buffer:
-    """Return all of `frames` as one frame. A single frame is returned as it is."""
+    """Return one frame that contains all `frames`. If there is only one frame, return it unchanged."""
     if len(frames) == 1:
         only: Buffer = frames[0]
         return only
@@ -46,9 +49,10 @@ def pack(frames: Frames) -> Buffer:
 
 
 def unpack(packed: Buffer) -> Frames:
-    """Return the frames in `packed`. If `packed` is a `memoryview`, the frames are views of the same memory.
+    """Return the frames that `pack` has packed into `packed`.
 
-    Raises `MessageError` if `packed` is damaged, so that `pack` cannot have made it.
+    If `packed` is a `memoryview`, the frames are views of the same memory. Raises `MessageError` if `packed` is
+    damaged.
     """
     if packed[:1] != _PACKED:
         return [packed]

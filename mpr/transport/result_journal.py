@@ -1,4 +1,4 @@
-"""Keeps a worker's last results in a journal, which the parent can read after the worker's death.
+"""Writes a worker's last results into a journal, which the parent can read after the worker has died.
 
 The journal is a part of a file in memory. A *slot* is a place for one result. An *area* is a place for the payload of a
 result that is too large for its slot. The payload is the pickled outcomes of the tasks.
@@ -14,7 +14,7 @@ into the journal before it sends the result.
 ```
 page 0      counters              the status page
 page 1..33  slots                 head of a result, sizes of its payload, and the payload if it fits
-areas 0..2  8 MiB each            the payload of a larger result, from which the parent takes it
+areas 0..2  8 MiB each            the payload of a larger result, until the parent has read it
 ```
 """
 
@@ -43,7 +43,10 @@ _AREAS_START = PAGE_BYTES * (1 + _SLOTS)
 
 
 class ResultJournal:
-    """The worker's end: writes results into the file of the status page. Does nothing on macOS, which has no file."""
+    """Writes results into the journal, in the worker. The journal is in the file of the status page.
+
+    Only Linux has this file. On other systems, `write` writes nothing.
+    """
 
     def __init__(self, status_page: StatusPage) -> None:
         self._counters = status_page.counters
@@ -61,10 +64,10 @@ class ResultJournal:
         the result. The parent may read the result here only after the first `needed` messages have arrived. These
         messages carry rows, or say that rows are lost.
 
-        Returns the message to send, and whether the result was written, so that it survives the death of this process.
-        If `parent_reads` is true, a large payload stays in an area, from which the parent takes it. Otherwise a result
-        with a large payload is not written. It is not written either if the payload is too large for an area, or if all
-        areas are in use.
+        Returns the message to send, and True if the result was written, so that it survives the death of this process.
+        A payload that does not fit into a slot is written into an area, from which the parent reads it. Such a result
+        is not written if `parent_reads` is False, if the payload is too large for an area, or if all areas are in use.
+        The message then carries the payload, and the second value is False.
         """
         sizes = b"".join([_SIZE.pack(len(part)) for part in result.payload])
         size = sum(len(part) for part in result.payload)
@@ -104,7 +107,9 @@ class ResultJournal:
         return True
 
     def _free_area(self, size: int, sizes_bytes: int) -> int | None:
-        """Return the number of an area for a payload of `size` bytes. None if it is too large, or no area is free.
+        """Return the number of a free area for a payload of `size` bytes.
+
+        Returns None if the payload or its list of sizes is too large, or if no area is free.
 
         `sizes_bytes` is the length of the list of sizes, which has to fit into a slot.
         """
@@ -114,33 +119,32 @@ class ResultJournal:
 
 
 class ResultJournalReader:
-    """The parent's end of a worker's journal."""
+    """Reads the journal of a worker, in the parent."""
 
     def __init__(self, status_page: StatusPageReader) -> None:
         self._page = status_page
 
     def take(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with its payload from the journal. The worker may then use the area again.
+        """Return the result of `message`, with its payload from the journal. The worker may then reuse the area.
 
-        Raises `ValueError` or `OSError` if the payload is not there.
+        Raises `ValueError` or `OSError` if the payload cannot be read.
         """
         payload = self._read_area(message.area, message.sizes)
         self._page.counters[TAKEN + message.area] += 1
         return replace(message.result, payload=payload)
 
     def journaled(self) -> tuple[int, int]:
-        """Return the number of the last written result (0: none yet), and how many messages were sent before it."""
+        """Return the number of the last written result (0: none), and how many messages the worker sent before it."""
         return self._page.counters[JOURNALED], self._page.counters[SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
-        """Return the last results that the worker has written, the oldest first.
+        """Return the results in the journal, the oldest first, as (segment, number of messages, result).
 
-        Each item has three parts: a segment, a number of messages, and the result. The rows of the result are in the
-        outboxes up to the end of this segment. The parent may take the result only after this number of messages has
-        arrived.
+        The rows of the result are in the outboxes up to the end of the segment. The parent may use the result only
+        after this number of messages has arrived. Results that have arrived in messages may be among these results.
 
         While the worker lives, the last result may be incomplete. Its number is then higher than the number that
-        `journaled` returns.
+        `journaled` returns. Raises `ValueError` or `OSError` if the journal is damaged.
         """
         found = []
         for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):

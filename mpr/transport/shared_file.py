@@ -1,15 +1,16 @@
-"""Makes files in memory that another process opens, and proves that the opened file is the one that was meant.
+"""Makes files in memory that another process opens, and checks that this process has opened the right file.
 
 Covers: sealed files in memory, the address of a file, opening a file by its address, finding missing bytes in a file.
 Does not cover: the bytes in the files (`outbox.py`, `status_page.py`, `result_journal.py`).
 
 A path such as `/proc/7/fd/9` may lead to a wrong file: in another container, process 7 is another process. So each
-memory file has a random name, which is a part of its address. The parent looks at the file before opening it, opens
-only a memory file of this name and user, and locks it. Everything else is refused and left alone. Descriptors sent over
-a socket (`SCM_RIGHTS`) would prove the same, but ZeroMQ cannot carry them. A second socket would need a thread of its
-own, and an order between the messages of both sockets.
+memory file has a random name, which is a part of its address. The parent checks the name and the user of the file
+before it opens the file, and then locks the file. The parent does not open any other file. Descriptors sent over a
+socket (`SCM_RIGHTS`) would be as safe, but ZeroMQ cannot send them. A second socket would need a thread of its own, and
+an order between the messages of both sockets.
 
-A memory file is sealed: its size can only grow. Otherwise a mapped page could vanish, which ends the parent by SIGBUS.
+A memory file is sealed: its size can only grow. If a file became shorter, reading a mapped page behind its end would
+end the parent by SIGBUS.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def open_shared(address: str, folder: Path) -> int:
     """Open the file that another process has made by `new_shared`. Returns a descriptor for reading and freeing memory.
 
     `address` is the address that `new_shared` has returned, and `folder` is the private folder of the recording. Raises
-    `OSError` if there is no such file, if the file is not certainly the one of `new_shared`, or if another reader has
-    it open.
+    `OSError` if there is no such file, if it is not certain that `new_shared` has made the file, or if another reader
+    has the file open.
     """
     found = _MEMORY.fullmatch(address)
     if found is not None:
@@ -81,7 +82,11 @@ def _open_memory(path: str, name: str) -> int:
 
 
 def is_sealed(fd: int) -> bool:
-    """Whether `fd` is a memory file whose size can only grow, so that a mapped page of it cannot vanish."""
+    """Return True if `fd` is a memory file whose size can only grow. Returns False if the system is not Linux.
+
+    Only such a file of another process may be mapped (`mmap`). If a mapped file becomes shorter, a read behind its end
+    ends the process that reads (SIGBUS).
+    """
     if sys.platform != "linux":
         return False
     try:
@@ -92,9 +97,10 @@ def is_sealed(fd: int) -> bool:
 
 
 def is_whole(fd: int, start: int, end: int) -> bool:
-    """Whether the file has all bytes in `[start, end)`: it is long enough, and no memory of these bytes was released.
+    """Return True if the file `fd` still has all bytes from `start` up to, but without, `end`.
 
-    If the system cannot find released memory, only the length is checked.
+    That is: the file is long enough, and no memory of these bytes was released. If the system cannot find released
+    memory, only the length is checked.
     """
     if start >= end:
         return True
@@ -108,7 +114,10 @@ def is_whole(fd: int, start: int, end: int) -> bool:
 
 
 def _checked(fd: int, check: Callable[[], None]) -> int:
-    """Lock and return `fd` if `check` raises no error. Otherwise close `fd`, and raise the error."""
+    """Lock and return `fd` if `check` raises no error. Otherwise close `fd`, and raise the error.
+
+    Raises `BlockingIOError` if another reader has locked the file.
+    """
     try:
         check()
         # The lock ends when `fd` is closed. If another reader has the same file open, this raises `BlockingIOError`.

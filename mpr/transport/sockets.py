@@ -13,9 +13,12 @@ the first socket, under a lock. Meanwhile the main thread waits at the second so
 folder of mode 0700. If a peer has not sent the recording's secret, it gets no answer. Its messages are dropped, and
 nothing in them is unpickled.
 
-A handler of a signal may run between any two instructions of a main thread, and may send messages itself. So a
-producer sends each message as one frame (`packing.py`), and its lock may be taken again by the thread that holds it. In
-the parent, the main thread itself uses no socket, and `UpstreamServer.post` takes no lock.
+A signal handler may run between any two instructions of a main thread, and may send messages itself. So a producer
+sends each message as one frame (`packing.py`), and its lock is an `RLock`. In the parent, the main thread itself uses
+no socket, and `UpstreamServer.post` takes no lock.
+
+Covers: both pairs of sockets, the check of the secret, and messages from threads of the parent (`post`).
+Does not cover: the types and the bytes of messages (`messages.py`, `encoding.py`), the folder (`ipc_folder.py`).
 """
 
 from __future__ import annotations
@@ -53,10 +56,10 @@ _COPY_LIMIT = 64 * 1024
 
 
 class _Exit:
-    """Remembers whether the exit handlers of this process have begun to run. From then on every message is copied.
+    """Remembers if the exit handlers (`atexit`) of this process have begun. From then on, each message is copied.
 
-    The exit handler of pyzmq forgets all messages that were sent without a copy, also those that wait in a socket.
-    After it, pyzmq cannot send a message without a copy.
+    The exit handler of pyzmq drops all messages that were sent without a copy, also those that wait in a socket. After
+    this handler, pyzmq cannot send a message without a copy.
     """
 
     has_begun = False
@@ -70,11 +73,11 @@ atexit.register(_begin_exit)
 
 
 class PeerGoneError(Exception):
-    """The error if the receiver of a message is not connected any more, or not yet."""
+    """The error if the receiver of a message is not connected: it has ended, or has not connected yet."""
 
 
 class Sockets:
-    """The parent's two sockets and their folder."""
+    """The parent's two sockets, and the private folder that contains them."""
 
     def __init__(self) -> None:
         ipc_folder.sweep()
@@ -86,11 +89,14 @@ class Sockets:
         self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
-        """Return a sentence, without a full stop, that says how the folder has disappeared. None if it is there."""
+        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
+
+        The sentence has no full stop at its end.
+        """
         return self._folder.loss()
 
     def obstacle(self) -> str | None:
-        """Return a sentence, without a full stop, that says why no process can join. None if no reason is known."""
+        """Return a sentence, without a full stop, that says why no process can join; None if no reason is known."""
         return self._folder.obstacle()
 
     def close(self) -> None:
@@ -151,18 +157,19 @@ class UpstreamServer:
         self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
-        """Have `receive` return `data`. Any thread and any handler of a signal may call this, because it takes no lock.
+        """Have `receive` return `data`. Does nothing after `close`.
 
-        Does nothing after `close`.
+        Any thread and any signal handler may call this method, because it takes no lock.
         """
         self._posted.append(data)
         self._wakeup.wake()
 
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
-        """Return the next message with the hello of its producer, or the next bytes that a thread has posted.
+        """Return the next message as (hello of its producer, message), or the next bytes that `post` has got.
 
-        Returns None after the timeout. Returns empty bytes for a message of a peer that has not sent the secret. If
-        bytes of a producer are no message, a `MessageError` takes the place of the message. The error is not raised.
+        If the bytes of a producer are no message, returns (hello, `MessageError`); the error is not raised. Returns
+        empty bytes if there is nothing to process, for example for a peer that has not sent the secret. Returns None
+        if nothing arrives within `timeout_secs`.
         """
         if self._posted:
             return self._posted.popleft()
@@ -197,7 +204,7 @@ class UpstreamServer:
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """Forget the producer of `hello`, because it has ended. Messages that still come from it are dropped."""
+        """Forget the producer of `hello`, because it has ended. Messages that still arrive from it are dropped."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 
@@ -232,9 +239,9 @@ class _Receiver:
     def receive(
         self, timeout_secs: float | None, before_waiting: Callable[[], None] | None = None
     ) -> list[zmq.Frame] | None:
-        """Return the frames of the next message; None if none arrives within the timeout (None: no limit).
+        """Return the frames of the next message; None if no message arrives within `timeout_secs` (None: no limit).
 
-        Calls `before_waiting` if no message has arrived yet.
+        If no message is there at the time of the call, `before_waiting` is called before the wait.
         """
         socket = self._socket
         try:
@@ -285,7 +292,7 @@ class DownstreamServer:
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send `messages` to the producer with name `route`. Raises `PeerGoneError` if it is not connected."""
+        """Send `messages` to the producer with the name `route`. Raises `PeerGoneError` if it is not connected."""
         with self._lock:
             if self._closed:
                 raise PeerGoneError(route)
@@ -304,19 +311,23 @@ class DownstreamServer:
 
 
 def _copies(frames: Frames) -> bool:
-    """Whether to copy `frames` for sending. Small messages are faster with a copy, large ones without."""
+    """Return True if ZeroMQ should copy `frames` when it sends them.
+
+    Messages of up to 64 KiB are faster with a copy, larger ones without. After the begin of the exit handlers, every
+    message must be copied (see `_Exit`).
+    """
     return _Exit.has_begun or sum(len(frame) for frame in frames) <= _COPY_LIMIT
 
 
 class Connection:
-    """A producer's two sockets. Any thread may `send`, but only one thread at a time may `receive`.
+    """The two sockets of a producer. Any thread may call `send`, but only one thread at a time may call `receive`.
 
     Parameters
     ----------
     upstream, downstream:
         The endpoints of the parent's two sockets.
     copies:
-        Whether every message is copied. A process that may still send messages at its exit needs this (see `_Exit`).
+        True if every message is copied. A process that may still send messages at its exit needs this (see `_Exit`).
 
     Attributes
     ----------
@@ -341,23 +352,26 @@ class Connection:
         self._receiver = _Receiver(self._down)
 
     def send(self, message: UpstreamMessage) -> None:
-        """Send `message` to the parent."""
+        """Send `message` to the parent. Does not wait until the parent has received it."""
         data = pack(encode(message))
         with self._up_lock:
             self._up.send(data, 0, copy=self._copies or _copies([data]))
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send a message that the parent must have before it takes later results from the journal."""
+        """Send `message`, which the parent must receive before it reads later results from the journal.
+
+        The journal stores the value of `needed_count` beside each result.
+        """
         self.send(message)
         self.needed_count = self.sent_count
 
     def receive(
         self, timeout_secs: float | None = None, before_waiting: Callable[[], None] | None = None
     ) -> DownstreamMessage | None:
-        """Return the next message; None if none arrives within the timeout (None: no limit).
+        """Return the next message; None if no message arrives within `timeout_secs` (None: no limit).
 
-        Calls `before_waiting` if no message has arrived yet.
+        If no message is there at the time of the call, `before_waiting` is called before the wait.
         """
         frames = self._receiver.receive(timeout_secs, before_waiting)
         if frames is None:
@@ -365,7 +379,10 @@ class Connection:
         return decode([_light(frame) for frame in frames])  # type: ignore[return-value]  # the parent is trusted
 
     def close(self, *, hand_over: bool = True) -> None:
-        """Close both sockets. If `hand_over` is true, wait up to two seconds until the kernel has all messages."""
+        """Close both sockets. If `hand_over` is True, wait up to 2 s until the kernel has all sent messages.
+
+        Otherwise messages that the kernel does not have yet are dropped.
+        """
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:
             self._up.close(linger)

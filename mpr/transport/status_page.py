@@ -1,4 +1,6 @@
-"""Shares a page of counters, the status page, between a worker and its parent. The page outlives the worker.
+"""Shares a page of counters, the status page, between a worker and its parent.
+
+The parent can still read the page after the worker has died.
 
 The worker gets its tasks in work items: messages with one or several tasks. The parent may take a work item back, as
 long as the worker has not begun it.
@@ -61,10 +63,10 @@ class At:
     task:
         The index in this work item of the task that runs, or that comes next.
     running:
-        Whether the task runs: the user's function was called and has not returned.
+        True if the task runs: the user's function was called and has not returned.
     begun_ns, since_ns:
         `time.monotonic_ns()` when the worker began the work item, and when it began its last task. The second time may
-        be about 0.01 s too early, because the worker reads the clock only that often (`worker/clock.py`).
+        be about 0.01 s too early, because the worker reads the clock only every 0.01 s (`worker/clock.py`).
     """
 
     sequence: int
@@ -75,7 +77,7 @@ class At:
 
 
 class StatusPage:
-    """The worker's end of its status page. On macOS there is no file, so the parent cannot see the page.
+    """Writes the status page, in the worker. On macOS there is no file for the page, so the parent cannot read it.
 
     Parameters
     ----------
@@ -89,7 +91,7 @@ class StatusPage:
     fd:
         The descriptor of the file; None if there is no file.
     counters:
-        The numbers in the page, for code that has no time for a method call.
+        The numbers in the page. Code that must be very fast uses them without a method call.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -108,9 +110,9 @@ class StatusPage:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
     def begin_work_item(self, sequence: int, first: int) -> bool:
-        """Note that the worker begins the `sequence`-th work item, with task `first`.
+        """Note that the worker begins the `sequence`-th work item that it was sent, with task number `first`.
 
-        Returns False if the parent has taken this work item back. The worker must then not run it.
+        Returns True if the worker may run the work item. Returns False if the parent has taken this work item back.
         """
         counters = self.counters
         counters[_BEGUN] = time.monotonic_ns()
@@ -121,7 +123,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Note that a task waits within the `with` block, because the sinks have not taken the rows that it logged."""
+        """Within the `with` block, note that a logging call waits, because too many rows have not reached the sinks."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -139,17 +141,20 @@ class StatusPage:
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note how many rows would be lost if the worker died now, in recordings that tasks have made themselves."""
+        """Note that `rows` rows of recordings that tasks make themselves are not sent yet.
+
+        These rows would be lost if the worker died now.
+        """
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
-        """Note that task `task` of the work item runs from now on. `now_ns` is the present `time.monotonic_ns()`."""
+        """Note that task number `task` of the work item runs from now on. `now_ns` is `time.monotonic_ns()`."""
         # Written in this order, so that the parent sees the time of the task if it sees the task.
         self.counters[SINCE] = now_ns
         self.counters[POSITION] = 2 * task + 1
 
     def end(self, task: int) -> None:
-        """Note that the user's function has returned from task `task`."""
+        """Note that the user's function has ended for task number `task` of the work item."""
         self.counters[POSITION] = 2 * task + 2
 
     def close(self) -> None:
@@ -159,7 +164,7 @@ class StatusPage:
 
 
 class StatusPageReader:
-    """The parent's end of a worker's status page.
+    """Reads the status page of a worker, in the parent, and takes work items back.
 
     Parameters
     ----------
@@ -169,7 +174,7 @@ class StatusPageReader:
     Attributes
     ----------
     fd, counters:
-        The descriptor of the file, and the numbers in its first page.
+        The descriptor of the file, and the numbers in the page.
 
     Raises
     ------
@@ -202,16 +207,17 @@ class StatusPageReader:
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Return since when `rr.log` waits for room in the outbox, and how many nanoseconds all earlier waits took.
+        """Return two numbers: since when `rr.log` waits in the worker, and how many nanoseconds all earlier waits took.
 
-        The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not wait now.
+        `rr.log` waits if the outbox has no room. The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not
+        wait now.
         """
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
     def flushed_counted_rows(self) -> int:
         """Return how many of the rows that the worker has counted are certainly in its outboxes.
 
-        `producer/row_account.py` says which rows are counted.
+        The worker does not count every row (`producer/row_account.py`), so the outboxes may have more rows.
         """
         return self.counters[FLUSHED_COUNTED_ROWS]
 
@@ -220,15 +226,15 @@ class StatusPageReader:
         return self.counters[ROWS] - self.counters[_FLUSHED]
 
     def unsent_rows(self) -> int:
-        """Return how many rows the worker has not sent, in recordings that tasks have made themselves."""
+        """Return how many rows of recordings that tasks make themselves the worker has not sent yet."""
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
-        """Take back all work items up to the `sequence`-th, except those that the worker has begun.
+        """Take back the work items of the worker up to the `sequence`-th, except those that the worker has begun.
 
-        Returns the task that the worker runs at that moment. The worker will not run the work items behind the one of
-        this task, up to the `sequence`-th. If the worker begins a work item at this very moment, it may skip that item,
-        too. It then sends `Skipped`.
+        Returns the work item and the task that the worker runs at that moment. The worker will run no later work item
+        up to the `sequence`-th. If the worker begins a work item at that moment, it may skip this item, too. The worker
+        then sends the message `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
@@ -243,10 +249,11 @@ class StatusPageReader:
 
 
 def _pass(fence: threading.Lock) -> None:
-    """Make earlier writes visible to all processors, before anything else is read. Taking a lock does that.
+    """Make the earlier writes of this thread visible to other processes, before this thread reads anything else.
 
-    The worker writes the item that it begins, and then reads what the parent has taken back. The parent writes what it
-    takes back, and then reads the item that the worker has begun. Without this call, both could read an old number.
+    Acquiring a lock has this effect. The worker writes which item it begins, and then reads which items the parent has
+    taken back. The parent writes which items it takes back, and then reads which item the worker has begun. Without
+    this call, both could read an old number.
     """
     with fence:
         pass

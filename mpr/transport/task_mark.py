@@ -2,7 +2,8 @@
 
 If a worker dies, the parent reads its mark. An *outbox* is a file in memory, into which a worker writes its rows.
 
-Covers: the one mark of a worker, for the last task that it has begun. It lies behind the counters of the status page.
+Covers: the one mark of a worker, for the last task that it has begun. The mark is in the status page, which is memory
+that worker and parent share, behind the counters.
 Does not cover: the messages `TaskBegan` and `TaskEnded`, which say the same, and the use of the mark
 (`aggregator/row_owner.py`).
 
@@ -51,13 +52,13 @@ class TaskMark:
 
 
 class TaskMarker:
-    """The worker's end: writes the mark. Takes about 2 us per task, and is used only if a sink keeps tasks apart."""
+    """Writes the mark, in the worker. This takes about 2 us per task, and is done only if a sink keeps tasks apart."""
 
     def __init__(self, status_page: StatusPage) -> None:
         self._page = status_page.counters.cast("B")
 
     def begin(self, outbox: int, began: TaskBegan) -> None:
-        """Note that the rows in outbox number `outbox`, and in later ones, belong to the task of `began`."""
+        """Write a new mark: rows in outbox number `outbox`, and in later outboxes, belong to the task of `began`."""
         # Written in this order, so that a mark of which only a part was written is not valid.
         _VALID.pack_into(self._page, _START, 0)
         _BEGAN.pack_into(self._page, _BEGAN_AT, began.work_item, began.task, began.attempt, began.started_nanos)
@@ -65,7 +66,7 @@ class TaskMarker:
         _VALID.pack_into(self._page, _START, outbox + 1)
 
     def end(self, ended: TaskEnded) -> None:
-        """Note that the task has ended. A text of an error that does not fit into the page is cut."""
+        """Add to the mark that the task has ended. If the text of the error does not fit into the page, it is cut."""
         error = (ended.error or "").encode(errors="replace")[: PAGE_BYTES - _ERROR_AT]
         self._page[_ERROR_AT : _ERROR_AT + len(error)] = error
         _ENDED.pack_into(self._page, _ENDED_AT, 1, ended.seconds, len(error))
