@@ -265,7 +265,7 @@ def _ended(status: int, output: str) -> PictureError:
 def _patiently(ask: Callable[[], _T]) -> _T:
     """Call `ask` until the viewer answers in time, and return the answer.
 
-    This may go on for ever, because the caller of this process limits the time for the whole picture.
+    This may go on forever, because the caller of this process limits the time for the whole picture.
     """
     while True:
         try:

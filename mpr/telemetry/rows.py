@@ -36,7 +36,7 @@ class Span:
         The name of one of the tasks: the last task in the first result of the span. (One result may report several
         tasks.)
     begin_ns, end_ns:
-        The begin of the first task, and the end of the last task.
+        The start of the first task, and the end of the last task.
     worker:
         The number of the worker.
     number:

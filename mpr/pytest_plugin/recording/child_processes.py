@@ -39,7 +39,8 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of child processes to `stream`, the stream of the running test, from now on.
 
-        Call this at the begin of the test. Call it again after the setup, which may have imported `@mpr.task`.
+        Call this method at the start of the test. Call it again after the setup, because the setup may have imported
+        `@mpr.task`.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
@@ -58,9 +59,10 @@ class Children:
         self._open_before = active_recording.open_writers()
 
     def detach(self) -> str | None:
-        """Stop sending rows to the test's recording.
+        """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
 
-        If pools or shared recordings of the test are still open, return a note that says so. Otherwise, return None.
+        Returns None, or a note if pools or shared recordings of the test are still open. Their later rows are not
+        recorded.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)

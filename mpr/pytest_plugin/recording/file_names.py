@@ -35,8 +35,8 @@ def without_group(nodeid: str) -> str:
 def stem(nodeid: str, folder: str = "") -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    The name ends with a digest of the node id, so that two node ids get different names. In one folder, a node id
-    always gets the same name.
+    The name ends with a digest of the node id, so that two node ids get different names. The name is shorter if
+    `folder` is long, because some systems refuse long paths. The same arguments always give the same name.
     """
     nodeid = without_group(nodeid)
     digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
@@ -47,13 +47,16 @@ def stem(nodeid: str, folder: str = "") -> str:
 
 
 def clean(name: str) -> str:
-    """Return `name` with only those ASCII characters that every file name may have."""
+    """Return `name` with a dash in place of all characters that some file systems or shells do not accept.
+
+    Accents are removed. If no character is left, return "test".
+    """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
 
 def reserve(folder: str, name: str, first_attempt: int = 0) -> tuple[str, int]:
-    """Create an empty file in `folder` for an attempt of a test, and return the name of the file and the attempt.
+    """Create an empty file in `folder` for an attempt of a test. Return the name of the file and the attempt.
 
     The name is `<name>.rrd` for attempt 0, and `<name>-retry1.rrd` for attempt 1. The attempt is `first_attempt`, or
     the next one whose name is free. Only one process can create a file of a given name. So two attempts never get the

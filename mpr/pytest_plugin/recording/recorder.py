@@ -4,7 +4,10 @@ The steps of one attempt: `_begin` chooses a name, opens the file and writes to 
 runs around the setup, the call and the teardown, and records output and failures. `_end` writes the outcome, and keeps
 or removes the file.
 
-Covers: the order of these steps. No error in a step reaches the test (`internal_errors.py`).
+If a step raises an error, the test goes on, and the summary of the run names the error (`internal_errors.py`). With
+`--mpr-strict`, the error fails the teardown of the test.
+
+Covers: the order of these steps.
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
 crash (`report/controller.py`).
 """
@@ -75,7 +78,7 @@ class Recorder:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Import the SDK before the first test.
 
-        The import takes some tenths of a second. If the first test imported it, this time would count as time of this
+        The import takes some tenths of a second. If it happened during the first test, it would count as time of this
         test.
         """
         if session.items:
@@ -116,7 +119,10 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish the recording of a test that has had no teardown, because Ctrl-C or `pytest.exit` interrupted it."""
+        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
+
+        If there is no journal for the errors of mpr, give them to pytest-xdist, which sends them to the controller.
+        """
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
@@ -137,10 +143,10 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Copy the rows that the running test has logged until now to the file `target`. The copy has no footer.
+        """Copy the rows that the running test has logged until now to the file `target`.
 
-        Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
-        if a file cannot be read or written.
+        The copy has no footer, which is the index at the end of an `.rrd` file. Raises `RuntimeError` if no test is
+        recorded now, or if the SDK cannot write rows to the disk. Raises `OSError` if a file cannot be read or written.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
@@ -149,9 +155,9 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the folder for files of the running test, beside the test's recording.
+        """Return the folder for files of the running test, beside its recording. Make the folder if it is missing.
 
-        Makes the folder if it is missing. Raises `OSError` if it cannot be made.
+        Call this method only while a test is recorded. Raises `OSError` if the folder cannot be made.
         """
         assert self.current is not None
         folder = self.current.path.removesuffix(".rrd")
@@ -233,8 +239,8 @@ class Recorder:
     def _flush(self, running: RunningTest) -> None:
         """Write the rows that the test `running` has logged to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. Without a flush, the SDK would not
-        report such a failure.
+        Raises `RuntimeError` if this fails, for example because the disk is full. Only a flush reports such a failure:
+        when the SDK writes rows by itself, it raises no error.
         """
         if running.take_logged():
             try:
@@ -287,7 +293,9 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the recorded test that runs in this process. Return None in a process that a test has forked."""
+        """Return the recorded test that runs in this process; None if there is none, or in a process that a test has
+        forked.
+        """
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Return whether the attempt with the number `attempt` (from 0) is recorded. `mode` is one of `options.MODES`."""
+    """Return True if the attempt with the number `attempt` (from 0) is recorded. `mode` is one of `options.MODES`."""
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
-    """Return whether the recording of an attempt is kept. The attempt must be one that is recorded (`is_recorded`).
+    """Return True if the recording of an attempt is kept. Call this function only for an attempt that is recorded.
 
     `mode` is one of `options.MODES`, `attempt` is the number of the attempt (from 0), and `outcome` is a result of
     `outcome_of`.
@@ -29,7 +29,7 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """Return the worst of `phases`, the outcomes of a test's phases. This is the outcome of the test.
+    """Return the outcome of a test, which is the worst of `phases`, the outcomes of its phases.
 
     From the worst to the best, the outcomes are "failed", "interrupted", "skipped" and "passed".
     """
