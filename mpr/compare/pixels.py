@@ -49,7 +49,8 @@ def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array)
 def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
     """Return the pixels of `buffer` as an array of the shape (rows, columns, values of a pixel).
 
-    Returns None if the format is not one of those that the module covers, or if the buffer has another size.
+    `buffer` and `image_format` are cells: the bytes of one image, and its `rr.components.ImageFormat`. Returns None if
+    the format is not one of those that the module covers, or if the size of the buffer does not fit the format.
     """
     if len(buffer) != 1 or len(image_format) != 1:
         return None

@@ -188,11 +188,11 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
-        """Write the rows of this run to a file in the folder of `Recorder.artifacts`, and return a sentence for the
-        failed test.
+        """Write the rows of this run to a file beside the test's recording, and return a sentence for the failed test.
 
-        The sentence has the command that shows `golden` and the new file. If the new file cannot be written, the
-        sentence says why. `actual` is a copy of the test's recording. The entities in `ignored` are left out.
+        The file lies in the folder of `Recorder.artifacts`. The sentence has the command that shows `golden` and the
+        new file. If the new file cannot be written, the sentence says why. `actual` is a copy of the test's recording.
+        The entities in `ignored` are left out.
         """
         assert self._recorder is not None
         try:

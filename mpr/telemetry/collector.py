@@ -32,7 +32,7 @@ class RowCollector:
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
         """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on.
 
-        `at_ns` is a time in nanoseconds of the monotonic clock.
+        `at_ns` is a time in nanoseconds of the monotonic clock. Does nothing if telemetry of workers is not kept.
         """
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
@@ -43,7 +43,7 @@ class RowCollector:
             self._rows.spans.setdefault(span.function, []).append(span)
 
     def wants_error(self) -> bool:
-        """Count one more error. Returns whether the caller must add the row of this error by `add_error`.
+        """Count one more error. Return True if the caller must add the row of this error by `add_error`.
 
         Returns False if telemetry of tasks is not kept, or if 100 errors were kept since the last `take`.
         """
@@ -64,10 +64,10 @@ class RowCollector:
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call.
+        """Return all rows since the last call, and begin anew with no rows.
 
-        If there were too many errors, some have no row. One more row then says how many these are. It has the time
-        `now_ns` (nanoseconds of the monotonic clock) and the task number `settled_count`.
+        If there were more than 100 errors, only 100 of them have a row. One more row then says how many others there
+        were. This row has the time `now_ns` (nanoseconds of the monotonic clock) and the task number `settled_count`.
         """
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"

@@ -12,7 +12,7 @@ _MORE_TIMELINES = 8
 
 
 class Places:
-    """The places of a pool, numbered from 0, and the state timeline of each place.
+    """Holds the places of a pool, numbered from 0, and the state timeline of each place.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give a new worker a free place. Returns the number of the place, and the number of its state timeline.
+        """Give the worker `worker` a free place. Return the number of the place, and the number of its state timeline.
 
         The number of a state timeline is the number of the first worker that it shows.
         """
@@ -44,8 +44,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If there are many state
-        timelines already, it continues the old one.
+        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool has many
+        state timelines already, the next worker continues the old one.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -17,7 +17,7 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 @dataclass(slots=True)
 class StateRow:
-    """The state of a worker from `at_ns` on."""
+    """Says that the worker with the number `worker` has the state `state` from the time `at_ns` on."""
 
     at_ns: int
     state: str
@@ -26,7 +26,7 @@ class StateRow:
 
 @dataclass(slots=True)
 class Span:
-    """One task, or several short tasks of one function that a worker ran one after another.
+    """One row about one task, or about several short tasks of one function that a worker ran one after another.
 
     Attributes
     ----------
@@ -52,7 +52,7 @@ class Span:
     rows, data_bytes:
         The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
-        Whether a state timeline shows the task already. That is so if the sampler has seen the task while it ran.
+        True if a state timeline shows the task already, because the sampler has seen the task while it ran.
     """
 
     function: str
@@ -70,7 +70,10 @@ class Span:
     shown: bool = False
 
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
-        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`."""
+        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`.
+
+        `number` and `index` are those of the last task. `result` has the rows and bytes of the tasks.
+        """
         self.end_ns = end_ns
         self.count += count
         self.number, self.index = number, index
@@ -81,9 +84,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks of one function that have failed.
+    """The error of one or several tasks of one function, which have failed together at the time `at_ns`.
 
-    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback.
+    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. The
+    row that only counts further errors has an empty `function`.
     """
 
     at_ns: int
@@ -94,7 +98,7 @@ class ErrorRow:
 
 @dataclass(slots=True)
 class Sample:
-    """The measurements of one moment.
+    """Holds the measurements of one moment.
 
     `cpu` (percent of a core), `memory` (MB), `threads` and `files` (open files) have a number for each place of the
     pool. The number is NaN if it could not be measured. `throughput` is in tasks per second. `waiting` and `running`
@@ -116,7 +120,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Rows:
-    """The rows that are written together.
+    """Holds the rows that are written together.
 
     The keys of `state_timelines` are the numbers of state timelines. The keys of `spans` are names of functions.
     `names` has a text for each place, which names the workers that have had the place. If no worker has started since

@@ -1,11 +1,13 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
-Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
-
 No task waits for this thread. If an error occurs in the thread, it is logged once, nothing more is recorded, and all
 tasks go on. The thread measures its own processor time. If it needs more than one percent of a core, it looks and
 writes less often.
+
+The docstring of the package explains places, state timelines, samples and settled tasks.
+
+Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
+Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
 """
 
 from __future__ import annotations
@@ -38,14 +40,14 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The functions by which the sampler reads and writes.
+    """Holds the functions by which the sampler reads the state of the pool and writes rows.
 
     Attributes
     ----------
     activities:
         Returns what each worker does now, as `Dispatcher.activities` does.
     pid:
-        Returns the process id of a worker, or None if the worker does not live.
+        Returns the process id of the worker with the given number, or None if its process does not run.
     counters:
         Returns how many rows all processes have logged, and how many bytes the sinks have accepted.
     accept:
@@ -98,7 +100,7 @@ class Sampler:
     def close(self) -> None:
         """Stop the thread, and write the insights and the rows that are left. A second call does nothing.
 
-        The pool calls this method when all tasks are settled.
+        The pool calls this method when all tasks are settled, which means that they have a result or an error.
         """
         if self._closed:
             return
@@ -203,7 +205,11 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Passes an exception within the block to `Sampler.fail`, and does not raise it again."""
+    """Passes an exception of a `with` block to `Sampler.fail`, and does not raise it again.
+
+    The reason is that telemetry must not fail a task. Only an exception from a signal handler, such as
+    `KeyboardInterrupt`, is raised again and not passed.
+    """
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -218,7 +224,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Call `step`, and return the processor time (seconds) that this call has used."""
+    """Call `step`, and return the processor time in seconds that this call has used in the calling thread."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

@@ -293,8 +293,9 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the recorded test that runs in this process; None if there is none, or in a process that a test has
-        forked.
+        """Return the test that is recorded in this process now; None if there is none.
+
+        In a process that a test has forked, return None.
         """
         return self.current if self.current is not None and self.current.is_here else None
 

@@ -34,8 +34,8 @@ class RunningTest:
     phases:
         The name of each phase that has begun (setup, call, teardown), and its start in seconds since the Unix epoch.
     outcomes:
-        The outcome of each phase that has ended: "passed", "failed", "skipped" or "interrupted". A failed subtest and an
-        interruption of the test have the keys "subtests" and "interrupted".
+        The outcome of each phase that has ended: "passed", "failed", "skipped" or "interrupted". A failed subtest and
+        an interruption of the test have the keys "subtests" and "interrupted".
     failed:
         The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
     notes:
