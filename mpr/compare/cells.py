@@ -208,10 +208,10 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the longest of the flat arrays into which `_leaves` splits `cell`.
+    """Return the longest of the flat arrays into which `_leaves` splits `cell`, if it has more than 16 elements.
 
-    Returns None if `cell` has texts, or if the longest array has at most 16 elements. Also returns None if the elements
-    are neither numbers nor truth values.
+    Returns None for a shorter array. Also returns None if `cell` has texts, or if the elements are neither numbers nor
+    truth values.
     """
     if pa.types.is_string(_innermost(cell.type)):
         return None

@@ -149,7 +149,7 @@ def differences(
 
 
 def check_level(level: str) -> None:
-    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`."""
+    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`. `differences` explains these levels."""
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 

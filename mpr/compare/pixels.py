@@ -24,8 +24,9 @@ _TYPES = {
 def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array) -> str | None:
     """Return in words which pixels of two images differ, and how much.
 
-    `expected` and `found` are cells with the buffers of two images. `image_format` is the cell with the format of the
-    expected image. Returns None if no pixel differs, or if a buffer is no image of this format.
+    `expected` and `found` are cells with the buffers (the bytes of the pixels) of two images. `image_format` is the
+    cell with the format of the expected image. Returns None if no pixel differs, or if a buffer does not fit this
+    format.
     """
     one, other = _image(expected, image_format), _image(found, image_format)
     if one is None or other is None:

@@ -1,7 +1,5 @@
 """Compares the rows of a test with its golden recording, which is a file with the rows that the test should log.
 
-A cell has the values of one component of one entity in one row.
-
 The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
 the test has written the golden recording. A test may have several golden recordings, each with its own name and file. A
 golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
@@ -85,16 +83,16 @@ class Golden:
         Parameters
         ----------
         level:
-            `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types,
-            the numbers of rows, and the first and last times.
+            `"values"` compares every cell (the values of one component of one entity in one row). `"summary"` compares
+            the entities, components and timelines, their types, the numbers of cells, and the first and last times.
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
             Paths of entities that are not compared. `/camera/**` means `/camera` and all entities below `/camera`. Rows
             of mpr itself are never compared.
         tolerance:
-            Two floating point numbers may differ by `tolerance` times the absolute expected number. They may always
-            differ by `tolerance` itself.
+            Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
+            number is smaller than 1, they may differ by `tolerance` itself.
         name:
             A name for this golden recording. A test that calls this object several times needs a name for each call.
 
@@ -333,7 +331,8 @@ def _unused(terminal: Any) -> list[str]:
 def _named(terminal: Any, kind: str) -> set[str]:
     """Return the paths of the golden recordings that the tests have used (`kind` is `USED`) or written (`WRITTEN`).
 
-    `terminal` is the terminal reporter of pytest, which has the reports of all tests.
+    The paths are relative to the folder in which pytest was started. `terminal` is the terminal reporter of pytest,
+    which has the reports of all tests.
     """
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))

@@ -77,7 +77,10 @@ def _kinds(batch: Any) -> dict[str, bytes]:
 
 
 def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
-    """Return `batch` without the columns of `ignored_timelines`. `log_time` stays if there are no other times."""
+    """Return the chunk `batch` without the columns of `ignored_timelines`.
+
+    If the chunk has no other times, its column `log_time` stays.
+    """
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
     if len(ignored) == len(times):

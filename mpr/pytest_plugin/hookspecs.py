@@ -1,4 +1,8 @@
-"""Declares the hooks that mpr calls in a project's `conftest.py` and in other plugins."""
+"""Declares the hooks that mpr calls in a project's `conftest.py` and in other plugins.
+
+Covers: names for recordings, and an action for each finished recording.
+Does not cover: the hooks of pytest that mpr implements (`__init__.py` and `recording/recorder.py`).
+"""
 
 from __future__ import annotations
 

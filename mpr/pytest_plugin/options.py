@@ -1,4 +1,8 @@
-"""Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`."""
+"""Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`.
+
+Covers: declaring and checking the options, and sending them to workers of pytest-xdist.
+Does not cover: what follows from an option, for example from a mode (`recording/retention.py`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add the options of the plugin to the command line of pytest, and to its configuration file."""
+    """Declare the options of the plugin for pytest's command line and for its configuration file."""
     group = parser.getgroup("mpr", "a Rerun recording of each test (mpr)")
 
     def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # argparse's word

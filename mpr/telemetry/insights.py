@@ -55,7 +55,10 @@ class WorkerInsights:
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
-        """Return the share (0 to 1) of 'start_up', 'init', 'waiting', 'working' or 'flushing' in `total_secs`."""
+        """Return which part of `total_secs` the worker has spent on `name`, from 0 to 1.
+
+        `name` is 'start_up', 'init', 'waiting', 'working' or 'flushing'.
+        """
         return float(getattr(self, f"{name}_secs")) / (self.total_secs or 1.0)
 
 

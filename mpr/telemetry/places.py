@@ -44,8 +44,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool has many
-        state timelines already, the next worker continues the old one.
+        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool of n workers
+        has 2 * n + 8 state timelines already, the next worker continues the old one.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -1,7 +1,7 @@
 """Defines the kinds of telemetry, and the rows that are recorded.
 
-All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines and
-spans.
+All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines, spans,
+and the numbers of workers and tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 @dataclass(slots=True)
 class StateRow:
-    """Says that the worker with the number `worker` has the state `state` from the time `at_ns` on."""
+    """Says that the worker with the number `worker` has the state `state` from `at_ns` on.
+
+    `at_ns` is in nanoseconds of the monotonic clock. `blueprint/telemetry_names.py` has the states.
+    """
 
     at_ns: int
     state: str
@@ -84,10 +87,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks of one function, which have failed together at the time `at_ns`.
+    """Says that one or several tasks of one function have failed together at the time `at_ns`.
 
-    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. The
-    row that only counts further errors has an empty `function`.
+    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. If
+    too many tasks fail, one row counts the errors without a row of their own. Its `function` is empty.
     """
 
     at_ns: int
@@ -100,10 +103,21 @@ class ErrorRow:
 class Sample:
     """Holds the measurements of one moment.
 
-    `cpu` (percent of a core), `memory` (MB), `threads` and `files` (open files) have a number for each place of the
-    pool. The number is NaN if it could not be measured. `throughput` is in tasks per second. `waiting` and `running`
-    are numbers of tasks. `rows` is the number of rows that all processes have logged since the start of the recording.
-    `data_bytes` is the number of bytes that the sinks have accepted since then.
+    Attributes
+    ----------
+    at_ns:
+        The time of the measurements in nanoseconds of the monotonic clock.
+    cpu, memory, threads, files:
+        For each place of the pool: the processor time (percent of a core), memory (MB), number of threads, and number
+        of open files of the worker there. NaN if unknown.
+    throughput:
+        The number of tasks per second that got their outcome since the last sample.
+    waiting, running:
+        The number of tasks that wait for a worker, and of tasks that run.
+    rows:
+        The number of rows that all processes have logged since the start of the recording.
+    data_bytes:
+        The number of bytes that the sinks have accepted since the start of the recording.
     """
 
     at_ns: int

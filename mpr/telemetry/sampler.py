@@ -112,13 +112,16 @@ class Sampler:
             self._write(last=True)
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """Record that the process of `worker` has ended. `exitcode` is negative for a signal, and None if unknown."""
+        """Record that the process of the worker with the number `worker` has ended.
+
+        `exitcode` is the exit code of the process, negative for a signal, and None if unknown.
+        """
         with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
-        """Stop recording, because of `error`. Only the first error is logged."""
+        """Stop recording telemetry, and log `error` as the reason. Only the first call has an effect."""
         if not self._failed:
             self._failed = True
             _log.warning("mpr: the pool records nothing of itself any more: %s", describe(error))
@@ -174,7 +177,11 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return what a worker uses: CPU (percent of a core), memory (MB), threads, open files. NaN if unknown."""
+        """Return what the process of a worker uses now: CPU (percent of a core), memory (MB), threads, open files.
+
+        `worker` is the number of the worker. A result is NaN if it is unknown, for example because the process has
+        ended.
+        """
         import psutil
 
         pid = self._sources.pid(worker)

@@ -71,7 +71,10 @@ class TelemetryTracker(PoolObserver):
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """Give `worker` a place and a state timeline, because its process is about to start."""
+        """Give the worker with the number `worker` a place and a state timeline.
+
+        Call this method when the process of the worker is about to start.
+        """
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)
@@ -84,7 +87,7 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended.
+        """Record that the process of the worker with the number `worker` has ended.
 
         `exitcode` is the exit code, negative for a signal, or None if unknown. `work` is what the worker did last, or
         None if unknown. A worker with an exit code other than 0 counts as lost, unless the pool is closing.
@@ -166,7 +169,7 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. With `last`, first end all spans and state timelines."""
+        """Return the rows since the last call. If `last` is true, end all spans and state timelines before."""
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last

@@ -70,9 +70,9 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker is ready for tasks since `now_ns`, and that its process id is `pid`.
+        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
 
-        Its initializer took `init_micros` microseconds.
+        `pid` is its process id. Its initializer took `init_micros` microseconds.
         """
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
@@ -166,9 +166,9 @@ class WorkerTimeline:
         return bool(self._lost)
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker is ready for tasks since `now_ns`, and that its process id is `pid`.
+        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
 
-        Its initializer took `init_micros` microseconds.
+        `pid` is its process id. Its initializer took `init_micros` microseconds.
         """
         self._totals.note_ready(pid, now_ns, init_micros)
         self._idle_ns = now_ns
@@ -320,8 +320,8 @@ class WorkerTimeline:
 def display_name(work_item: WorkItem, task: int) -> str:
     """Return the name under which a state timeline shows the task with the index `task` in `work_item`.
 
-    A task of a `map` has a name such as `detect[3]`, with its index in the call. A task of `apply` or `submit` has a
-    name such as `detect #7`, with its number in the pool.
+    A task of a `map` has a name such as `detect[3]`, with its index in the call of `map`. A task of `apply` or `submit`
+    has a name such as `detect #7`, with its number in the pool.
     """
     if work_item.mode == CALL:
         return f"{work_item.function.name} #{work_item.first_task + task}"

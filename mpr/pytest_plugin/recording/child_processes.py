@@ -8,6 +8,9 @@ There are two cases:
   are decorated by `@mpr.task`. They inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
   module makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its
   setup. Later tests with the same application id use the same shared recording.
+
+Covers: making the shared recording, and noting pools that are still open when the test ends.
+Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """Sends the rows of this process's child processes to the recording of the running test."""
+    """Sends the rows of this process's child processes to the recording of the running test.
+
+    Pools and processes that inherit a shared recording count as child processes. `attach` starts this, and `detach`
+    ends it.
+    """
 
     def __init__(self) -> None:
         # For each application id: the shared recording that child processes inherit, and the stream that gets the rows.
@@ -77,7 +84,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings after the last test."""
+        """Close the shared recordings that this object has made. Call this method after the last test."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of

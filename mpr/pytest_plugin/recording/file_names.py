@@ -1,7 +1,10 @@
 """Makes the file names of recordings from node ids of tests.
 
-The names are short and have only plain characters. So every file system accepts them, and so do the artifact stores of
-CI services.
+The names are short and have only letters, digits and the characters `_.=[]-`. So every file system accepts them, and so
+do the artifact stores of CI services.
+
+Covers: the name of a recording, and creating a file of this name that no other attempt of the test uses.
+Does not cover: names that users choose by a marker or a hook (`recorder.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _GROUP = re.compile(r"@[^\]\[]*$")
 
 
 def without_group(nodeid: str) -> str:
-    """Return `nodeid` without the group that `--dist loadgroup` of pytest-xdist has added."""
+    """Return `nodeid` without the group name (`@group`) that `--dist loadgroup` of pytest-xdist adds to node ids."""
     head, bracket, tail = nodeid.rpartition("]")
     if bracket:
         return head + bracket + _GROUP.sub("", tail)

@@ -37,7 +37,7 @@ class InternalErrors:
         self.of_test: list[str] = []
 
     def begin_test(self) -> None:
-        """Empty `of_test`, because another test begins."""
+        """Empty `of_test`, the errors of the running test, because another test begins."""
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
@@ -54,7 +54,10 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Add the error `text` to `of_test`. If it is the first error of this `sort`, also pass it to `write`."""
+        """Add the error `text` to the errors of the running test.
+
+        If it is the first error of this `sort` in this process, also pass the text to `write`.
+        """
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:

@@ -136,7 +136,8 @@ class LogSources:
     def handle(self) -> Any:
         """Return the handle of the running test's recording. A handle is the SDK's native object for one recording.
 
-        Returns None if no test runs, or if `capture` is "thread" and another thread than that of the test calls.
+        Returns None if no test runs. Also returns None if only the thread of the test is recorded (option
+        `capture="thread"`), and another thread calls this method.
         """
         if self._thread is not None and self._thread != System.thread_id():
             return None
@@ -157,7 +158,7 @@ class LogSources:
         return native.new_recording(application_id, system.new_id())
 
     def logged(self) -> None:
-        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
+        """Note that rows were logged to the recording. The end of the phase then flushes these rows to the disk."""
         running = self._running()
         if running is not None:
             running.note_rows()

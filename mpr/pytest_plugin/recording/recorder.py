@@ -46,7 +46,7 @@ WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """Records the tests of one process. Each process that runs tests registers one such object with pytest.
+    """Records the tests of one process. Each process that runs tests registers one such object as a plugin of pytest.
 
     Parameters
     ----------
@@ -54,6 +54,15 @@ class Recorder:
         The configuration of pytest.
     settings:
         The options of the run.
+
+    Attributes
+    ----------
+    worker:
+        The name of the worker of pytest-xdist that this process is; "main" without pytest-xdist.
+    current:
+        The test that is recorded now, or None.
+    errors:
+        The errors that have happened in mpr itself.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:

@@ -1,4 +1,8 @@
-"""Adds recordings to the reports of two other plugins, pytest-html and allure, if these plugins are active."""
+"""Adds recordings to the reports of two other plugins, pytest-html and allure, if these plugins are active.
+
+Covers: a link in the report of pytest-html, and an attached file in the report of allure.
+Does not cover: mpr's own page of a run (`report/html_page.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decides which attempts of a test are recorded, and which recordings are kept.
+"""Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
 The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
 """

@@ -1,4 +1,8 @@
-"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share it."""
+"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share this state.
+
+Covers: the phases, outcomes, failures and captured output of the test.
+Does not cover: writing them into the recording (`test_rows.py`).
+"""
 
 from __future__ import annotations
 
@@ -70,7 +74,7 @@ class RunningTest:
         return self.stream.pid == System.getpid()
 
     def note_rows(self) -> None:
-        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
+        """Set `logged`, because rows were logged. The end of the phase then flushes these rows to the disk."""
         self.logged = True
 
     def take_logged(self) -> bool:
@@ -90,7 +94,8 @@ class RunningTest:
     def raised(self, phase: str, error: BaseException) -> None:
         """Set the outcome of `phase`, which the exception `error` has ended.
 
-        pytest's report also has the outcome. But for some errors the report comes too late, or never comes.
+        For some errors, pytest's report about the phase comes too late, or never comes. Otherwise the report overrides
+        this outcome later (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"

@@ -210,7 +210,7 @@ class TestStreams:
         return found is not None and found.is_usable
 
     def get(self, application_id: str) -> TestStream:
-        """Return the stream for `application_id`. Make a new stream if there is none that can be used."""
+        """Return the stream for `application_id`. Make a new stream if there is none that this process can use."""
         if not self.knows(application_id):
             free = (each for each in _every if each.application_id == application_id and not each.is_borrowed)
             found = next((each for each in free if each.is_usable), None) or TestStream(application_id)

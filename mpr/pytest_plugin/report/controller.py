@@ -1,8 +1,8 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
 Covers: making the list of results, the order of the steps, and errors in the steps.
-Does not cover: the steps themselves. These are: repairing recordings, drawing pictures, writing the page and the
-summary (each has a module here), and removing old runs (`run_folder.py`).
+Does not cover: the steps themselves. Modules of this package repair recordings, draw pictures, and write the page and
+the summary. `run_folder.py` removes old runs.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Writes the page of a run: an HTML file with its tests, their outcomes, and commands that open their recordings.
 
 The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
+
+Covers: the texts and rows of the page.
+Does not cover: the styles and the script of the page (`page.html`), and drawing its pictures (`pictures.py`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """Draws pictures of the recordings of failed tests, when all tests have ended.
 
 Nothing is drawn while tests run, because drawing would slow down the tests.
+
+Covers: which recordings get a picture, and the limit on the time for all pictures of a run.
+Does not cover: drawing one picture (`mpr.picture`).
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return those of `results` that the summary names. It names only tests whose recording was kept.
+    """Return those of `results` that the summary names. The summary names only tests whose recording was kept.
 
     `which` is the value of `--mpr-summary`: "failed", "all" or "none".
     """
