@@ -67,7 +67,7 @@ def blueprint(
     kinds:
         The archetypes of each entity of the user.
     timeline:
-        The timeline that the viewer shows first. None: the viewer chooses. A timeline in `user_blueprint` counts more.
+        The timeline that the viewer shows first, if `user_blueprint` names none. None: the viewer chooses.
     state_timelines:
         The number of state timelines: the number of workers at a time, in all pools together.
     recorded:

@@ -17,7 +17,7 @@ from mpr.user_code import log as _log
 
 
 class BlueprintUpdates:
-    """Makes the layout of one recording anew when its contents or pools have changed. Any thread may call the methods.
+    """Makes a new layout of one recording when its contents or pools have changed. Any thread may call the methods.
 
     Parameters
     ----------

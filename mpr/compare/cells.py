@@ -171,9 +171,9 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    Numbers are compared as in `are_close`, with `tolerance`. If both cells have more than 16 numbers, there are two
-    cases: if the counts are equal, the text says how many numbers differ, and names the first. If not, the text has
-    both counts. For all other cells, the text has the values of both, shortened.
+    If both cells have more than 16 numbers, and equally many, the text says how many numbers differ, and names the
+    first. For this, numbers are compared as in `are_close`, with `tolerance`. If the counts are not equal, the text has
+    both counts. For shorter cells and for texts, the text has the values of both cells, shortened.
     """
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:

@@ -11,22 +11,22 @@ These words have a meaning of their own here:
 - A journal is a file to which one process writes the start and the end of each test.
 - A golden recording is a file with the rows that a test should log.
 - A stream is an `rr.RecordingStream`. Its handle is the SDK's native object of the same recording.
+- The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept (`recording/retention.py`).
 
 ```
 test ─► Recorder ─► file of the test and journal ─► Controller ─► repaired files, folder of the run, summary
 ```
 
 The `Recorder` records the tests of one process, and writes the journal of this process. When all tests have ended,
-`Controller.finish` reads the journals of all processes. From them it makes a `RecordedTest` for each attempt, and from
-these results the pictures, a page and a summary. With pytest-xdist, each worker has a `Recorder`, and the process in
-which pytest was started has the `Controller`. Without pytest-xdist, one process has both.
+`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each attempt. From these
+results, other functions make the pictures, a page and a summary. With pytest-xdist, each worker has a `Recorder`, and
+the process in which pytest was started has the `Controller`. Without pytest-xdist, one process has both.
 
-If a test has a golden recording, `golden.py` compares the rows of the test with it before the test ends. For this
-comparison, `Recorder.snapshot` copies the rows that the test has logged until then to another file.
+If a test has a golden recording, `golden.py` compares the rows of the test with this file before the test ends. For
+this comparison, `Recorder.snapshot` copies the rows that the test has logged until then to another file.
 
-The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept. A test that uses one of the
-fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not record this test, its recording
-is removed at the end of the test.
+A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not
+record this test, its recording is removed at the end of the test.
 
 While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
 
@@ -171,9 +171,9 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 def _controller_of_workers(node: Any) -> Controller | None:
     """Return the `Controller` of this run, and make the controller if there is none yet.
 
-    `node` is the object by which pytest-xdist stands for a worker. Returns None if `node` is None, or if there is no
-    controller and no folder of the run. A worker that records makes this folder, even if the mode is off. So if the
-    folder is missing, no worker has recorded a test.
+    `node` is the object of pytest-xdist for one worker. Returns None if `node` is None, or if there is no controller
+    and no folder of the run. A worker that records makes this folder, even if the mode is off. So if the folder is
+    missing, no worker has recorded a test.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):

@@ -23,7 +23,7 @@ _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The event that an attempt (one execution) of a test has started.
+    """Says that an attempt (one execution) of a test has started.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The event that an attempt (one execution) of a test has ended, its teardown included.
+    """Says that an attempt (one execution) of a test has ended, its teardown included.
 
     Attributes
     ----------
@@ -100,7 +100,10 @@ class Journal:
         self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event` to the journal as one line. Raises `OSError` if the line cannot be written."""
+        """Add `event`, the start or the end of a test, to the journal as one line.
+
+        Raises `OSError` if the line cannot be written.
+        """
         kind = "started" if isinstance(event, Started) else "ended"
         self._add({"event": kind, **{name: getattr(event, name) for name in event.__slots__}})
 

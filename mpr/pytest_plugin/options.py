@@ -143,7 +143,10 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of the option `name`. The command line counts first, then pytest's configuration file."""
+    """Return the value of the option `name` from the command line, or else from pytest's configuration file.
+
+    If the option is in neither of them, return its default.
+    """
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 

@@ -73,7 +73,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 def _remove_old_runs(settings: Settings) -> None:
     """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
 
-    Errors are ignored, because the next run tries again to remove the files.
+    If a file cannot be removed, ignore the error, because the next run tries again.
     """
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:

@@ -48,7 +48,7 @@ class RowCollector:
     def wants_error(self) -> bool:
         """Count one more error. Return True if the caller must add the row of this error by `add_error`.
 
-        Returns False if telemetry of tasks is not kept, or if 100 errors were kept since the last `take`.
+        Returns False if telemetry of tasks is not kept, or if 100 errors were counted since the last `take`.
         """
         if self._keeps_tasks:
             self._errors_left -= 1

@@ -1,4 +1,8 @@
-"""Defines the result of `mpr.Pool.insights()`: how the workers have spent their time, and the slowest tasks."""
+"""Defines the result of `mpr.Pool.insights()`: how the workers have spent their time, and the slowest tasks.
+
+Covers: the classes of the result, and its text as a table.
+Does not cover: finding the times (`worker_timeline.py`) and the slowest tasks (`slow_tasks.py`).
+"""
 
 from __future__ import annotations
 

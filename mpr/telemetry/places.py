@@ -2,6 +2,9 @@
 
 A pool of n workers has the places 0 to n - 1. A worker gets the place of the worker that it replaces. A state timeline
 is an entity that shows the states of the workers at one place, one after another.
+
+Covers: which place and which state timeline a worker gets.
+Does not cover: the rows in a state timeline (`worker_timeline.py`).
 """
 
 from __future__ import annotations

@@ -19,7 +19,8 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 class StateRow:
     """Says that the worker with the number `worker` has the state `state` from `at_ns` on.
 
-    `at_ns` is in nanoseconds of the monotonic clock. `blueprint/telemetry_names.py` has the states.
+    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, or one of the states in
+    `blueprint/telemetry_names.py`.
     """
 
     at_ns: int
@@ -113,7 +114,7 @@ class Sample:
     throughput:
         The number of tasks per second that got their outcome since the last sample.
     waiting, running:
-        The number of tasks that wait for a worker, and of tasks that run.
+        The number of submitted tasks that have no outcome and do not run now, and the number of tasks that run.
     rows:
         The number of rows that all processes have logged since the start of the recording.
     data_bytes:

@@ -37,7 +37,7 @@ Clock: TypeAlias = Callable[[], int]
 
 
 class TelemetryTracker(PoolObserver):
-    """Turns the events of one pool into rows and insights. Any thread may call most methods.
+    """Turns the events of one pool into rows and insights. Any thread may call the methods, except `unsettled`.
 
     Parameters
     ----------

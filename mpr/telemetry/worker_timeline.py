@@ -222,7 +222,7 @@ class WorkerTimeline:
         """Record that the process has ended at `now_ns`.
 
         If the process has died, `lost` is the state to show, such as 'lost (SIGKILL)', and `work` is what the worker
-        did last.
+        did last. Otherwise `lost` is empty.
         """
         self.ended_ns = now_ns
         self._lost = lost

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Children:
     """Sends the rows of this process's child processes to the recording of the running test.
 
-    Pools and processes that inherit a shared recording count as child processes. `attach` starts this, and `detach`
-    ends it.
+    Pools and processes that inherit a shared recording count as child processes. Call `attach` to start sending rows,
+    and `detach` to stop.
     """
 
     def __init__(self) -> None:
@@ -68,8 +68,8 @@ class Children:
     def detach(self) -> str | None:
         """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
 
-        Returns None, or a note if pools or shared recordings of the test are still open. Their later rows are not
-        recorded.
+        Returns a note if pools or shared recordings of the test are still open, because their later rows are not
+        recorded. Otherwise returns None.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)

@@ -50,9 +50,10 @@ def stem(nodeid: str, folder: str = "") -> str:
 
 
 def clean(name: str) -> str:
-    """Return `name` with a dash in place of all characters that some file systems or shells do not accept.
+    """Return `name` with only letters, digits and the characters `_.=[]-`, which every file system and shell accepts.
 
-    Accents are removed. If no character is left, return "test".
+    Letters lose their accents, and other characters outside ASCII are removed. All other characters are replaced by
+    dashes. If nothing is left, return "test".
     """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"

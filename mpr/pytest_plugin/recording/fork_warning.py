@@ -23,7 +23,7 @@ _is_registered = False
 
 
 class Watch:
-    """Suppresses the warning when this process forks while a test runs. `close` ends this.
+    """Suppresses the warning when this process forks while a test runs. Call `close` to stop suppressing.
 
     Parameters
     ----------

@@ -150,8 +150,8 @@ class LogSources:
     def make_recording(self) -> Any:
         """Make a recording with the application id of the running test, and return its handle.
 
-        `mpr/sdk/copies.py` needs it if a test calls `rr.save` without a recording of its own. Without a running test,
-        the application id is "pytest".
+        `mpr/sdk/copies.py` calls this method if a test calls `rr.save` without a recording of its own. Without a
+        running test, the application id is "pytest".
         """
         running = self._running()
         application_id = running.stream.application_id if running is not None else "pytest"

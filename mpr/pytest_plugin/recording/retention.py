@@ -1,6 +1,14 @@
 """Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
 The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
+
+| mode | recorded attempts | kept recordings |
+|---|---|---|
+| `off` | none | none |
+| `on` | all | all |
+| `retain-on-failure` | all | of attempts that failed or were interrupted |
+| `retain-on-failure-and-retries` | all | as above, and of attempts after the first that passed |
+| `on-first-retry` | the second | all |
 """
 
 from __future__ import annotations

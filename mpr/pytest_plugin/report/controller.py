@@ -24,7 +24,7 @@ from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """Finishes the run after the last test. The process in which pytest was started registers one as a plugin.
+    """Finishes the run after the last test. Only the process in which pytest was started has a controller.
 
     Parameters
     ----------
@@ -34,6 +34,11 @@ class Controller:
         The options of the run.
     recorder:
         The recorder of the same process. None if the process does not record tests itself.
+
+    Attributes
+    ----------
+    results:
+        The result of each attempt of a recorded test. Empty until all tests have ended.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:

@@ -62,7 +62,7 @@ def _rank(outcome: str) -> int:
 
 
 def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Sort `results` for the page: tests with the worst outcomes first, and all attempts of a test together.
+    """Return `results` sorted for the page: tests with the worst outcomes first, and all attempts of a test together.
 
     The order of outcomes is `_ORDER`, from "crashed" to "skipped".
     """
