@@ -1,8 +1,8 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
 mpr makes a layout, because the viewer's own layout would make each chart of a pool as large as a view of the user's
-data. A state timeline is a row of coloured states in the viewer. A pool has as many state timelines as it has workers
-at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
+data. A state timeline is a row of coloured states in the viewer. The layout has room for as many state timelines as the
+pools have workers at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
 
 Covers: a view for each space (2D, 3D) and for each group of scalars, the views of pools, panels and the timeline.
 Entities whose paths have the same first part are one group.

@@ -104,11 +104,10 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Start to record the tests of this process, unless it records already.
+    """Start to record the tests of this process. Do nothing if this process records already.
 
-    With `--collect-only`, do nothing, because no test runs.
-
-    Raises `pytest.UsageError` if the Rerun SDK is not installed, or if an option has a value that cannot be used.
+    Also do nothing with `--collect-only`, because no test runs then. Raises `pytest.UsageError` if the Rerun SDK is not
+    installed, or if an option has a value that cannot be used.
     """
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return

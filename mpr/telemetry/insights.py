@@ -55,7 +55,7 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """Return the time in seconds from the start of the worker to its end, or until now if it still runs."""
+        """Return the time in seconds from the start of the worker until its end. If it still runs, until now."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:

@@ -146,7 +146,10 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Measure all workers and the progress of the pool once, and give the sample to the tracker."""
+        """Measure all workers and the progress of the pool once, and pass the sample to the tracker.
+
+        The workers are measured only if the telemetry "resources" is recorded.
+        """
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places
         measured = {worker: self._measured(worker) for worker in places} if "resources" in self._kinds else {}

@@ -104,7 +104,11 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Show in a state timeline what a worker does now. `work` has the number of the worker, and what it does."""
+        """Show in a state timeline what a worker does now, which `work` says.
+
+        Also note for how long `rr.log` has waited in this worker. Does nothing if the process of the worker does not
+        run.
+        """
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:

@@ -46,8 +46,8 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of child processes to `stream`, the stream of the running test, from now on.
 
-        Call this method at the start of the test. Call it again after the setup, because the setup may have imported
-        `@mpr.task`.
+        Call this method at the start of the test. Call it again after the setup: if the setup has imported `@mpr.task`,
+        this call makes the shared recording.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.

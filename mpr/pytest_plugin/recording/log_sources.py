@@ -100,10 +100,9 @@ class LogSources:
         # it. Without mpr, `before` would be the current recording too. Its rows are copied into the test's recording.
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Let child processes of the next phase log into the recording of the test `running`, too.
+        """Make a shared recording for child processes if the setup of the test `running` has imported `@mpr.task`.
 
-        Call this method after the setup. `Children.attach` must then be called again, because the setup may have
-        imported `@mpr.task`.
+        Call this method after the setup. Processes that use `@mpr.task` then log into the recording of the test, too.
         """
         self._children.attach(running.stream)
 

@@ -1,11 +1,12 @@
 """Writes the `logging` records of a test into the test's recording.
 
 pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for pytest's
-report, and then calls its own method `flush`. `LogCapture` replaces only this method. The new `flush` writes the text
-that the handler has made. So mpr adds no handler to `logging`, formats no record and changes none.
+report, and then calls its own method `flush`. `LogCapture` replaces only this method. The new `flush` also writes the
+text that the handler has made into the recording. So mpr adds no handler to `logging`, formats no record and changes
+none.
 
 The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
-Without the plugin `logging` of pytest (`-p no:logging`), it has none.
+If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ If a step raises an error, the test goes on, and the summary of the run names th
 
 Covers: the order of these steps.
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
-crash (`report/controller.py`).
+crash (`report/repair.py`).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
 
-        If there is no journal for the errors of mpr, give them to pytest-xdist, which sends them to the controller.
+        If no journal could be written, pass the errors of mpr to pytest-xdist, which sends them to the `Controller`.
         """
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
@@ -248,8 +248,8 @@ class Recorder:
     def _flush(self, running: RunningTest) -> None:
         """Write the rows that the test `running` has logged to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. Only a flush reports such a failure:
-        when the SDK writes rows by itself, it raises no error.
+        Raises `RuntimeError` if this fails, for example because the disk is full. The flush is needed because the SDK
+        reports such a failure only when it flushes.
         """
         if running.take_logged():
             try:
