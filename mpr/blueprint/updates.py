@@ -1,4 +1,4 @@
-"""Makes a new viewer layout when the recording has new entities or pools, because they are not known at the start.
+"""Makes a new viewer layout when the recording has new entities or pools, because the first layout cannot know them.
 
 Covers: whether a new layout is needed, and which timeline the viewer shows first.
 Does not cover: the layout itself (`default.py`), and writing the layout into the recording (`recording/runtime.py`).

@@ -161,7 +161,7 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as text. If there are more than 16 numbers, return only how many there are."""
+    """Return the values of a cell as a short text. If there are more than 16 numbers, the text only says how many."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"

@@ -2,7 +2,7 @@
 
 A cell has the values of one component of one entity in one row. A static cell has no time. For each component of each
 entity, all cells with times are one series, and all static cells are another series. Two recordings are compared series
-by series. In the names and the sentences, the first recording is the expected one.
+by series. The sentences call the first recording "expected" and the second one "found".
 
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
@@ -57,7 +57,7 @@ class _Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
-        """Yield for each cell its times on `timelines`, its key (`cells.keys`) and its place (`_Place`).
+        """Yield for each cell its times on `timelines`, its key (see `cells.keys`) and its place (see `_Place`).
 
         If the cell has no time on a timeline, None stands for this time.
         """
@@ -78,7 +78,10 @@ class _Series:
 class _Entity:
     """Holds all data of a recording at one entity path.
 
-    `temporal` has the cells with times, and `static` the cells without times, by the names of the components.
+    Attributes
+    ----------
+    temporal, static:
+        The cells with times, and the cells without times, by the names of the components.
     """
 
     temporal: dict[str, _Series] = field(default_factory=dict)

@@ -45,7 +45,7 @@ class Sources:
     Attributes
     ----------
     activities:
-        Returns what each worker does now, as `Dispatcher.activities` does.
+        Returns the present activity of each worker: the task that it runs, and whether `rr.log` waits for the sinks.
     pid:
         Returns the process id of the worker with the given number, or None if its process does not run.
     counters:

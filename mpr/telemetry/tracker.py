@@ -173,7 +173,10 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. If `last` is true, end all spans and state timelines before."""
+        """Return the rows since the last call. If `last` is true, first end all spans and state timelines.
+
+        The rows that this end makes are returned, too.
+        """
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last

@@ -157,7 +157,10 @@ class LogSources:
         return native.new_recording(application_id, system.new_id())
 
     def logged(self) -> None:
-        """Note that rows were logged to the recording. The end of the phase then flushes these rows to the disk."""
+        """Note that rows were logged to the recording of the running test, if a test runs.
+
+        The end of the phase (setup, call, teardown) then flushes these rows to the disk.
+        """
         running = self._running()
         if running is not None:
             running.note_rows()

@@ -57,7 +57,7 @@ def new_id() -> str:
 
 
 def exists(path: str) -> bool:
-    """Return True if there is a file or folder at `path`, and if the process may see it."""
+    """Return True if there is a file or folder at `path` that this process can access."""
     try:
         System.stat(path)
     except OSError:

@@ -83,7 +83,7 @@ class TestStream:
         self.path: str | None = None
         self.stuck: bool = False
         self.is_borrowed = False
-        # Whether a flush of the present file has failed.
+        # True if a flush of the present file has failed.
         self._failed = False
         _every.append(self)
 
