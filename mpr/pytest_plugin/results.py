@@ -2,6 +2,9 @@
 
 The `Controller` makes the results from the journals when all tests have ended. Other modules make the summary, the page
 and the pictures from the results.
+
+Covers: the result of one attempt (one execution) of a test.
+Does not cover: the events in a journal, from which a result is made (`journal.py`).
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the insights and the rows that are left. A second call does nothing.
+        """Stop the thread, and write the remaining rows and the insights. A second call does nothing.
 
         The pool calls this method when all tasks are settled, which means that they have a result or an error.
         """

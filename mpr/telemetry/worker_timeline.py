@@ -292,9 +292,7 @@ class WorkerTimeline:
         self._rows.add_state(self._timeline, at_ns, state, self.number)
 
     def _show_idle(self, until_ns: int) -> None:
-        """Show that the worker was idle until `until_ns`, if it was idle for more than 2 ms. Then it counts as busy
-        again.
-        """
+        """Show that the worker was idle until the time `until_ns`, if it was idle for more than 2 ms."""
         since_ns, self._idle_ns = self._idle_ns, None
         if since_ns is not None and until_ns - since_ns > _GAP_NS:
             self._show(since_ns, IDLE)

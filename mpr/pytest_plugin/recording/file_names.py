@@ -50,10 +50,10 @@ def stem(nodeid: str, folder: str = "") -> str:
 
 
 def clean(name: str) -> str:
-    """Return `name` with only letters, digits and the characters `_.=[]-`, which every file system and shell accepts.
+    """Return `name` with only ASCII letters, digits and the characters `_.=[]-`.
 
     Letters lose their accents, and other characters outside ASCII are removed. All other characters are replaced by
-    dashes. If nothing is left, return "test".
+    dashes, because some file systems or shells refuse them. If nothing is left, return "test".
     """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"

@@ -2,6 +2,9 @@
 
 Python 3.12 and later warn if a process with several threads forks. Python also counts the threads of the SDK, which a
 test has only because it is recorded. If the test has threads of its own, the warning is not suppressed.
+
+Covers: which threads belong to mpr and the SDK, and a function that Python calls before each fork.
+Does not cover: what a forked process does with the recording (`recorder.py`).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ class Watch:
             os.register_at_fork(before=_forks)
 
     def threads_have_come(self) -> None:
-        """Count all threads that have started since this object was made as threads of mpr.
+        """Treat all threads that have started since this object was made as threads of mpr.
 
         Call this method when mpr has just made a stream of the SDK, which starts threads.
         """

@@ -123,7 +123,10 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Undo the changes that this object has made to the process. Call this method after the last test."""
+        """Stop all capturing of rows, and release the streams. Call this method after the last test.
+
+        After this, the SDK, `logging` and the warnings behave in this process as without mpr.
+        """
         copies.stop(self)
         self._logs.close()
         self._forks.close()
