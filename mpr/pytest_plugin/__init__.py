@@ -252,9 +252,11 @@ def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Yield a function that compares the rows of this test with its golden recording, a file with the expected rows.
 
     Call the fixture as `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the
-    test never calls the fixture and passes, the rows are compared at the end of the test. If there is no golden
-    recording, mpr writes one with the rows of this test, or fails the test if `--mpr-golden-fail-if-missing` is set. It
-    is set by default if the environment variable `CI` is set.
+    test never calls the fixture and passes, the rows are compared at the end of the test.
+
+    If there is no golden recording, mpr writes one with the rows of this test. With the option
+    `--mpr-golden-fail-if-missing`, the test fails instead. If the environment variable `CI` is set, this option is on
+    by default.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -104,7 +104,7 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Show in a state timeline what a worker does now, which `work` says.
+        """Show the activity `work` of a worker in the state timeline of this worker.
 
         Also note for how long `rr.log` has waited in this worker. Does nothing if the process of the worker does not
         run.

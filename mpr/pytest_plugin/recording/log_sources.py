@@ -123,9 +123,10 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Stop all capturing of rows, and release the streams. Call this method after the last test.
+        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this method after the last
+        test.
 
-        After this, the SDK, `logging` and the warnings behave in this process as without mpr.
+        Also closes the shared recordings and releases the streams.
         """
         copies.stop(self)
         self._logs.close()
