@@ -153,10 +153,10 @@ def _readable(recording: Path, folder: Path) -> Path:
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
     """Return the path of a file with the recording and a layout.
 
-    The layout is `blueprint`. If this is None, it is the layout in the recording, or else an automatic layout without
-    panels. Recording and layout must be in one file. The viewer gives each file that it opens its own data set id, so a
-    layout from another file would not apply to the recording. New files are written to `folder`. Raises `PictureError`
-    if the file cannot be made.
+    The layout is `blueprint`. If `blueprint` is None, use the layout in the recording, or else an automatic layout
+    without panels. Recording and layout must be in one file. The viewer gives each file that it opens its own data set
+    id, so a layout from another file would not apply to the recording. New files are written to `folder`. Raises
+    `PictureError` if the file cannot be made.
     """
     import rerun.blueprint as rrb
 

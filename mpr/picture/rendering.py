@@ -57,7 +57,7 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    This needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
+    Drawing needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
     Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters

@@ -134,8 +134,8 @@ def _controller(config: pytest.Config) -> Controller:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start to record if a collected test has the marker `mpr` or uses a fixture in `RECORDED_FIXTURES`.
 
-    This is needed only if the mode is off, because in the other modes `pytest_configure` has started to record. Raises
-    `pytest.UsageError` if a marker has a wrong argument, and the errors of `_activate`.
+    In all modes but `off`, `pytest_configure` has started to record already. Raises `pytest.UsageError` if a marker has
+    a wrong argument, and the errors of `_activate`.
     """
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):

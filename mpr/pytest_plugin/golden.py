@@ -315,8 +315,8 @@ def _unused(terminal: Any) -> list[str]:
     """Return the paths of golden recordings that no test of this run has used.
 
     Only folders with at least one used golden recording are searched. The list is empty without `--mpr-golden-update`.
-    It is also empty if not every test ran and passed, because a test that did not pass may need its file. `terminal` is
-    the terminal reporter of pytest.
+    The list is also empty if not every test ran and passed, because a test that did not pass may need its file.
+    `terminal` is the terminal reporter of pytest.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)

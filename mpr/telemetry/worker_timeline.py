@@ -201,7 +201,7 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show in the state timeline what the worker does now (`work`), if it has done this for long enough.
+        """Show the present activity `work` of the worker in the state timeline, if the activity has lasted long enough.
 
         A task is shown after 50 ms, and a wait of `rr.log` after 2 ms. Also record for how long `rr.log` has waited in
         this worker until now. `now_ns` is the present time.

@@ -55,8 +55,8 @@ class Watch:
     def hides(self, threads: dict[str, str]) -> bool:
         """Return True if the warning must be suppressed.
 
-        This is so if a test runs, and the process has at most one thread that belongs neither to mpr nor to the SDK.
-        `threads` has the names of all threads of this process by their ids.
+        The warning must be suppressed if a test runs, and the process has at most one thread that belongs neither to
+        mpr nor to the SDK. `threads` has the names of all threads of this process by their ids.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

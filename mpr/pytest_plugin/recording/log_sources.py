@@ -123,8 +123,7 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this method after the last
-        test.
+        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this after the last test.
 
         Also closes the shared recordings and releases the streams.
         """
@@ -172,7 +171,8 @@ class LogSources:
     def _is_free(self, current: Any) -> bool:
         """Return True if the test has made no other recording the current one.
 
-        This is so if `current`, the handle of a current recording, is None or belongs to a stream of this object.
+        `current` is the handle of the current recording. The result is True if `current` is None, or if it belongs to a
+        stream of this object.
         """
         return current is None or self._streams.has(current)
 

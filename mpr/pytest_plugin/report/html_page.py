@@ -136,7 +136,7 @@ def _picture(folder: Path, test: RecordedTest) -> str:
 
 
 def _link(folder: Path, path: Path) -> str:
-    """Return a URL of `path` relative to `folder`, escaped for HTML. It stays valid if the folder is moved."""
+    """Return a URL of `path` relative to `folder`, escaped for HTML. The URL stays valid if the folder is moved."""
     return _text(quote(os.fsencode(os.path.relpath(path, folder))))
 
 
