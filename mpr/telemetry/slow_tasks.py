@@ -29,7 +29,7 @@ _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """The interface of a work item that `SlowTasks` needs: the attributes that hold the arguments of its tasks.
+    """Declares the attributes of a work item that `SlowTasks` needs to describe the arguments of its tasks.
 
     `payload` is a pickle, followed by its out-of-band buffers. `mode` says how a task gets its arguments: `CALL`,
     `STAR` or another mode of `mpr.transport.messages`.

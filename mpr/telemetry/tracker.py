@@ -173,9 +173,9 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. If `last` is true, first end all spans and state timelines.
+        """Return the rows since the last call.
 
-        The rows that this end makes are returned, too.
+        If `last` is true, end all spans and state timelines before, and also return the rows about their ends.
         """
         with self._lock:
             now = self._clock()
