@@ -1,7 +1,7 @@
 """Finds the entities, kinds of data and timelines of a recording, as far as the layout needs them.
 
-A chunk is a table with rows of one entity. A segment is a piece of a stream of rows, made of frames. A frame is one
-message of the file format. A manifest is a table with the entities and columns of a stream, at its end.
+A chunk is a table with rows of one entity. A frame is one message of the file format. A segment is a piece of a stream
+of rows, made of frames. A manifest is a table at the end of a stream, with the entities and columns of the stream.
 
 Covers: the first chunks of the recording while it grows, and the manifests of the streams that processes send.
 Does not cover: the layout (`default.py`), and entities that mpr itself logs, which are left out.
@@ -28,7 +28,7 @@ _OURS = ("/mpr", "/__")
 
 
 class Contents:
-    """The entities and timelines of one recording, as far as they are known.
+    """Holds the entities and timelines of one recording, as far as they are known.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Contents:
         A weight for each timeline, which says roughly how much data is on the timeline. Each decoded row on the
         timeline adds one, and each manifest that names the timeline adds one.
     has_layout:
-        Whether a process has sent a blueprint along with its rows.
+        True if a process has sent a blueprint along with its rows.
     """
 
     def __init__(self, store: bytes) -> None:
@@ -58,10 +58,11 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, the next rows of the recording. Only the aggregator's thread calls this.
+        """Look at `segment`, the next rows of the recording. Only the thread of the aggregator calls this method.
 
-        Keeps a copy of the segment's chunks for `learn`, until there are enough chunks. Sets `has_layout` if there is a
-        blueprint in the segment. Ignores rows of telemetry, and of recordings that tasks make themselves.
+        The aggregator receives the rows of all processes in the parent. This method keeps a copy of the segment's
+        chunks for `learn`, until there are 200 chunks or 8 MiB. It sets `has_layout` if there is a blueprint in the
+        segment. It ignores rows of telemetry, and of recordings that tasks make themselves.
         """
         if segment.store is not None or segment.telemetry:
             return
@@ -84,7 +85,7 @@ class Contents:
                     self._peeked.append(segment.bytes_of(frame))
 
     def learn(self) -> None:
-        """Decode the chunks that `peek` has kept. Any thread may call this."""
+        """Decode the chunks that `peek` has kept, and note their entities and timelines. Any thread may call this."""
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
@@ -93,7 +94,10 @@ class Contents:
                 self._note(chunk.to_record_batch().schema, chunk.num_rows)
 
     def note(self, footer: bytes) -> None:
-        """Note the entities and timelines in `footer`, the payload of the `END` frame that ends a stream."""
+        """Note the entities and timelines in `footer`, the payload of the `END` frame that ends a stream.
+
+        The payload has the manifests of the stream. Manifests of other recordings are ignored.
+        """
         for store, schema in manifest.schemas(footer):
             if store == self._store:
                 self._note(schema, 1)
@@ -115,6 +119,6 @@ class Contents:
                     self.timelines[field.name] += rows
 
     def snapshot(self) -> dict[str, frozenset[str]]:
-        """Return the archetypes of each entity, as far as they are known now."""
+        """Return a copy of `kinds`: the archetypes of each entity that is known now, such as `Points2D`."""
         with self._lock:
             return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}

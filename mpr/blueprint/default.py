@@ -1,12 +1,12 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
+mpr makes a layout, because the viewer's own layout would make each chart of a pool as large as a view of the user's
+data. A state timeline is a row of coloured states in the viewer. The layout has room for as many state timelines as the
+pools have workers at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
+
 Covers: a view for each space (2D, 3D) and for each group of scalars, the views of pools, panels and the timeline.
 Entities whose paths have the same first part are one group.
 Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
-
-mpr makes a layout, because the viewer's own layout would make each chart of a pool as large as a view of the user's
-data. A state timeline is a row of coloured states in the viewer. A pool has as many state timelines as it has workers
-at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ def blueprint(
     *,
     pools_visible: bool = True,
 ) -> rrb.Blueprint:
-    """Make the layout of a recording.
+    """Return the layout of a recording: views of the user's data (or `user_blueprint`), and the views of pools below.
 
     Parameters
     ----------
     kinds:
         The archetypes of each entity of the user.
     timeline:
-        The timeline that the viewer shows first. None: the viewer chooses.
+        The timeline that the viewer shows first, if `user_blueprint` names none. None: the viewer chooses.
     state_timelines:
         The number of state timelines: the number of workers at a time, in all pools together.
     recorded:
@@ -75,7 +75,7 @@ def blueprint(
     user_blueprint:
         The user's blueprint, or None. The views and panels of this blueprint are kept.
     pools_visible:
-        Whether the views of the pools are unfolded.
+        True if the viewer shows the views of the pools, false if it hides them until the user shows them.
     """
     import rerun.blueprint as rrb
 
@@ -106,12 +106,18 @@ def blueprint(
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """Make the views of pools: the state timelines, and beside them tabs with charts and texts.
+    """Return a container with the views of pools: the state timelines, and beside them tabs with charts and texts.
 
-    `recorded` are the kinds of telemetry that the pools record. Without the kind "workers", there are only the tabs.
-    `legend` says whether the charts of
-    workers have a legend. `visible` says whether the views are unfolded. `timeline_name` is the title of the state
-    timelines.
+    Parameters
+    ----------
+    recorded:
+        The kinds of telemetry that the pools record. Without the kind "workers", there are only the tabs.
+    legend:
+        True if the charts of workers have a legend.
+    visible:
+        True if the viewer shows the container, false if it hides the container until the user shows it.
+    timeline_name:
+        The title of the state timelines.
     """
     import rerun as rr
     import rerun.blueprint as rrb
@@ -144,7 +150,7 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Make a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map.
+    """Return a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map.
 
     `kinds` has the archetypes of each entity of the user.
     """
@@ -184,7 +190,7 @@ def _single_views() -> dict[str, Any]:
 
 
 def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
-    """Group `paths` by their first part."""
+    """Return `paths` grouped by their first part. The keys are the first parts, such as `/camera`."""
     found: dict[str, list[str]] = {}
     for path in paths:
         found.setdefault("/" + _parts(path)[0] if path != "/" else "/", []).append(path)
@@ -192,7 +198,7 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
-    """Return the origins (the paths whose data a view shows) of the 2D views for the 2D entities at `paths`.
+    """Return the origins of the 2D views for the 2D entities at `paths`. A view shows all data at and below its origin.
 
     `kinds` has the archetypes of each entity. If there are several images, each image gets its own view. This view also
     shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path
@@ -212,7 +218,7 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """Return the longest path with which all `paths` begin."""
+    """Return the longest entity path that is equal to each of `paths` or above it; `/` if there is no other."""
     split = [_parts(path) for path in paths]
     common: list[str] = []
     for level in zip(*split, strict=False):
@@ -223,7 +229,7 @@ def _common(paths: Sequence[str]) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """Split an entity path into parts. An escaped `/` does not end a part."""
+    """Return the parts of an entity path. An escaped `/` does not end a part."""
     parts: list[str] = []
     for part in path.strip("/").split("/"):
         if parts and parts[-1].endswith("\\"):
@@ -234,9 +240,9 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return one of three numbers that stands for all numbers of state timelines with the same layout.
+    """Return 8, 11 or 12, a number of state timelines that has the same layout as `state_timelines`.
 
-    The number of state timelines changes a layout only at two limits. So layouts are cached under the result of this
+    The layout changes only above 8 and above 11 state timelines. So layouts are cached under the result of this
     function, and not under `state_timelines` itself.
     """
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

@@ -1,7 +1,7 @@
-"""Makes a new layout when the recording has new entities, because these are not known at the start.
+"""Makes a new viewer layout when the recording has new entities or pools, because the first layout cannot know them.
 
 Covers: whether a new layout is needed, and which timeline the viewer shows first.
-Does not cover: the layout itself (`default.py`), and how the layout comes into the recording.
+Does not cover: the layout itself (`default.py`), and writing the layout into the recording (`recording/runtime.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mpr.user_code import log as _log
 
 
 class BlueprintUpdates:
-    """Keeps the layout of one recording up to date. Any thread may call the methods.
+    """Makes a new layout of one recording when its contents or pools have changed. Any thread may call the methods.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class BlueprintUpdates:
     user_blueprint:
         The user's blueprint, or None.
     pools_visible:
-        Whether the views of the pools are unfolded.
+        True if the viewer shows the views of the pools, false if it hides them until the user shows them.
     """
 
     def __init__(self, application_id: str, contents: Contents, user_blueprint: Any, *, pools_visible: bool) -> None:
@@ -44,20 +44,24 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records from now on."""
+        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records from now on.
+
+        The next call of `refresh` makes a layout with this pool.
+        """
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds
 
     @property
     def records_telemetry(self) -> bool:
-        """Whether a pool records telemetry, so that the recording has rows of mpr."""
+        """True if a pool records telemetry, so that the recording has rows of mpr."""
         return bool(self._kinds)
 
     def refresh(self) -> tuple[bytes, bool]:
-        """Return the layout for the present contents as a whole stream, and whether this layout is new.
+        """Return the encoded layout for the present contents, and True if the layout has changed since the last call.
 
-        The stream is empty if mpr makes no layout. There are four possible reasons:
+        The layout is a whole stream in the format of `.rrd` files. It is empty if mpr makes no layout. There are four
+        possible reasons:
 
         - No pool records telemetry.
         - A process has sent a blueprint along with its rows.
@@ -97,8 +101,9 @@ class BlueprintUpdates:
     def _timeline(self) -> str | None:
         """Return the timeline that the viewer shows first: the timeline with most of the user's data.
 
-        If `log_time` has at least as much data as every other timeline, and the views of the pools are unfolded, return
-        `log_time`. The reason is that the state timelines of the pools have data only on `log_time`.
+        Returns `log_time` if the user's rows have no timeline of their own. Also returns `log_time` if this timeline
+        has at least as much data as every other one and the views of the pools are visible, because the state timelines
+        of the pools have data only on `log_time`.
         """
         counts = self._contents.timelines
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
@@ -132,6 +137,6 @@ def _encoded(
     """Encode a layout as `_encode` does, and keep the last 64 results. The parameters are those of `_encode`.
 
     `seen` has the entities and their archetypes as pairs, because the arguments must be hashable. The results are kept,
-    because each call of `_encode` takes milliseconds, and leaves two threads of the SDK behind.
+    because each call of `_encode` takes milliseconds, and leaves two threads of the SDK running.
     """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

@@ -39,8 +39,12 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 def keys(values: pa.Array) -> list[bytes]:
     """Return a key of up to 64 bytes for each element of the Arrow array `values`.
 
-    Compare the keys instead of the elements, because that is faster. If two elements of one Arrow type are equal bit
-    for bit, their keys are equal too. Pass all elements at once, because a call for each element takes much more time.
+    Comparing keys is faster than comparing elements. Elements of `values` that are equal bit for bit have equal keys.
+    Different elements practically never have equal keys. Pass all elements at once, because a call for each element
+    takes much more time.
+
+    The keys of two arrays of one type can be compared too. But if only one array has nulls within its elements, equal
+    elements may have different keys. So compare elements with different keys once more (`are_close`).
     """
     found = _keys(values)
     if values.null_count:
@@ -79,8 +83,8 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
     """Return the bytes of all elements of `values`, and the size of one element in bytes.
 
-    Returns None if the elements are neither numbers nor vectors of numbers. Also returns None if a vector, or a number
-    in a vector, is null. If an element is a number that is null, its bytes have no meaning.
+    Returns None if the elements are neither numbers nor vectors of numbers (fixed-size lists). Also returns None if a
+    vector, or a number in a vector, is null. If an element is a number that is null, its bytes have no meaning.
     """
     width = 1
     while pa.types.is_fixed_size_list(values.type) and not values.null_count:
@@ -112,7 +116,7 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
     """Return the content of `values` as flat arrays, from the outermost level of nested lists to the innermost.
 
     The arrays say which values are null, how long the lists are, and which numbers and texts the lists have. Two cells
-    are equal if all their arrays are equal.
+    of one type are equal if all their arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
@@ -133,7 +137,7 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
 
 
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
-    """Return whether the cell `other` is equal to the expected cell `one`, with a tolerance for floating point numbers.
+    """Return True if the cell `other` is equal to the expected cell `one`, with a tolerance for floating point numbers.
 
     A number may differ from the expected number by up to `tolerance` times the absolute expected number. If this
     absolute number is smaller than 1, the numbers may differ by up to `tolerance`. NaN is equal to NaN.
@@ -157,7 +161,7 @@ def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as text. If there are more than 16 numbers, only return how many there are."""
+    """Return the values of a cell as a short text. If there are more than 16 numbers, the text only says how many."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -168,8 +172,8 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
     If both cells have more than 16 numbers, and equally many, the text says how many numbers differ, and names the
-    first. Numbers are compared as in `are_close`, with `tolerance`. If both cells have more than 16 numbers, but not
-    equally many, the text has both counts. In other cases, the text has the values of both cells, shortened.
+    first. For this, numbers are compared as in `are_close`, with `tolerance`. If the counts are not equal, the text has
+    both counts. For shorter cells and for texts, the text has the values of both cells, shortened.
     """
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
@@ -191,7 +195,10 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
 
 
 def plain(cell: pa.Array) -> Any:
-    """Return the values of a cell as a list of Python objects, or a single value without a list."""
+    """Return the values of a cell as a list of Python objects. If there is only one value, return it without a list.
+
+    If the values are times with nanoseconds, return a text, because Python's `datetime` has only microseconds.
+    """
     try:
         values = cell.to_pylist()
     except ValueError:
@@ -201,10 +208,10 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the longest of the flat arrays into which `_leaves` splits `cell`.
+    """Return the longest of the flat arrays into which `_leaves` splits `cell`, if it has more than 16 elements.
 
-    Returns None if `cell` has texts, or if the longest array has at most 16 elements. Also returns None if the elements
-    are neither numbers nor truth values.
+    Returns None for a shorter array. Also returns None if `cell` has texts, or if the elements are neither numbers nor
+    truth values.
     """
     if pa.types.is_string(_innermost(cell.type)):
         return None

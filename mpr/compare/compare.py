@@ -1,7 +1,8 @@
 """Says in words in which rows two recordings differ.
 
 A cell has the values of one component of one entity in one row. A static cell has no time. For each component of each
-entity, all cells with times are one series, and all static cells are another series.
+entity, all cells with times are one series, and all static cells are another series. Two recordings are compared series
+by series. The sentences call the first recording "expected" and the second one "found".
 
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: blueprints, recording ids, application ids, chunks and chunk ids, the order of rows of the same time.
@@ -35,14 +36,15 @@ _Place = tuple[int, int]
 
 @dataclass
 class _Series:
-    """All cells with times of one component of one entity, or all its static cells.
+    """Holds all cells with times of one component of one entity, or all its static cells.
 
     Attributes
     ----------
     type:
         The Arrow type of the values, as text.
     arrays:
-        The cells of each chunk. Each array has one list of values for each row.
+        The cells of each chunk (a chunk is a table with rows of one entity). An array has a list of values for each
+        row.
     times:
         For each array: the times of its rows, by the name of the timeline. A row may have no time (None).
     """
@@ -55,7 +57,7 @@ class _Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, _Place]]:
-        """Yield for each cell its times on `timelines`, its key (`cells.keys`) and its place (`_Place`).
+        """Yield for each cell its times on `timelines`, its key (see `cells.keys`) and its place (see `_Place`).
 
         If the cell has no time on a timeline, None stands for this time.
         """
@@ -74,9 +76,12 @@ class _Series:
 
 @dataclass
 class _Entity:
-    """All data of a recording at one entity path.
+    """Holds all data of a recording at one entity path.
 
-    `temporal` has the cells with times, and `static` the cells without times, by the names of the components.
+    Attributes
+    ----------
+    temporal, static:
+        The cells with times, and the cells without times, by the names of the components.
     """
 
     temporal: dict[str, _Series] = field(default_factory=dict)
@@ -99,9 +104,9 @@ def differences(
 ) -> list[str]:
     """Return the differences between two recordings, as sentences.
 
-    Two recordings are equal if they have the same cells at the same times. The order of the rows and the chunks do not
-    matter. A cell is the values of one component of one entity in one row. Static cells may be logged any number of
-    times. Both recordings are held in memory.
+    Two recordings are equal if they have the same cells at the same times. A cell has the values of one component of
+    one entity in one row. The order of rows and chunks does not matter. It also does not matter how often an equal
+    static cell was logged. Both recordings are held in memory.
 
     Parameters
     ----------
@@ -116,8 +121,8 @@ def differences(
         Entity paths that are not compared. `/camera/**` stands for `/camera` and all paths below it. By default the
         properties of the recording, and the rows of mpr that describe the run.
     tolerance:
-        The largest difference of two floating point numbers, as a share of the expected number. If the expected number
-        is smaller than 1, `tolerance` itself is the largest difference.
+        The largest difference of two floating point numbers, as a share of the absolute expected number. If the
+        absolute expected number is smaller than 1, `tolerance` itself is the largest difference.
     limit:
         The largest number of differences that are returned. If there are more, one more sentence says how many more.
 
@@ -131,7 +136,7 @@ def differences(
     ConfigError
         If `level` is neither "values" nor "summary".
     RecordingError
-        If a file cannot be read.
+        If a file cannot be read, or has values that are not valid for their types.
     """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
@@ -147,15 +152,15 @@ def differences(
 
 
 def check_level(level: str) -> None:
-    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`."""
+    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`. `differences` explains these levels."""
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 
 
 def matcher(paths: Collection[str]) -> Callable[[str], bool]:
-    """Return a function that says whether an entity path is one of `paths`.
+    """Return a function that takes an entity path, and returns True if the path is one of `paths`.
 
-    `/camera/**` stands for `/camera` and all paths below it.
+    In `paths`, `/camera/**` stands for `/camera` and all paths below it.
     """
     patterns = [_pattern(path) for path in paths]
     return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
@@ -172,11 +177,11 @@ def _pattern(path: str) -> re.Pattern[str]:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files at `paths` that the SDK cannot read, or that make it crash, each with the reason as a sentence.
+    """Return the files at `paths` that the SDK cannot read, or that make the SDK crash, each with the reason.
 
-    Call this before `differences` if files may be damaged. `differences` reads files in the calling process, so a crash
-    of the SDK would end this process. This function reads the files in another process. Raises `RecordingError` if the
-    other process cannot start or fails.
+    Call this function before `differences` if files may be damaged. `differences` reads files in the calling process,
+    so a crash of the SDK would end this process. This function reads the files in another process. Raises
+    `RecordingError` if the other process cannot start or fails.
     """
     from mpr.sdk import programs
 
@@ -191,7 +196,7 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 def _damage(path: Path) -> str | None:
     """Return the reason why the SDK must not read the file at `path`, or None if the SDK may read it.
 
-    A damaged file is refused here, because the SDK's reader needs time and memory for each broken message.
+    A damaged file is refused here, because the SDK's reader needs much time and memory for each broken message.
     """
     from mpr import files
     from mpr.rrd.survey import reader_of, survey
@@ -256,7 +261,10 @@ def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]
 
 
 def _type_of(schema: pa.Field) -> str:
-    """Return the type of a component's values, without the mark "not null", because old SDKs do not set this mark."""
+    """Return the Arrow type of a component's values as text, without "not null".
+
+    Old releases of the SDK do not write "not null", so files of two releases would seem to have different types.
+    """
     return str(schema.type.value_type).replace(" not null", "")
 
 
@@ -319,7 +327,7 @@ def _of_series(
 
     `level` and `tolerance` are those of `differences`. `timelines` has the names and Arrow types of the timelines to
     compare. If the cells are the pixels of images, `image_format` is the series with the formats of these images.
-    Otherwise it is None. `is_static` says that the cells are static.
+    Otherwise it is None. `is_static` is true if the cells are static.
     """
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
@@ -337,9 +345,10 @@ def _of_series(
 
 
 def _shift(one: _Series, other: _Series, timelines: dict[str, str]) -> str | None:
-    """Return in words by how much time all rows of `other` are shifted against those of the expected `one`.
+    """Return in words by how much time all rows of `other` are shifted against those of the expected series `one`.
 
-    Returns None if the rows are not shifted, or if the series differ in another way, too.
+    Returns None if the rows are not shifted, or if the series also differ in another way. `timelines` has the names and
+    Arrow types of the timelines to compare.
     """
     if not timelines or not len(one) or len(one) != len(other):
         return None
@@ -373,7 +382,10 @@ def _changes(
     *,
     is_static: bool,
 ) -> Iterator[str]:
-    """Yield a sentence for each cell that differs, sorted by time. The parameters are those of `_of_series`."""
+    """Yield a sentence for each cell that differs, is missing or is new, sorted by time.
+
+    The parameters are those of `_of_series`.
+    """
     from mpr.compare.cells import are_close, words, words_of_both
     from mpr.compare.pixels import words_of_pixels
 
@@ -404,7 +416,7 @@ def _unmatched(
     """Return the places (`_Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
     The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
-    twice in one series and once in the other, one of the two is lacking. If `is_static` is true, equal cells count as
+    twice in one series and once in the other, the other lacks one cell. If `is_static` is true, equal cells count as
     one cell.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
@@ -425,7 +437,10 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Sort `cells`, which have the same time, by their values, so that similar cells are compared with each other."""
+    """Return `cells`, which have the same time, sorted by their values.
+
+    In this order, similar cells of two recordings have the same position, and are compared with each other.
+    """
     from mpr.compare.cells import plain
 
     found = list(cells)
@@ -441,8 +456,8 @@ def _flat(value: Any) -> tuple[Any, ...]:
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
     """Return a sort key for `values`, which may have different types.
 
-    Numbers and texts are sorted by the names of their types, and within one type as usual. All other values come first,
-    sorted by their `repr`.
+    Numbers and texts are sorted by the names of their types, and within one type as usual. All other values, and NaN,
+    come first, sorted by their `repr`.
     """
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))

@@ -24,8 +24,9 @@ _TYPES = {
 def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array) -> str | None:
     """Return in words which pixels of two images differ, and how much.
 
-    `expected` and `found` are cells with the buffers of two images. `image_format` is the cell with the format of the
-    expected image. Returns None if no pixel differs, or if a buffer is no image of this format.
+    `expected` and `found` are cells with the buffers (the bytes of the pixels) of two images. `image_format` is the
+    cell with the format of the expected image. Returns None if no pixel differs, or if a buffer does not fit this
+    format.
     """
     one, other = _image(expected, image_format), _image(found, image_format)
     if one is None or other is None:
@@ -49,7 +50,8 @@ def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array)
 def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
     """Return the pixels of `buffer` as an array of the shape (rows, columns, values of a pixel).
 
-    Returns None if the format is not one of those that the module covers, or if the buffer has another size.
+    `buffer` and `image_format` are cells: the bytes of one image, and its `rr.components.ImageFormat`. Returns None if
+    the format is not one of those that the module covers, or if the size of the buffer does not fit the format.
     """
     if len(buffer) != 1 or len(image_format) != 1:
         return None

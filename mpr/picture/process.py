@@ -1,7 +1,8 @@
 """Draws a picture of a recording, as the main module of a process of its own.
 
 The process starts a viewer, opens a recording in the viewer, and waits until everything is drawn. The standard input is
-a pipe from the caller. When the caller closes the pipe or ends, the viewer and this process end too.
+a pipe from the caller, which is the process that has called `render`. When the caller closes the pipe or ends, the
+viewer and this process end too.
 
 Covers: choosing what the viewer shows, finding out when the viewer has drawn everything.
 Does not cover: the wait for this process, and the limit on the wait (`rendering.py`).
@@ -48,10 +49,11 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Read the file `order` (a pickled `rendering.Order`) in a folder, and draw the picture that it describes.
+    """Read the file `order` (a pickled `rendering.Order`) in a folder, and draw the picture that the order describes.
 
     The only argument of the command line is the path of the folder. Writes `picture.png` and `answer` to this folder.
-    `answer` is a JSON file with the reports of the viewer, or with the error.
+    `answer` is a JSON file with the errors of views that the viewer reports, or with the error that has prevented the
+    picture.
     """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
@@ -71,7 +73,11 @@ def main() -> None:
 
 
 def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[bytes]]) -> None:
-    """Wait until standard input closes, and then end the viewers and this process. `caller` is a process id."""
+    """Wait until standard input closes, and then kill `viewers` and end this process.
+
+    `caller` is the process id of the caller. If the caller has ended, the temporary folder `folder` is removed too,
+    because the caller cannot remove it.
+    """
     sys.stdin.buffer.read()
     for viewer in viewers:
         viewer.kill()
@@ -83,9 +89,9 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Write the name of the stage that begins now to standard output.
+    """Write `stage`, the name of the step that begins now, to standard output.
 
-    If this process takes too long, the caller names the last stage in its error.
+    If this process takes too long, the caller names the last step in its error.
     """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
@@ -112,7 +118,10 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
-    """Return the application ids of the recordings in a file, and whether the file has a blueprint."""
+    """Return the application ids of the recordings in a file, and True if the file has a blueprint.
+
+    Raises `PictureError` if Rerun cannot read the file.
+    """
     try:
         reader = quiet_reader(recording)
         return [entry.application_id for entry in reader.recordings()], bool(reader.blueprints())
@@ -142,10 +151,12 @@ def _readable(recording: Path, folder: Path) -> Path:
 
 
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
-    """Return the path of a file with the recording and a layout, which is `blueprint` if this is not None.
+    """Return the path of a file with the recording and a layout.
 
-    Recording and layout must be in one file. The viewer gives each file that it opens its own data set id, so a layout
-    from another file would not apply to the recording. Raises `PictureError` if the file cannot be made.
+    The layout is `blueprint`. If `blueprint` is None, use the layout in the recording, or else an automatic layout
+    without panels. Recording and layout must be in one file. The viewer gives each file that it opens its own data set
+    id, so a layout from another file would not apply to the recording. New files are written to `folder`. Raises
+    `PictureError` if the file cannot be made.
     """
     import rerun.blueprint as rrb
 
@@ -181,7 +192,7 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, and yield a client that can control it.
+    """Run a viewer without a window within the block, and yield a client that can control the viewer.
 
     Parameters
     ----------
@@ -252,7 +263,10 @@ def _listens(port: int) -> bool:
 
 
 def _ended(status: int, output: str) -> PictureError:
-    """Return the error for a viewer that has ended with `status` and has written `output`."""
+    """Return the error for a viewer that has ended with the exit status `status` and has written `output`.
+
+    The error is a `NoViewerError` if the viewer has found no graphics driver, and a `PictureError` otherwise.
+    """
     if "render context" in output or "graphics adapter" in output:
         return NoViewerError(
             "the Rerun viewer finds no Vulkan driver. Without a graphics card Mesa's does: "
@@ -263,9 +277,9 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Call `ask` until the viewer answers in time, and return the answer.
+    """Call `ask`, again after each `TimeoutError`, until the viewer answers, and return the answer.
 
-    This may go on for ever, because the caller of this process limits the time for the whole picture.
+    There is no limit here, because the caller of this process limits the time for the whole picture.
     """
     while True:
         try:
@@ -275,10 +289,10 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Let the viewer show the time `at` on the timeline `timeline`.
+    """Let the viewer show the time `at` on the timeline `timeline`. `state` is the present state of the viewer.
 
-    If `timeline` is None, this is the timeline that the viewer has chosen. If `at` is None, this is the last time on
-    the timeline. Raises `PictureError` if the recording has no such timeline.
+    If `timeline` is None, use the timeline that the viewer has chosen. If `at` is None, use the last time on the
+    timeline. Raises `PictureError` if the recording has no such timeline.
     """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
@@ -291,7 +305,7 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 
 
 def settled(client: ViewerClient) -> bytes:
-    """Wait until the picture of the viewer does not change any more, and return a screenshot (PNG).
+    """Wait until the picture of the viewer does not change any more, and return a screenshot (bytes of a PNG file).
 
     The picture changes for a while, because the viewer fetches data on demand, arranges views over several frames, and
     hides notifications after some time.

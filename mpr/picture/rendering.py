@@ -31,10 +31,10 @@ _END_SECS = 5.0
 
 
 class Order(NamedTuple):
-    """The arguments of `render`, as the process that draws gets them.
+    """Holds the arguments of `render`, as the process that draws gets them.
 
     `recording` is the path of the recording. `folder` is a temporary folder, to which the process writes the picture
-    and its answer.
+    and its answer. The other fields have the same meaning as in `render`.
     """
 
     recording: str
@@ -57,7 +57,7 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    This needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
+    Drawing needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
     Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters
@@ -109,8 +109,8 @@ def render(
 def _reports(source: Path, folder: str, failure: str) -> list[str]:
     """Return the errors of views that the process has written to the file `answer` in `folder`.
 
-    If the answer is an error, this error is raised. If there is no answer, raises `PictureError` with the text
-    `failure`.
+    If the process has written an error instead, raise this error as `NoViewerError` or `PictureError`. If there is no
+    answer, raise `PictureError` with the text `failure`. `source` is the path of the recording.
     """
     answer = _answer(folder)
     if answer is None:
@@ -123,7 +123,7 @@ def _reports(source: Path, folder: str, failure: str) -> list[str]:
 
 
 def _draw(folder: str, timeout_secs: float) -> str:
-    """Start a process that draws the order in `folder`, and wait up to `timeout_secs` for its end.
+    """Start a process that draws the order in `folder`, and wait up to `timeout_secs` seconds for its end.
 
     Returns the reason to report if the process has written no answer.
     """
@@ -154,7 +154,10 @@ def _draw(folder: str, timeout_secs: float) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the process and its viewer, if they have not ended yet."""
+    """End the process that draws and its viewer, if they have not ended yet.
+
+    Closing the standard input of the process asks it to end. After 5 s, both are killed.
+    """
     assert process.stdin is not None
     # The process ends when its standard input closes.
     process.stdin.close()
@@ -176,7 +179,10 @@ def _answer(folder: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file for writing, and rename it to `path` if the block succeeds. So `path` is never incomplete."""
+    """Yield a new file for writing, and rename it to `path` if the block succeeds. So `path` is never incomplete.
+
+    If the block raises an exception, the new file is removed and `path` stays as it is.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

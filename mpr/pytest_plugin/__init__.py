@@ -1,26 +1,38 @@
 """Makes a Rerun recording of each test, even if the process of the test crashes. This package is mpr's pytest plugin.
 
-While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
+These words have a meaning of their own here:
 
-The `Recorder` records the tests of one process. It also writes a journal, which is a file with the begin and the end of
-each test. The `Controller` reads the journals of all processes when all tests have ended. With pytest-xdist, each
-worker has a `Recorder`, and the process in which pytest was started has the `Controller`. Without pytest-xdist, one
-process has both.
+- A run is one call of pytest. Its files lie in one folder, the folder of the run.
+- An attempt is one execution of a test, numbered from 0. A plugin such as pytest-rerunfailures may execute a test
+  again.
+- The phases of a test are setup, call and teardown, as in pytest.
+- A worker is a process of pytest-xdist that runs tests. Without pytest-xdist, the only process has the worker name
+  `main`.
+- A journal is a file to which one process writes the start and the end of each test.
+- A golden recording is a file with the rows that a test should log.
+- A stream is an `rr.RecordingStream`. Its handle is the SDK's native object of the same recording.
+- The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept (`recording/retention.py`).
 
 ```
 test ─► Recorder ─► file of the test and journal ─► Controller ─► repaired files, folder of the run, summary
 ```
 
-`Controller.finish` makes a `RecordedTest` of each attempt of a test. From these results it makes pictures, a page and a
-summary.
+The `Recorder` records the tests of one process, and writes the journal of this process. When all tests have ended,
+`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each attempt. From these
+results, other functions make the pictures, a page and a summary. With pytest-xdist, each worker has a `Recorder`, and
+the process in which pytest was started has the `Controller`. Without pytest-xdist, one process has both.
 
-A golden recording is a file with the rows that a test should log. `golden.py` compares the rows of the test with this
-file before the test ends. For this, `Recorder.snapshot` copies the rows that the test has logged until then to another
-file.
+If a test has a golden recording, `golden.py` compares the rows of the test with this file before the test ends. For
+this comparison, `Recorder.snapshot` copies the rows that the test has logged until then to another file.
 
-The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept. A test that uses one of the
-fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode is off, its recording is removed at the end of
-the test.
+A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not
+record this test, its recording is removed at the end of the test.
+
+While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
+
+Covers: the options, hooks and fixtures of the plugin, recording tests (`recording`), and the report (`report`).
+Does not cover: what pools and child processes do to log into the recording of a test (`mpr.recording`, `mpr.producer`).
+May import: all packages of mpr. No other package imports this one.
 """
 
 from __future__ import annotations
@@ -50,7 +62,7 @@ _RUN = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the plugin to pytest. pytest calls this hook in each process, even if nothing is recorded."""
+    """Add the options of the plugin to pytest. pytest calls this hook at its start, even if nothing is recorded."""
     from mpr.pytest_plugin.options import add_options
 
     add_options(parser)
@@ -92,9 +104,10 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Start to record the tests of this process. With `--collect-only`, and in a second call, do nothing.
+    """Start to record the tests of this process. Do nothing if this process records already.
 
-    Raises `pytest.UsageError` if the Rerun SDK is not installed, or if an option cannot be used.
+    Also do nothing with `--collect-only`, because no test runs then. Raises `pytest.UsageError` if the Rerun SDK is not
+    installed, or if an option has a value that cannot be used.
     """
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
@@ -119,7 +132,11 @@ def _controller(config: pytest.Config) -> Controller:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Start to record, even if the mode is off, if a test has the marker `mpr` or uses a fixture that needs it."""
+    """Start to record if a collected test has the marker `mpr` or uses a fixture in `RECORDED_FIXTURES`.
+
+    In all modes but `off`, `pytest_configure` has started to record already. Raises `pytest.UsageError` if a marker has
+    a wrong argument, and the errors of `_activate`.
+    """
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
         from mpr.pytest_plugin.options import test_options
@@ -151,10 +168,11 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the controller, or None if no worker of pytest-xdist has recorded tests. Make one if there is none.
+    """Return the `Controller` of this run, and make the controller if there is none yet.
 
-    `node` is the object of pytest-xdist for a worker, or None. A worker may record tests even if the mode is off. The
-    folder of the run shows this, because the worker has made it.
+    `node` is the object of pytest-xdist for one worker. Returns None if `node` is None, or if there is no controller
+    and no folder of the run. A worker that records makes this folder, even if the mode is off. So if the folder is
+    missing, no worker has recorded a test.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
@@ -179,7 +197,10 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
-    """The `rr.RecordingStream` of this test's recording. If the test is not recorded, the stream drops all rows."""
+    """Return the `rr.RecordingStream` of this test's recording.
+
+    If the test is not recorded, return a stream that drops all rows.
+    """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
         stream: rr.RecordingStream = recorder.current.stream.public
@@ -191,9 +212,10 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for files of this test. The folder is beside the test's recording, and has the same name without `.rrd`.
+    """Return the folder for files of this test, beside the test's recording.
 
-    If the test is not recorded, the fixture returns a temporary folder.
+    The folder has the name of the recording without `.rrd`. If the test is not recorded, the fixture returns a
+    temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -203,7 +225,7 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Starts pools whose rows go to this test's recording.
+    """Yield a function that starts pools. The rows of these pools go to this test's recording, if `sinks` is not given.
 
     Call the fixture as `pool = mpr_pool(2)`, which starts an `mpr.Pool` with two workers. The arguments are those of
     `mpr.Pool` without `application_id`. When the test ends, its pools are terminated.
@@ -227,11 +249,14 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
 @pytest.fixture
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
-    """Compares the rows that this test logs with its golden recording, a file with the rows that it should log.
+    """Yield a function that compares the rows of this test with its golden recording, a file with the expected rows.
 
-    Call the fixture as `mpr_golden()` when the test has logged all rows. If the test does not call the fixture, the
-    rows are compared when the test has passed. If the rows differ, the test fails. If there is no golden recording,
-    mpr writes one with the rows of this test.
+    Call the fixture as `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the
+    test never calls the fixture and passes, the rows are compared at the end of the test.
+
+    If there is no golden recording, mpr writes one with the rows of this test. With the option
+    `--mpr-golden-fail-if-missing`, the test fails instead. If the environment variable `CI` is set, this option is on
+    by default.
     """
     from mpr.pytest_plugin.golden import Golden
 

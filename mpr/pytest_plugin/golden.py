@@ -1,14 +1,15 @@
 """Compares the rows of a test with its golden recording, which is a file with the rows that the test should log.
 
-A cell has the values of one component of one entity in one row.
+The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
+the test has written the golden recording. A test may have several golden recordings, each with its own name and file. A
+golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
+
+A file is always replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own
+files.
 
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
-Does not cover: the comparison of two files (`mpr.compare.compare`).
-
-The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
-the test has written the golden recording. A test may have several golden recordings, each with its own name and file.
-A file is always replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own
-files. A golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
+Does not cover: the comparison of two files (`mpr.compare.compare`), and the content of a golden recording
+(`golden_file.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _MOST_LINES = 20
 
 
 class Golden:
-    """The value of the fixture `mpr_golden`. Each call compares the rows of the test with a golden recording.
+    """Compares the rows of one test with its golden recordings. This object is the value of the fixture `mpr_golden`.
 
     Call this object when the test has logged all rows that the comparison needs.
 
@@ -76,19 +77,22 @@ class Golden:
         If there is no golden recording, write it. With `--mpr-golden-fail-if-missing`, the test fails instead. With
         `--mpr-golden-update`, a golden recording that is missing or differs is written, and the test does not fail.
 
+        The test also fails if it is not recorded, if it has logged no rows to write, or if it uses the same `name`
+        twice.
+
         Parameters
         ----------
         level:
-            `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types,
-            the numbers of rows, and the first and last times.
+            `"values"` compares every cell (the values of one component of one entity in one row). `"summary"` compares
+            the entities, components and timelines, their types, the numbers of cells, and the first and last times.
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
             Paths of entities that are not compared. `/camera/**` means `/camera` and all entities below `/camera`. Rows
             of mpr itself are never compared.
         tolerance:
-            Two floating point numbers may differ by `tolerance` times the expected number, or by `tolerance` itself if
-            the expected number is smaller than 1.
+            Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
+            number is smaller than 1, they may differ by `tolerance` itself.
         name:
             A name for this golden recording. A test that calls this object several times needs a name for each call.
 
@@ -96,6 +100,8 @@ class Golden:
         ------
         ConfigError
             If `level` is neither "values" nor "summary".
+        OSError
+            If a golden recording cannot be written.
         """
         __tracebackhide__ = True
         compare.check_level(level)
@@ -130,7 +136,10 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Compare the rows now if the test has passed and has never called this object."""
+        """Compare the rows now if the test has passed and has never called this object.
+
+        If the rows differ, the teardown of the test fails.
+        """
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
         if not self._names and running is not None and running.outcomes.get(CALL) == "passed":
@@ -177,10 +186,11 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
-        """Write the rows of this run to a file in the run's folder, and return a sentence for the failed test.
+        """Write the rows of this run to a file beside the test's recording, and return a sentence for the failed test.
 
-        The sentence has the command that shows `golden` and the new file. If the new file cannot be written, the
-        sentence says why. `actual` is the recording of this run, and `ignored` are the entities that are left out.
+        The file lies in the folder of `Recorder.artifacts`. The sentence has the command that shows `golden` and the
+        new file. If the new file cannot be written, the sentence says why. `actual` is a copy of the test's recording.
+        The entities in `ignored` are left out.
         """
         assert self._recorder is not None
         try:
@@ -201,10 +211,10 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write the rows of the recording `actual` to the new recording `target`.
+        """Write the rows of the recording `actual` to the new recording `target`, without the entities in `ignored`.
 
-        The entities in `ignored` are left out. Returns whether there are rows of other entities. If there are none,
-        nothing is written.
+        Returns True if rows were written. Returns False and writes nothing if `actual` has only rows of ignored
+        entities.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
@@ -237,8 +247,9 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    Another process reads the file, because a crash would end this process. This other process reads all recordings in
-    the folder of `golden` at once, because starting a process for each file takes more time.
+    Another process reads the file, because a crash would end this process. That process also reads all other golden
+    recordings in the same folder, because starting one process for each file takes more time. The results are kept
+    until a file changes.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -255,7 +266,10 @@ def _is_checked(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return the inode, the size (bytes) and the time of change (nanoseconds) of the file at `path`; () if missing."""
+    """Return a tuple that changes when the file at `path` changes; an empty tuple if there is no such file.
+
+    The tuple has the inode, the size in bytes and the time of the last change in nanoseconds.
+    """
     try:
         found = path.stat()
     except OSError:
@@ -267,8 +281,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _stream(application_id: str, _pid: int) -> TestStream:
     """Return the stream that writes all golden recordings of `application_id` in this process.
 
-    There is only one stream, because each stream of the SDK has two threads that never end. The process id is an
-    argument, so that a forked child makes a stream of its own.
+    There is only one stream, because each stream of the SDK has two threads that never end. `_pid` is the process id.
+    It is an argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
@@ -281,9 +295,10 @@ def _fail(text: str) -> NoReturn:
 
 
 def write_golden_summary(terminal: Any) -> None:
-    """Name the golden recordings that tests have written, and those that no test has used, in pytest's summary.
+    """Write a section to pytest's summary: the golden recordings that tests have written, and those that no test uses.
 
-    `terminal` is the terminal reporter of pytest.
+    `terminal` is the terminal reporter of pytest. At most 20 golden recordings are named. If there are none, nothing is
+    written.
     """
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
@@ -297,10 +312,11 @@ def write_golden_summary(terminal: Any) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Return the paths of golden recordings that no test has used. `terminal` is the terminal reporter of pytest.
+    """Return the paths of golden recordings that no test of this run has used.
 
-    Only folders with at least one used golden recording are searched. The list is empty without
-    `--mpr-golden-update`, and if a test was left out, was skipped or has failed.
+    Only folders with at least one used golden recording are searched. The list is empty without `--mpr-golden-update`.
+    The list is also empty if not every test ran and passed, because a test that did not pass may need its file.
+    `terminal` is the terminal reporter of pytest.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
@@ -315,7 +331,8 @@ def _unused(terminal: Any) -> list[str]:
 def _named(terminal: Any, kind: str) -> set[str]:
     """Return the paths of the golden recordings that the tests have used (`kind` is `USED`) or written (`WRITTEN`).
 
-    `terminal` is the terminal reporter of pytest, which has the reports of all tests.
+    The paths are relative to the folder in which pytest was started. `terminal` is the terminal reporter of pytest,
+    which has the reports of all tests.
     """
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))

@@ -1,9 +1,12 @@
 """Writes golden recordings, so that the same rows always give the same bytes.
 
-Version control then shows a golden recording as changed only if its rows have changed. A chunk is a table with rows of
-one entity. The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by
-numbers, and puts all rows of an entity with the same columns into one chunk. It leaves out the times of logging. A row
-without any other time would be static then. So such a row gets its number as its time of logging.
+Version control then shows a golden recording as changed only if its rows have changed. A golden recording is a file
+with the rows that a test should log. A chunk is a table with rows of one entity.
+
+The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by numbers, and
+puts all rows of an entity with the same columns into one chunk. It also leaves out the times at which rows were logged
+(`log_time` and `log_tick`). A row without any time would be static. So if a row has no other time, its number in the
+chunk becomes its `log_time`.
 """
 
 from __future__ import annotations
@@ -29,8 +32,8 @@ _KIND = b"rerun:kind"
 def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
     """Write the rows of `chunks` to the file `target`.
 
-    `stream` writes the file. The times on `ignored_timelines` are left out. Raises `OSError` if the file cannot be
-    written.
+    `stream` writes the file. The times on `ignored_timelines` are left out. Raises `OSError` or the SDK's
+    `RuntimeError` if the file cannot be written.
     """
     import rerun as rr
 
@@ -46,7 +49,8 @@ def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_time
 def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> list[Chunk]:
     """Return chunks with the rows of `chunks`. The same rows always give the same chunks, with the same ids.
 
-    The times on `ignored_timelines` are left out. Only `log_time` stays if a row has no other time.
+    The times on `ignored_timelines` are left out. If a row has no other time, its time on `log_time` stays, but is
+    replaced by the number of the row.
     """
     import pyarrow as pa
     from rerun.chunk import Chunk
@@ -73,7 +77,10 @@ def _kinds(batch: Any) -> dict[str, bytes]:
 
 
 def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
-    """Return `batch` without the columns of `ignored_timelines`. `log_time` stays if there are no other times."""
+    """Return the chunk `batch` without the columns of `ignored_timelines`.
+
+    If the chunk has no other times, its column `log_time` stays.
+    """
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
     if len(ignored) == len(times):
@@ -84,9 +91,10 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Sort the rows of `table` by their times. Rows of the same time are sorted in the order of logging.
+    """Return `table` with its rows sorted by their times. Rows of the same time are sorted by their row ids.
 
-    Rows that have only times of logging are sorted by their values, because several processes may have logged them.
+    The row ids have the order in which the rows were logged. If `log_time` is the only timeline, the rows are sorted by
+    their values instead, because the order of rows from several processes changes from run to run.
     """
     kinds = _kinds(table)
     by = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
@@ -106,7 +114,8 @@ def _order(columns: list[list[Any]]) -> list[int]:
 def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
     """Return `batch`, a chunk, with numbers in place of the ids of its rows, and with a chunk id made from `key`.
 
-    `number` is the number of the chunk, from which the numbers of its rows are made.
+    `key` is the entity path and the columns of the chunk. `number` is the number of the chunk, from which the numbers
+    of its rows are made. If there is a column `log_time`, it gets the numbers of the rows too.
     """
     import pyarrow as pa
 
@@ -126,7 +135,7 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return `data`, the bytes of a file, without parts that the SDK chooses at random.
+    """Return `data`, the bytes of an `.rrd` file, with fixed values for everything that the SDK chooses at random.
 
     The message with the ids of the recording (store info) gets a fixed message id. The columns and the metadata in the
     footer get a fixed order.

@@ -1,4 +1,8 @@
-"""Declares the hooks that mpr calls in a project's `conftest.py` and in other plugins."""
+"""Declares the hooks that mpr calls in a project's `conftest.py` and in other plugins.
+
+Covers: names for recordings, and an action for each finished recording.
+Does not cover: the hooks of pytest that mpr implements (`__init__.py` and `recording/recorder.py`).
+"""
 
 from __future__ import annotations
 
@@ -20,17 +24,17 @@ def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
 
     Returns
     -------
-    A file name without `.rrd`, or None. If it is None, pytest asks the next plugin. If all plugins return None, mpr
-    makes the name. mpr replaces characters that cause trouble in file names. If a file has the name already, mpr adds a
-    number.
+    A file name without `.rrd`, or None. After None, pytest calls this hook of the next plugin. If all plugins return
+    None, mpr makes the name. mpr replaces characters that some file systems or shells do not accept. If a file of this
+    name exists already, mpr adds a number.
     """
 
 
 def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, complete: bool) -> None:
-    """Do something with the recording of a test. The recording is closed, and mpr keeps it.
+    """Use the finished recording of a test, for example upload it. The file is closed, and mpr keeps it.
 
-    mpr calls this hook in the process that ran the test, after the test's teardown. If this process crashed, mpr does
-    not call the hook.
+    mpr calls this hook in the process that ran the test, after the test's teardown. mpr does not call the hook if it
+    removes the recording, or if the process has crashed.
 
     Parameters
     ----------
@@ -39,8 +43,8 @@ def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, c
     path:
         The `.rrd` file.
     outcome:
-        The worst outcome of the test's phases: "passed", "failed", "skipped", or "interrupted" by Ctrl-C or
-        `pytest.exit`.
+        The worst outcome of the test's phases (setup, call, teardown): "passed", "failed", "skipped", or "interrupted"
+        by Ctrl-C or `pytest.exit`.
     complete:
-        Whether all rows that were logged are in the file, as far as mpr knows.
+        True if all rows that were logged are in the file, as far as mpr knows.
     """

@@ -1,8 +1,9 @@
-"""Writes and reads journals. A journal is a file with the begin and the end of each test, one JSON line per event.
+"""Writes and reads journals. A journal is a file with one JSON line for each event: a test has started or has ended.
 
-Each process that records tests writes a journal into the folder of the run. The controller reads all journals when all
-processes have ended. If a journal then has the begin of a test, but not its end, the process of the test has crashed.
-The `workeroutput` of pytest-xdist is no help here, because a worker that crashes sends none.
+Each process that records tests writes a journal into the folder of the run. The `Controller` reads all journals when
+all processes have ended. If a journal then has the start of a test, but not its end, the process of the test has
+crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes sends no
+`workeroutput`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """The event that a test has begun.
+    """Says that an attempt (one execution) of a test has started.
 
     Attributes
     ----------
@@ -34,7 +35,7 @@ class Started:
     application_id:
         The application id of the recording.
     time:
-        The begin of the test in seconds since the Unix epoch.
+        The start of the test in seconds since the Unix epoch.
     """
 
     nodeid: str
@@ -48,7 +49,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The event that a test has ended, its teardown included.
+    """Says that an attempt (one execution) of a test has ended, its teardown included.
 
     Attributes
     ----------
@@ -57,13 +58,13 @@ class Ended:
     outcome:
         "passed", "failed", "skipped" or "interrupted".
     kept:
-        Whether the recording was kept.
+        True if the recording was kept.
     duration_secs:
-        The time in seconds from the begin of the setup to the end of the teardown.
+        The time in seconds from the start of the setup to the end of the teardown.
     complete:
-        Whether all rows that were logged are in the recording, as far as mpr knows.
+        True if all rows that were logged are in the recording, as far as mpr knows.
     notes:
-        Notes for readers of the recording: which rows are not in it, and why.
+        Notes for readers of the recording: which rows are missing, and why.
     """
 
     path: str
@@ -83,7 +84,7 @@ class Journal:
     Parameters
     ----------
     folder:
-        The folder of the run.
+        The folder of the run, which must exist.
     worker:
         The name of the worker, which becomes a part of the file's name.
 
@@ -99,19 +100,23 @@ class Journal:
         self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event` to the journal. Raises `OSError` if the line cannot be written."""
+        """Add `event`, the start or the end of a test, to the journal as one line.
+
+        Raises `OSError` if the line cannot be written.
+        """
         kind = "started" if isinstance(event, Started) else "ended"
         self._add({"event": kind, **{name: getattr(event, name) for name in event.__slots__}})
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the begin of the phase `name` (setup, call, teardown) of the test whose recording is `path`.
+        """Add the event that a phase of a test has started. `name` is "setup", "call" or "teardown".
 
-        `time` is in seconds since the Unix epoch. Raises `OSError` if the line cannot be written.
+        `path` is the path of the test's recording, relative to the run's folder, as in `Started`. `time` is the start
+        in seconds since the Unix epoch. Raises `OSError` if the line cannot be written.
         """
         self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add `text`, an error of mpr itself, for the summary of the run.
+        """Add `text`, an error of mpr itself. The summary of the run shows it.
 
         Raises `OSError` if the line cannot be written.
         """
@@ -127,10 +132,10 @@ class Journal:
 
 @dataclass(slots=True)
 class JournaledTest:
-    """The events of one attempt of a test, which has one recording.
+    """Holds the events of one attempt (one execution) of a test, which has one recording.
 
-    `phases` has the name of each phase, and its begin in seconds since the Unix epoch. `end` is None if the process
-    died before the end of the test.
+    `phases` has the name of each phase that has started, with its start in seconds since the Unix epoch. `end` is None
+    if the process died before the end of the test.
     """
 
     start: Started
@@ -140,9 +145,10 @@ class JournaledTest:
 
 @dataclass(slots=True)
 class Journals:
-    """The content of all journals of a run.
+    """Holds the content of all journals of a run.
 
-    The keys of `tests` are the paths of the recordings, as in `Started`. `errors` has the errors of mpr itself.
+    The keys of `tests` are the paths of the recordings, relative to the run's folder. `errors` has the errors of mpr
+    itself.
     """
 
     tests: dict[str, JournaledTest] = field(default_factory=dict)
@@ -150,12 +156,15 @@ class Journals:
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """Return the journals in the folder of a run."""
+    """Return the paths of all journals in `folder`, the folder of a run. They are sorted by name."""
     return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
 def read_journals(folder: Path) -> Journals:
-    """Return the content of the journals in `folder`, the folder of a run. The tests are sorted by their begin."""
+    """Return the content of all journals in `folder`, the folder of a run. The tests are sorted by their start.
+
+    Incomplete lines are left out. Raises `OSError` if a journal cannot be read.
+    """
     found = Journals()
     for path in journal_files(folder):
         for line in _lines(path):

@@ -1,4 +1,8 @@
-"""Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`."""
+"""Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`.
+
+Covers: declaring and checking the options, and sending them to workers of pytest-xdist.
+Does not cover: what follows from an option, for example from a mode (`recording/retention.py`).
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Add the options of the plugin to the command line of pytest, and to its configuration file."""
+    """Declare the options of the plugin for pytest's command line and for its configuration file."""
     group = parser.getgroup("mpr", "a Rerun recording of each test (mpr)")
 
     def add(option: str, *, help: str, ini: str | None = None, **kwargs: Any) -> None:  # argparse's word
@@ -71,42 +75,42 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options of the whole run. They are the same in each process of the run.
+    """Holds the options of a run, which is one call of pytest. They are the same in each process of the run.
 
     Attributes
     ----------
     mode:
-        Which tests are recorded, and which recordings are kept: one of `MODES`.
+        The mode, one of `MODES`. It says which tests are recorded, and which recordings are kept.
     output:
-        The folder of all runs.
+        The folder that has a folder for each run.
     run:
         The name of this run's folder in `output`.
     keep_runs:
         The number of runs that are kept in `output`, this one included.
     summary:
-        Which recordings are named at the end of the run: "failed", "all" or "none".
+        The recordings that pytest names at the end of the run: "failed", "all" or "none".
     strict:
-        Whether a test has an error if its recording cannot be made.
+        If true, a test has an error if its recording cannot be made.
     capture:
         The threads in which plain `rr.log` is recorded. "global": all threads that have no recording of their own.
         "thread": only the thread of the test.
     application_id:
         The application id of the recordings of tests whose marker names none.
     flush_timeout_secs:
-        The longest time in seconds that the end of a phase waits for the disk.
+        The longest time in seconds that the end of a phase (setup, call, teardown) waits for the disk.
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
     names_worker:
-        Whether the file names of recordings contain the worker's name. This is needed with `--dist each` of
-        pytest-xdist, because each worker then runs every test.
+        True if the file names of recordings contain the worker's name. Names without it are not unique with `--dist
+        each` of pytest-xdist, because each worker then runs every test.
     screenshot:
-        Which recordings get a picture: one of `SCREENSHOTS`.
+        The recordings that get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
         The longest time in seconds for one picture, and for all pictures of a run.
     golden_update:
-        Whether golden recordings that are missing or differ are written anew.
+        If true, golden recordings that are missing or differ are written anew.
     golden_fail_if_missing:
-        Whether a test without its golden recording fails.
+        If true, a test without its golden recording fails.
     pid:
         The id of the process in which pytest was started.
     version:
@@ -134,21 +138,24 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """The folder of this run."""
+        """Return the path of this run's folder."""
         return self.output / self.run
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of the option `name` from the command line, or else from the configuration file."""
+    """Return the value of the option `name` from the command line, or else from pytest's configuration file.
+
+    If the option is in neither of them, return its default.
+    """
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
 
 def settings_of(config: pytest.Config, run: str) -> Settings:
-    """Return the settings of the run whose folder has the name `run`.
+    """Return the settings of the run whose folder has the name `run`, from the configuration `config` of pytest.
 
-    In a worker of pytest-xdist, `run` is ignored. The worker gets the name from the process in which pytest was
-    started. Raises `pytest.UsageError` if an option has a value that cannot be used.
+    A worker of pytest-xdist ignores `run`, and uses the name that it got from the process in which pytest was started.
+    Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")
     if given is not None:
@@ -184,7 +191,10 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a worker of pytest-xdist cannot get from the command line, for `workerinput`."""
+    """Return the settings that a worker of pytest-xdist cannot read from the command line, as a dict.
+
+    The caller puts the dict into `workerinput`, which is the data that pytest-xdist sends to the worker.
+    """
     return {
         "output": str(settings.output),
         "run": settings.run,
@@ -215,7 +225,7 @@ def _number(name: str, given: Any, least: float) -> float:
 
 @functools.cache  # a test that runs must not see the import again
 def checked_application_id(given: str) -> str:
-    """Return `given`. Raises `pytest.UsageError` if `given` cannot be used as an application id."""
+    """Return `given` unchanged. Raises `pytest.UsageError` if `given` cannot be used as an application id."""
     from mpr.recording import options
 
     try:
@@ -229,10 +239,11 @@ def checked_application_id(given: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TestOptions:
-    """The options of one test.
+    """Holds the options of one test.
 
     A test may have several markers `@pytest.mark.mpr(...)`: its own, and those of its class and module. Each option is
-    taken from the closest marker that has this option. If no marker has it, the option is taken from `Settings`.
+    taken from the closest marker that has this option: first the test's own, then its class, then its module. If no
+    marker has it, the option is taken from `Settings`.
 
     `mode`, `capture` and `application_id` have the same meaning as in `Settings`. `name` is the name of the recording;
     None if mpr makes the name from the node id.

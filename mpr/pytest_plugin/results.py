@@ -1,7 +1,10 @@
 """Defines the result of a recorded test.
 
-`Controller` makes the results from the journals when all tests have ended. The summary, the page and the pictures are
-made from the results.
+The `Controller` makes the results from the journals when all tests have ended. Other modules make the summary, the page
+and the pictures from the results.
+
+Covers: the result of one attempt (one execution) of a test.
+Does not cover: the events in a journal, from which a result is made (`journal.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class RecordedTest:
-    """The result of one attempt of a recorded test.
+    """Holds the result of one attempt (one execution) of a recorded test.
 
     Attributes
     ----------
@@ -22,15 +25,15 @@ class RecordedTest:
     outcome:
         "passed", "failed", "skipped", "interrupted", or "crashed" if the process of the test has died.
     started, duration_secs:
-        The begin of the test in seconds since the Unix epoch, and its duration in seconds (None if the test crashed).
+        The start of the test in seconds since the Unix epoch, and its duration in seconds (None if the test crashed).
     path:
         The path of the recording; None if the recording was not kept.
     size_bytes:
-        The size of the recording in bytes.
+        The size of the recording in bytes; 0 if the recording was not kept.
     complete:
-        Whether all rows that were logged are in the recording, as far as mpr knows.
+        True if all rows that were logged are in the recording, as far as mpr knows.
     notes:
-        Notes for readers of the recording: which rows are not in it, and why.
+        Notes for readers of the recording: which rows are missing, and why.
     picture:
         The path of a picture of the recording; None if there is none.
     """
@@ -49,5 +52,5 @@ class RecordedTest:
 
     @property
     def failed(self) -> bool:
-        """Whether the test has failed, has crashed or was interrupted."""
+        """True if the test has failed, has crashed or was interrupted."""
         return self.outcome in ("failed", "crashed", "interrupted")

@@ -1,8 +1,11 @@
 """Makes the folder of a run, and removes the folders of the oldest runs.
 
-The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. `run.json` has the results of the
-tests, and the names of all files that mpr has put into the folder. When mpr removes an old run, it removes only these
-files, so files of other programs stay. The process in which pytest was started does this.
+A run is one call of pytest. The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the
+end of the run, `run.json` lists the results of the tests and all files that mpr has put into the folder. When mpr
+removes an old run, it removes only these files, so files of other programs stay.
+
+Each process that records makes the folder if it is missing. Only the process in which pytest was started finishes the
+folder and removes old runs.
 """
 
 from __future__ import annotations
@@ -28,10 +31,11 @@ _IGNORE = ".gitignore"
 
 
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
-    """Make the folder of the run if it is missing. Raises `OSError` if this fails.
+    """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
-    `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder of all runs. These
-    folders are texts, because a test may have replaced functions that the methods of `Path` call.
+    `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder above it, which
+    has all runs. Both are `str` and not `Path`, because a test may have replaced functions that the methods of `Path`
+    call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -47,8 +51,9 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    Call this when all other files of the run are written. If there are no other files, the folder of the run is removed
-    instead. `settings` are the options of the run, and `results` the results of its tests.
+    Call this function when all other files of the run are written. If there are no other files, it removes the folder
+    of the run instead of writing `run.json`. `settings` are the options of the run, and `results` the results of its
+    tests.
     """
     folder = settings.folder
     for path in journal_files(folder):
@@ -69,7 +74,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 def _remove_old_runs(settings: Settings) -> None:
     """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
 
-    If a file cannot be removed, no error is raised, and the next run tries again.
+    If a file cannot be removed, ignore the error, because the next run tries again.
     """
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
@@ -80,7 +85,7 @@ def _remove_old_runs(settings: Settings) -> None:
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Return the names of the files that mpr has put into the folder of a run. `manifest` is the content of `run.json`.
 
-    If the run has not ended, the list is empty, because the run may still add files.
+    If the process of the run still lives, the list is empty, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

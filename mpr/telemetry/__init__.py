@@ -1,4 +1,4 @@
-"""Records what the workers and tasks of a pool do, and sums this up for `pool.insights()`.
+"""Records what the workers and tasks of a pool do, and sums up the times and counts for `pool.insights()`.
 
 These words have a meaning of their own here:
 
@@ -8,14 +8,20 @@ These words have a meaning of their own here:
 - A work item is one or several tasks that a worker gets in one message.
 - A span is one row about one task, or about several short tasks that a worker ran one after another.
 - A task is settled when it has its outcome: a result or an error.
-- A sample is what was measured at one moment: processor time, memory, tasks per second.
+- A sample has the measurements of one moment: processor time, memory, tasks per second.
+- The number of a worker is unique in its pool. The number of a task counts all tasks of the pool, from 0. The index of
+  a task counts the tasks of one call or of one work item, from 0.
+
+```
+events of the pool ─► TelemetryTracker ─► RowCollector (keeps rows) ─► Sampler (writes rows) ─► recording
+```
 
 Three classes work together. The `TelemetryTracker` gets the events of the pool, and makes rows of them. The thread of
 the `Sampler` measures the workers, takes the rows from the tracker, and writes them into the recording. The
 `RowCollector` keeps the rows until then.
 
 Covers: the states of workers, the spans of tasks, processor time and memory, the slowest tasks.
-Does not cover: the layout in the viewer, and the names of entities and states, which are in `blueprint`.
-Only `pool` imports this package.
+Does not cover: the layout in the viewer, and the names of entities and states, which are in `blueprint`. Only `pool`
+imports this package.
 May import: sdk, transport, scheduler, blueprint.
 """

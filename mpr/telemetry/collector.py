@@ -15,12 +15,14 @@ _ERRORS = 100
 
 
 class RowCollector:
-    """Keeps the rows that were not written yet. This class has no lock, because the tracker locks each call.
+    """Keeps the rows of a pool's telemetry until `take` returns them.
+
+    This class has no lock, because the tracker locks each call.
 
     Parameters
     ----------
     kinds:
-        The kinds of telemetry that are kept, out of `TELEMETRY`.
+        The kinds of telemetry that are kept, out of `TELEMETRY` in `rows.py`.
     """
 
     def __init__(self, kinds: frozenset[str]) -> None:
@@ -30,9 +32,10 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """Let the state timeline with the number `timeline` show `state` of `worker` from `at_ns` on.
+        """Let the state timeline with the number `timeline` show a new state from `at_ns` on.
 
-        `at_ns` is a time in nanoseconds of the monotonic clock.
+        `state` is the state of the worker with the number `worker`. `at_ns` is a time in nanoseconds of the monotonic
+        clock. Does nothing if telemetry of workers is not kept.
         """
         if self._keeps_states:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
@@ -43,16 +46,16 @@ class RowCollector:
             self._rows.spans.setdefault(span.function, []).append(span)
 
     def wants_error(self) -> bool:
-        """Count one more error. Returns whether the caller must add the row of this error by `add_error`.
+        """Count one more error. Return True if the caller must add the row of this error by `add_error`.
 
-        Returns False if telemetry of tasks is not kept, or if 100 errors were kept since the last `take`.
+        Returns False if telemetry of tasks is not kept, or if 100 errors were counted since the last `take`.
         """
         if self._keeps_tasks:
             self._errors_left -= 1
         return self._keeps_tasks and self._errors_left >= 0
 
     def add_error(self, error: ErrorRow) -> None:
-        """Keep `error` until the next `take`. The caller has called `wants_error`, which has returned True."""
+        """Keep `error` until the next `take`. Call this method only if `wants_error` has returned True."""
         self._rows.errors.append(error)
 
     def add_sample(self, sample: Sample) -> None:
@@ -60,14 +63,14 @@ class RowCollector:
         self._rows.samples.append(sample)
 
     def set_names(self, names: Sequence[str]) -> None:
-        """Let the lines of the charts have these names, one name for each place of the pool."""
+        """Set the names of the lines in the charts of workers. `names` has one name for each place of the pool."""
         self._rows.names = list(names)
 
     def take(self, now_ns: int, settled_count: int) -> Rows:
-        """Return the rows since the last call.
+        """Return all rows since the last call, and begin anew with no rows.
 
-        If there were too many errors, some have no row. One more row then says how many these are. It has the time
-        `now_ns` (nanoseconds of the monotonic clock) and the task number `settled_count`.
+        If there were more than 100 errors, only 100 of them have a row. One more row then says how many others there
+        were. This row has the time `now_ns` (nanoseconds of the monotonic clock) and the task number `settled_count`.
         """
         if self._errors_left < 0:
             text = f"{-self._errors_left} more errors are not written down one by one"

@@ -1,7 +1,7 @@
 """Encodes the telemetry of a pool with the SDK.
 
 Covers: entity paths, timelines and components of the rows; `docs/telemetry.md` lists them for users.
-Does not cover: which rows there are (`tracker.py`).
+Does not cover: which rows there are (`tracker.py`), and the classes of the rows (`rows.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: in
 
     Returns
     -------
-    The stream. It is empty if there are neither rows nor insights, or if logging is switched off.
+    bytes
+        The stream. It is empty if there are neither rows nor insights, or if logging is switched off.
     """
 
     def write(stream: rr.RecordingStream) -> None:

@@ -1,4 +1,8 @@
-"""The result of `mpr.Pool.insights()`: how the workers have spent their time, and the slowest tasks."""
+"""Defines the result of `mpr.Pool.insights()`: how the workers have spent their time, and the slowest tasks.
+
+Covers: the classes of the result, and its text as a table.
+Does not cover: finding the times (`worker_timeline.py`) and the slowest tasks (`slow_tasks.py`).
+"""
 
 from __future__ import annotations
 
@@ -11,15 +15,15 @@ _SHARES = ("start_up", "init", "waiting", "working", "flushing")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInsights:
-    """The times (seconds) and counts of one worker.
+    """Holds the times (seconds) and counts of one worker.
 
     Attributes
     ----------
     worker, pid:
         The number of the worker, and the process id of the worker.
     ended:
-        'runs' if the worker still runs, and 'ended' if it has ended as usual. If it has died, the cause, such as
-        'lost (SIGKILL)' or 'lost (code 3)'.
+        'runs' if the worker still runs, and 'ended' if it has ended as usual. If it has died, the cause, such as 'lost
+        (SIGKILL)' or 'lost (code 3)'.
     tasks, rows, data_bytes:
         The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
     start_up_secs:
@@ -51,17 +55,20 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """The time from the start of the worker to its end, or until now (seconds)."""
+        """Return the time in seconds from the start of the worker until its end. If it still runs, until now."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
-        """Return the share (0 to 1) of 'start_up', 'init', 'waiting', 'working' or 'flushing' in `total_secs`."""
+        """Return which part of `total_secs` the worker has spent on `name`, from 0 to 1.
+
+        `name` is 'start_up', 'init', 'waiting', 'working' or 'flushing'.
+        """
         return float(getattr(self, f"{name}_secs")) / (self.total_secs or 1.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlowTask:
-    """One of the slowest tasks.
+    """Describes one of the slowest tasks.
 
     Attributes
     ----------
@@ -106,7 +113,7 @@ class Insights:
     slowest: tuple[SlowTask, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the insights as plain lists, dicts and numbers, for JSON."""
+        """Return the insights as a dict with two lists, "workers" and "slowest", for JSON. Each entry is a dict."""
         return {
             "workers": [asdict(each) for each in self.workers],
             "slowest": [asdict(each) for each in self.slowest],

@@ -2,6 +2,9 @@
 
 A pool of n workers has the places 0 to n - 1. A worker gets the place of the worker that it replaces. A state timeline
 is an entity that shows the states of the workers at one place, one after another.
+
+Covers: which place and which state timeline a worker gets.
+Does not cover: the rows in a state timeline (`worker_timeline.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ _MORE_TIMELINES = 8
 
 
 class Places:
-    """The places of a pool, numbered from 0, and the state timeline of each place.
+    """Holds the places of a pool, numbered from 0, and the state timeline of each place.
 
     Parameters
     ----------
@@ -29,7 +32,7 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give a new worker a free place. Returns the number of the place, and the number of its state timeline.
+        """Give the worker `worker` a free place. Return the number of the place, and the number of its state timeline.
 
         The number of a state timeline is the number of the first worker that it shows.
         """
@@ -44,8 +47,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If there are many state
-        timelines already, it continues the old one.
+        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool of n workers
+        has 2 * n + 8 state timelines already, the next worker continues the old one.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -1,7 +1,7 @@
 """Defines the kinds of telemetry, and the rows that are recorded.
 
-All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines and
-spans.
+All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines, spans,
+and the numbers of workers and tasks.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 
 @dataclass(slots=True)
 class StateRow:
-    """The state of a worker from `at_ns` on."""
+    """Says that the worker with the number `worker` has the state `state` from `at_ns` on.
+
+    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, or one of the states in
+    `blueprint/telemetry_names.py`.
+    """
 
     at_ns: int
     state: str
@@ -26,7 +30,7 @@ class StateRow:
 
 @dataclass(slots=True)
 class Span:
-    """One task, or several short tasks of one function that a worker ran one after another.
+    """One row about one task, or about several short tasks of one function that a worker ran one after another.
 
     Attributes
     ----------
@@ -36,7 +40,7 @@ class Span:
         The name of one of the tasks: the last task in the first result of the span. (One result may report several
         tasks.)
     begin_ns, end_ns:
-        The begin of the first task, and the end of the last task.
+        The start of the first task, and the end of the last task.
     worker:
         The number of the worker.
     number:
@@ -52,7 +56,7 @@ class Span:
     rows, data_bytes:
         The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
-        Whether a state timeline shows the task already. That is so if the sampler has seen the task while it ran.
+        True if a state timeline shows the task already, because the sampler has seen the task while it ran.
     """
 
     function: str
@@ -70,7 +74,10 @@ class Span:
     shown: bool = False
 
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
-        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`."""
+        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`.
+
+        `number` and `index` are those of the last task. `result` has the rows and bytes of the tasks.
+        """
         self.end_ns = end_ns
         self.count += count
         self.number, self.index = number, index
@@ -81,9 +88,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """The error of one or several tasks of one function that have failed.
+    """Says that one or several tasks of one function have failed together at the time `at_ns`.
 
-    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback.
+    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. If
+    too many tasks fail, one row counts the errors without a row of their own. Its `function` is empty.
     """
 
     at_ns: int
@@ -94,12 +102,23 @@ class ErrorRow:
 
 @dataclass(slots=True)
 class Sample:
-    """The measurements of one moment.
+    """Holds the measurements of one moment.
 
-    `cpu` (percent of a core), `memory` (MB), `threads` and `files` (open files) have a number for each place of the
-    pool. The number is NaN if it could not be measured. `throughput` is in tasks per second. `waiting` and `running`
-    are numbers of tasks. `rows` is the number of rows that all processes have logged since the start of the recording.
-    `data_bytes` is the number of bytes that the sinks have accepted since then.
+    Attributes
+    ----------
+    at_ns:
+        The time of the measurements in nanoseconds of the monotonic clock.
+    cpu, memory, threads, files:
+        For each place of the pool: the processor time (percent of a core), memory (MB), number of threads, and number
+        of open files of the worker there. NaN if unknown.
+    throughput:
+        The number of tasks per second that got their outcome since the last sample.
+    waiting, running:
+        The number of submitted tasks that have no outcome and do not run now, and the number of tasks that run.
+    rows:
+        The number of rows that all processes have logged since the start of the recording.
+    data_bytes:
+        The number of bytes that the sinks have accepted since the start of the recording.
     """
 
     at_ns: int
@@ -116,7 +135,7 @@ class Sample:
 
 @dataclass(slots=True)
 class Rows:
-    """The rows that are written together.
+    """Holds the rows that are written together.
 
     The keys of `state_timelines` are the numbers of state timelines. The keys of `spans` are names of functions.
     `names` has a text for each place, which names the workers that have had the place. If no worker has started since

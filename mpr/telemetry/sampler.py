@@ -1,11 +1,13 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
-Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
-
 No task waits for this thread. If an error occurs in the thread, it is logged once, nothing more is recorded, and all
 tasks go on. The thread measures its own processor time. If it needs more than one percent of a core, it looks and
 writes less often.
+
+The docstring of the package explains places, state timelines, samples and settled tasks.
+
+Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
+Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
 """
 
 from __future__ import annotations
@@ -38,14 +40,14 @@ _NAN = float("nan")
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The functions by which the sampler reads and writes.
+    """Holds the functions by which the sampler reads the state of the pool and writes rows.
 
     Attributes
     ----------
     activities:
-        Returns what each worker does now, as `Dispatcher.activities` does.
+        Returns the present activity of each worker: the task that it runs, and whether `rr.log` waits for the sinks.
     pid:
-        Returns the process id of a worker, or None if the worker does not live.
+        Returns the process id of the worker with the given number, or None if its process does not run.
     counters:
         Returns how many rows all processes have logged, and how many bytes the sinks have accepted.
     accept:
@@ -96,9 +98,9 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the insights and the rows that are left. A second call does nothing.
+        """Stop the thread, and write the remaining rows and the insights. A second call does nothing.
 
-        The pool calls this method when all tasks are settled.
+        The pool calls this method when all tasks are settled, which means that they have a result or an error.
         """
         if self._closed:
             return
@@ -110,13 +112,16 @@ class Sampler:
             self._write(last=True)
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """Record that the process of `worker` has ended. `exitcode` is negative for a signal, and None if unknown."""
+        """Record that the process of the worker with the number `worker` has ended.
+
+        `exitcode` is the exit code of the process, negative for a signal, and None if unknown.
+        """
         with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
             self._telemetry.ended(worker, exitcode, next((each for each in work if each.worker == worker), None))
 
     def fail(self, error: BaseException) -> None:
-        """Stop recording, because of `error`. Only the first error is logged."""
+        """Stop recording telemetry, and log `error` as the reason. Only the first call has an effect."""
         if not self._failed:
             self._failed = True
             _log.warning("mpr: the pool records nothing of itself any more: %s", describe(error))
@@ -141,7 +146,10 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Measure all workers and the progress of the pool once, and give the sample to the tracker."""
+        """Measure all workers and the progress of the pool once, and pass the sample to the tracker.
+
+        The workers are measured only if the telemetry "resources" is recorded.
+        """
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places
         measured = {worker: self._measured(worker) for worker in places} if "resources" in self._kinds else {}
@@ -172,7 +180,11 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return what a worker uses: CPU (percent of a core), memory (MB), threads, open files. NaN if unknown."""
+        """Return what the process of a worker uses now: CPU (percent of a core), memory (MB), threads, open files.
+
+        `worker` is the number of the worker. A result is NaN if it is unknown, for example because the process has
+        ended.
+        """
         import psutil
 
         pid = self._sources.pid(worker)
@@ -203,7 +215,11 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Passes an exception within the block to `Sampler.fail`, and does not raise it again."""
+    """Passes an exception of a `with` block to `Sampler.fail`, and does not raise it again.
+
+    The reason is that telemetry must not fail a task. Only an exception from a signal handler, such as
+    `KeyboardInterrupt`, is raised again and not passed.
+    """
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -218,7 +234,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Call `step`, and return the processor time (seconds) that this call has used."""
+    """Call `step`, and return the processor time in seconds that this call has used in the calling thread."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

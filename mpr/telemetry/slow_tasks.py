@@ -29,7 +29,11 @@ _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """The attributes of a work item that hold the arguments of tasks."""
+    """Declares the attributes of a work item that `SlowTasks` needs to describe the arguments of its tasks.
+
+    `payload` is a pickle, followed by its out-of-band buffers. `mode` says how a task gets its arguments: `CALL`,
+    `STAR` or another mode of `mpr.transport.messages`.
+    """
 
     mode: int
     payload: Sequence[Buffer]
@@ -37,7 +41,7 @@ class Arguments(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SlowTasks:
-    """Keeps the slowest tasks. The arguments are kept only until `describe` has turned them into text."""
+    """Keeps the 10 slowest tasks. The arguments are kept only until `describe` has turned them into text."""
 
     #: (duration in microseconds, number, task). It is a heap, so the shortest of these durations comes first.
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
@@ -47,13 +51,14 @@ class SlowTasks:
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def wants(self, micros: int) -> bool:
-        """Return whether a task that took `micros` microseconds is one of the 10 slowest tasks until now."""
+        """Return True if a task that took `micros` microseconds is one of the 10 slowest tasks until now."""
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Keep the slow task `slow`, which took `micros` microseconds. Call this only if `wants` has returned True.
+        """Keep the slow task `slow`, which took `micros` microseconds. If there are then 11 tasks, drop the fastest.
 
-        `task` is the index of this task in `work_item`, which has its arguments.
+        Call this method only if `wants` has returned True. `work_item` has the arguments of the task, and `task` is the
+        index of the task in `work_item`.
         """
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
@@ -62,7 +67,10 @@ class SlowTasks:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
-        """Describe the arguments of the tasks that were added since the last call, and release these arguments."""
+        """Turn the arguments of all tasks that were added since the last call into text.
+
+        The arguments themselves are then released, because they may need much memory.
+        """
         if self._undescribed:
             self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
             self._undescribed.clear()
@@ -72,14 +80,15 @@ class SlowTasks:
         return slow if found is None else replace(slow, arguments=describe_arguments(*found))
 
     def slowest(self) -> tuple[SlowTask, ...]:
-        """Return the slowest tasks. The slowest one comes first."""
+        """Return up to 10 of the slowest tasks. The slowest one comes first."""
         return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 
 def describe_arguments(work_item: Arguments, task: int) -> str:
-    """Return the arguments of the task with the index `task` in `work_item`, as a shortened text.
+    """Return the arguments of the task with the index `task` in `work_item`, as a text of up to 200 characters.
 
-    If the arguments are too large or cannot be unpickled, the text says so, in parentheses.
+    If the arguments of all tasks in `work_item` are larger than 1 MiB, return their size in parentheses. If they cannot
+    be unpickled, return the name of the error in parentheses.
     """
     size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
@@ -108,9 +117,10 @@ def _cut(text: str) -> str:
 
 
 def view(payload: Sequence[Buffer]) -> Any:
-    """Unpickle `payload`, with a stand-in for each object that is not of a built-in type.
+    """Unpickle `payload` without importing or calling code of the user, and return the object.
 
-    `payload` is a pickle, followed by its out-of-band buffers. Raises the errors of `pickle.loads`.
+    Objects that are not of a built-in type become stand-ins (`_StandIn`). `payload` is a pickle, followed by its
+    out-of-band buffers. Raises the errors of `pickle.loads`.
     """
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
@@ -118,7 +128,7 @@ def view(payload: Sequence[Buffer]) -> Any:
 class _StandIn:
     """Stands for an object whose class must not be imported, or for a function that makes an object.
 
-    Calling a stand-in, or changing it, has no effect.
+    Its `repr` has the name of the class and its arguments. Calling a stand-in, or changing it, has no effect.
     """
 
     _name = ""
@@ -145,7 +155,7 @@ class _StandIn:
 
 
 class _StandInUnpickler(pickle.Unpickler):
-    """Unpickles with a stand-in for each class and function, so that nothing is imported."""
+    """Unpickles with a stand-in for each class and function, so that no module is imported."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})

@@ -1,5 +1,7 @@
 """Turns the events of a pool into rows of telemetry and into insights. Reads a clock, and does no I/O.
 
+The docstring of the package explains work items, spans, places, state timelines and settled tasks.
+
 Covers: the list of workers, the outcomes of tasks, errors, the slowest tasks.
 Does not cover: one worker's states and spans (`worker_timeline.py`), measuring the processes (`sampler.py`), how rows
 are encoded (`encoder.py`).
@@ -35,7 +37,7 @@ Clock: TypeAlias = Callable[[], int]
 
 
 class TelemetryTracker(PoolObserver):
-    """The telemetry of one pool. Its methods may be called from any thread.
+    """Turns the events of one pool into rows and insights. Any thread may call the methods, except `unsettled`.
 
     Parameters
     ----------
@@ -44,7 +46,7 @@ class TelemetryTracker(PoolObserver):
     size:
         The number of workers that the pool has at a time.
     clock:
-        The function that returns the present time in nanoseconds: `time.monotonic_ns`.
+        A function that returns the present time in nanoseconds, such as `time.monotonic_ns`.
     """
 
     def __init__(self, kinds: frozenset[str], size: int, clock: Clock) -> None:
@@ -69,7 +71,10 @@ class TelemetryTracker(PoolObserver):
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """Give `worker` a place and a state timeline, because its process is about to start."""
+        """Give the worker with the number `worker` a place and a state timeline.
+
+        Call this method when the process of the worker is about to start.
+        """
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)
@@ -82,10 +87,10 @@ class TelemetryTracker(PoolObserver):
                 worker.note_ready(hello.pid, self._clock(), init_micros)
 
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
-        """Record that the process of `worker` has ended.
+        """Record that the process of the worker with the number `worker` has ended.
 
         `exitcode` is the exit code, negative for a signal, or None if unknown. `work` is what the worker did last, or
-        None if unknown.
+        None if unknown. A worker with an exit code other than 0 counts as lost, unless the pool is closing.
         """
         with self._lock:
             found = self._workers.pop(worker, None)
@@ -99,7 +104,11 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Show in a state timeline what a worker does now. `work` says which worker it is, and what it does."""
+        """Show the activity `work` of a worker in the state timeline of this worker.
+
+        Also note for how long `rr.log` has waited in this worker. Does nothing if the process of the worker does not
+        run.
+        """
         with self._lock:
             found = self._workers.get(work.worker)
             if found is not None:
@@ -107,7 +116,7 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """The place of each worker whose process runs. The keys are the numbers of the workers."""
+        """Return a dict from the number of each worker whose process runs to the place of this worker."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
@@ -119,7 +128,10 @@ class TelemetryTracker(PoolObserver):
         self._submitted.append(count)
 
     def unsettled(self) -> int:
-        """Return the number of submitted tasks that are not settled. Only the sampler's thread calls this."""
+        """Return the number of submitted tasks that have neither a result nor an error yet.
+
+        Only the thread of the sampler may call this method.
+        """
         while self._submitted:
             self._submitted_count += self._submitted.popleft()
         return max(0, self._submitted_count - self.settled_count)
@@ -161,7 +173,10 @@ class TelemetryTracker(PoolObserver):
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
-        """Return the rows since the last call. With `last`, first end all spans and state timelines."""
+        """Return the rows since the last call.
+
+        If `last` is true, end all spans and state timelines before, and also return the rows about their ends.
+        """
         with self._lock:
             now = self._clock()
             self._closing = self._closing or last
@@ -181,7 +196,7 @@ class TelemetryTracker(PoolObserver):
             self._closing = True
 
     def insights(self) -> Insights:
-        """Sum up how the workers have spent their time until now."""
+        """Return how all workers of the pool have spent their time until now, and the slowest tasks."""
         with self._lock:
             now = self._clock()
             self._slow.describe()
@@ -191,6 +206,6 @@ class TelemetryTracker(PoolObserver):
 
 
 def _text(error: BaseException) -> str:
-    """Return `error` with the traceback as text. The middle of a long text is left out."""
+    """Return `error` with the traceback as text. The middle of a text above 20,000 characters is left out."""
     text = traceback_text(error).rstrip()
     return text if len(text) <= _TEXT_LENGTH else f"{text[: _TEXT_LENGTH // 2]}\n...\n{text[-_TEXT_LENGTH // 2 :]}"

@@ -1,13 +1,13 @@
 """Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
 
-Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
-Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
-
 A row for each task would be too much, because a task may take less than a microsecond. So tasks of one function that a
 worker runs one after another, within `SPAN_NS`, share one span. The span has the number of these tasks. A worker that
 runs only one function has at most about 20 spans per second, however short the tasks are.
 
 The docstring of the package explains work items, spans, places and state timelines.
+
+Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
+Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ _GAP_NS = 2_000_000
 class WorkerTotals:
     """Counts the tasks of one worker until now, and sums up the times of these tasks.
 
-    `started_ns` and `ready_ns` are times of the monotonic clock. The other attributes with `_ns` are durations. All are
-    in nanoseconds.
+    All times are in nanoseconds. `started_ns` and `ready_ns` are times of the monotonic clock. The other attributes
+    with `_ns` are durations.
 
     Attributes
     ----------
     started_ns, ready_ns:
-        The start of the process, and the time since which the worker takes tasks (None: it is not ready yet).
+        The start of the process, and the time since which the worker accepts tasks (None: it is not ready yet).
     pid:
         The process id; 0 if the worker is not ready yet.
     init_ns:
@@ -70,11 +70,17 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
+        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
+
+        `pid` is its process id. Its initializer took `init_micros` microseconds.
+        """
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
-        """Add `count` tasks that have ended, and that took `working_ns` together. `result` has the other numbers."""
+        """Add `count` tasks that have ended, and that took `working_ns` nanoseconds together.
+
+        `result` has the numbers of their rows and bytes, and the time in which the SDK encoded the rows.
+        """
         self.tasks += count
         self.rows += result.rows
         self.data_bytes += result.data_bytes
@@ -83,17 +89,17 @@ class WorkerTotals:
         self.current_ns = 0
 
     def note_current(self, current_ns: int) -> None:
-        """Record that the task which runs now has run for `current_ns` until now."""
+        """Record that the task which runs now has run for `current_ns` nanoseconds until now."""
         self.current_ns = current_ns
 
     def note_back_pressure(self, back_pressure_ns: int) -> None:
-        """Record for how long `rr.log` has waited in this worker, in total since its start."""
+        """Record that `rr.log` has waited for `back_pressure_ns` nanoseconds in total since the start of the worker."""
         self.back_pressure_ns = back_pressure_ns
 
     def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
-        """Return the insights about the worker with the number `worker`, until the time `end_ns`.
+        """Return the insights about the worker with the number `worker` for its time until `end_ns`.
 
-        `ended` is the value for `WorkerInsights.ended`.
+        `end_ns` is in nanoseconds of the monotonic clock. `ended` is the value for `WorkerInsights.ended`.
         """
         ready_ns = self.ready_ns if self.ready_ns is not None else end_ns
         working_ns = self.working_ns + self.current_ns
@@ -114,7 +120,7 @@ class WorkerTotals:
 
 
 class WorkerTimeline:
-    """One worker as the telemetry shows it. This class has no lock, because the tracker locks each call.
+    """Makes the rows and insights of one worker from its events. It has no lock, because the tracker locks each call.
 
     Parameters
     ----------
@@ -156,18 +162,22 @@ class WorkerTimeline:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the process of the worker has died."""
+        """True if the process of the worker has died, and has not ended as usual."""
         return bool(self._lost)
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker takes tasks from now on. Its initializer took `init_micros` microseconds."""
+        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
+
+        `pid` is its process id. Its initializer took `init_micros` microseconds.
+        """
         self._totals.note_ready(pid, now_ns, init_micros)
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
         """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
 
-        Returns the time in microseconds that these tasks took together.
+        Returns the time in microseconds that these tasks took together. The time in which the SDK encoded their rows is
+        not included.
         """
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
@@ -191,9 +201,10 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show in the state timeline what the worker does now (`work`), if it has lasted long enough.
+        """Show the present activity `work` of the worker in the state timeline, if the activity has lasted long enough.
 
-        Also record for how long `rr.log` has waited in this worker until now.
+        A task is shown after 50 ms, and a wait of `rr.log` after 2 ms. Also record for how long `rr.log` has waited in
+        this worker until now. `now_ns` is the present time.
         """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
@@ -208,9 +219,10 @@ class WorkerTimeline:
                 self._show(now_ns, display_name(work.work_item, work.at.task))
 
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
-        """Record that the process has ended.
+        """Record that the process has ended at `now_ns`.
 
-        If the process has died, `lost` says how, such as 'lost (SIGKILL)', and `work` is what the worker did last.
+        If the process has died, `lost` is the state to show, such as 'lost (SIGKILL)', and `work` is what the worker
+        did last. Otherwise `lost` is empty.
         """
         self.ended_ns = now_ns
         self._lost = lost
@@ -219,7 +231,7 @@ class WorkerTimeline:
         self.close(now_ns)
 
     def close(self, now_ns: int) -> None:
-        """End the state timeline. A second call does nothing."""
+        """End the latest span and the state timeline at `now_ns`. A second call does nothing."""
         if self._closed_ns is None:
             self._closed_ns = now_ns
             self._end_span()
@@ -227,9 +239,10 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Pass the latest span to the collector if its last task ended more than `SPAN_NS` ago, or with `last`.
+        """Pass the latest span to the collector if its last task ended more than `SPAN_NS` ago, or if `last` is true.
 
-        If the worker has been idle for longer than `SPAN_NS`, show this in the state timeline.
+        If the worker has been idle for longer than `SPAN_NS`, show this in the state timeline. `now_ns` is the present
+        time.
         """
         if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
             self._end_span()
@@ -237,7 +250,7 @@ class WorkerTimeline:
             self._show_idle(now_ns)
 
     def insights(self, now_ns: int) -> WorkerInsights:
-        """Return how the worker has spent its time until `now_ns`, or until its end."""
+        """Return how the worker has spent its time until `now_ns`, or until its state timeline has ended."""
         ended = self._lost or ("runs" if self._closed_ns is None else "ended")
         return self._totals.insights(self.number, self._closed_ns or now_ns, ended)
 
@@ -279,13 +292,16 @@ class WorkerTimeline:
         self._rows.add_state(self._timeline, at_ns, state, self.number)
 
     def _show_idle(self, until_ns: int) -> None:
-        """Show that the worker was idle until `until_ns`, if it was idle for more than 2 ms."""
+        """Show that the worker was idle until the time `until_ns`, if it was idle for more than 2 ms."""
         since_ns, self._idle_ns = self._idle_ns, None
         if since_ns is not None and until_ns - since_ns > _GAP_NS:
             self._show(since_ns, IDLE)
 
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
-        """Show the task that runs, if it has run for at least `after_ns`, and if its result has not come."""
+        """Show the task that runs, if it has run for at least `after_ns` nanoseconds, and if its result has not come.
+
+        `work` says which task this is and when it began. `now_ns` is the present time.
+        """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
             return
@@ -304,8 +320,8 @@ class WorkerTimeline:
 def display_name(work_item: WorkItem, task: int) -> str:
     """Return the name under which a state timeline shows the task with the index `task` in `work_item`.
 
-    A task of a `map` has a name such as `detect[3]`, with its index in the call. A task of `apply` or `submit` has a
-    name such as `detect #7`, with its number in the pool.
+    A task of a `map` has a name such as `detect[3]`, with its index in the call of `map`. A task of `apply` or `submit`
+    has a name such as `detect #7`, with its number in the pool.
     """
     if work_item.mode == CALL:
         return f"{work_item.function.name} #{work_item.first_task + task}"

@@ -1,4 +1,6 @@
-"""Records tests, in each process that runs tests. Each attempt of a test gets a file.
+"""Records tests, in each process that runs tests. Each attempt (execution) of a test gets a file.
+
+The docstring of `mpr.pytest_plugin` explains run, attempt, phase, worker, journal, stream and handle.
 
 Covers: the rows that a test logs in any way, and rows about the test: its phases, output, outcome and traceback.
 Does not cover: the report when all tests have ended (`report`).

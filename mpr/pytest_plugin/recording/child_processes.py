@@ -8,6 +8,9 @@ There are two cases:
   are decorated by `@mpr.task`. They inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
   module makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its
   setup. Later tests with the same application id use the same shared recording.
+
+Covers: making the shared recording, and noting pools that are still open when the test ends.
+Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +29,11 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """Sends the rows of this process's child processes to the recording of the running test."""
+    """Sends the rows of this process's child processes to the recording of the running test.
+
+    Pools and processes that inherit a shared recording count as child processes. Call `attach` to start sending rows,
+    and `detach` to stop.
+    """
 
     def __init__(self) -> None:
         # For each application id: the shared recording that child processes inherit, and the stream that gets the rows.
@@ -39,7 +46,8 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of child processes to `stream`, the stream of the running test, from now on.
 
-        Call this at the begin of the test. Call it again after the setup, which may have imported `@mpr.task`.
+        Call this method at the start of the test. Call it again after the setup: if the setup has imported `@mpr.task`,
+        this call makes the shared recording.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
@@ -58,9 +66,10 @@ class Children:
         self._open_before = active_recording.open_writers()
 
     def detach(self) -> str | None:
-        """Stop sending rows to the test's recording.
+        """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
 
-        If pools or shared recordings of the test are still open, return a note that says so. Otherwise, return None.
+        Returns a note if pools or shared recordings of the test are still open, because their later rows are not
+        recorded. Otherwise returns None.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)
@@ -75,7 +84,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings after the last test."""
+        """Close the shared recordings that this object has made. Call this method after the last test."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of

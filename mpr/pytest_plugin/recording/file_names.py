@@ -1,7 +1,10 @@
 """Makes the file names of recordings from node ids of tests.
 
-The names are short and have only plain characters. So every file system accepts them, and so do the artifact stores of
-CI services.
+The names are short and have only letters, digits and the characters `_.=[]-`. So every file system accepts them, and so
+do the artifact stores of CI services.
+
+Covers: the name of a recording, and creating a file of this name that no other attempt of the test uses.
+Does not cover: names that users choose by a marker or a hook (`recorder.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ _GROUP = re.compile(r"@[^\]\[]*$")
 
 
 def without_group(nodeid: str) -> str:
-    """Return `nodeid` without the group that `--dist loadgroup` of pytest-xdist has added."""
+    """Return `nodeid` without the group name (`@group`) that `--dist loadgroup` of pytest-xdist adds to node ids."""
     head, bracket, tail = nodeid.rpartition("]")
     if bracket:
         return head + bracket + _GROUP.sub("", tail)
@@ -35,8 +38,8 @@ def without_group(nodeid: str) -> str:
 def stem(nodeid: str, folder: str = "") -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    The name ends with a digest of the node id, so that two node ids get different names. In one folder, a node id
-    always gets the same name.
+    The name ends with a digest of the node id, so that two node ids get different names. The name is shorter if
+    `folder` is long, because some systems refuse long paths. The same arguments always give the same name.
     """
     nodeid = without_group(nodeid)
     digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
@@ -47,13 +50,17 @@ def stem(nodeid: str, folder: str = "") -> str:
 
 
 def clean(name: str) -> str:
-    """Return `name` with only those ASCII characters that every file name may have."""
+    """Return `name` with only ASCII letters, digits and the characters `_.=[]-`.
+
+    Letters lose their accents, and other characters outside ASCII are removed. All other characters are replaced by
+    dashes, because some file systems or shells refuse them. If nothing is left, return "test".
+    """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
 
 
 def reserve(folder: str, name: str, first_attempt: int = 0) -> tuple[str, int]:
-    """Create an empty file in `folder` for an attempt of a test, and return the name of the file and the attempt.
+    """Create an empty file in `folder` for an attempt of a test. Return the name of the file and the attempt.
 
     The name is `<name>.rrd` for attempt 0, and `<name>-retry1.rrd` for attempt 1. The attempt is `first_attempt`, or
     the next one whose name is free. Only one process can create a file of a given name. So two attempts never get the

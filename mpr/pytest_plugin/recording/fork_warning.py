@@ -2,6 +2,9 @@
 
 Python 3.12 and later warn if a process with several threads forks. Python also counts the threads of the SDK, which a
 test has only because it is recorded. If the test has threads of its own, the warning is not suppressed.
+
+Covers: which threads belong to mpr and the SDK, and a function that Python calls before each fork.
+Does not cover: what a forked process does with the recording (`recorder.py`).
 """
 
 from __future__ import annotations
@@ -23,12 +26,12 @@ _is_registered = False
 
 
 class Watch:
-    """Suppresses the warning when this process forks while a test runs.
+    """Suppresses the warning when this process forks while a test runs. Call `close` to stop suppressing.
 
     Parameters
     ----------
     running:
-        The function that returns the test that runs in this process, or None.
+        A function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, running: Callable[[], object | None]) -> None:
@@ -43,13 +46,17 @@ class Watch:
             os.register_at_fork(before=_forks)
 
     def threads_have_come(self) -> None:
-        """Treat each thread that runs now, but did not run when this object was made, as a thread of mpr."""
+        """Treat all threads that have started since this object was made as threads of mpr.
+
+        Call this method when mpr has just made a stream of the SDK, which starts threads.
+        """
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return whether a test runs, and at most one of `threads` is not a thread of mpr or the SDK.
+        """Return True if the warning must be suppressed.
 
-        If so, the warning is suppressed. `threads` has the names of all threads of this process by their ids.
+        The warning must be suppressed if a test runs, and the process has at most one thread that belongs neither to
+        mpr nor to the SDK. `threads` has the names of all threads of this process by their ids.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

@@ -1,12 +1,10 @@
 """Collects errors that happen in mpr itself while tests are recorded.
 
-Such an error does not fail the test, unless `--mpr-strict` is set. Each sort of error is reported once.
+Such an error does not fail the test, unless `--mpr-strict` is set. It is reported in the summary of the run, each sort
+of error once. Even a `SystemExit`, or the exception of `pytest.fail`, is reported and not raised again.
 
-If a step of mpr raises, this module reports the error and does not raise it again. This is so for every error, also
-for a `SystemExit` and for that of `pytest.fail`.
-
-Only an error that a handler of a signal has raised is raised again, for example at Ctrl-C or after a time limit. Such
-an error is meant for the run, and interrupts the code of mpr only by chance.
+Only an error that a signal handler has raised is raised again, for example at Ctrl-C or after a time limit. Such an
+error is meant for the run, and interrupts the code of mpr only by chance.
 """
 
 from __future__ import annotations
@@ -26,8 +24,8 @@ class InternalErrors:
     Parameters
     ----------
     write:
-        The function that writes the text of an error, such as `Journal.error`. This function is called for the first
-        error of each sort, and in `close`. If it raises an `Exception`, that is ignored.
+        A function that writes the text of an error, such as `Journal.error`. It is called for the first error of each
+        sort, and in `close`. If it raises an `Exception`, this exception is ignored.
     """
 
     def __init__(self, write: Callable[[str], None]) -> None:
@@ -39,14 +37,14 @@ class InternalErrors:
         self.of_test: list[str] = []
 
     def begin_test(self) -> None:
-        """Empty `of_test`, because another test begins."""
+        """Empty `of_test`, the errors of the running test, because another test begins."""
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
         """Call `step` with `args`. If it raises any error, report this error instead of raising it.
 
-        `what` is a text for the report that says what `step` does, such as "note a phase". An error that a handler of a
-        signal has raised is reported, and raised again.
+        `what` is a text for the report that says what `step` does, such as "note a phase". If a signal handler has
+        raised the error, this method reports the error and raises it again.
         """
         try:
             step(*args)
@@ -56,14 +54,17 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Add the error `text` to `of_test`. If it is the first error of this `sort`, also pass it to `write`."""
+        """Add the error `text` to the errors of the running test.
+
+        If it is the first error of this `sort` in this process, also pass the text to `write`.
+        """
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:
             self._say(text)
 
     def close(self) -> None:
-        """Write how often each sort of error was repeated. Call this after the last test."""
+        """Write how often each sort of error was repeated. Call this method after the last test."""
         for sort, count in self._counts.items():
             if count > 1:
                 self._say(f"{count - 1} more times: {sort}")
@@ -83,10 +84,11 @@ def _text(error: BaseException) -> str:
 
 
 def _is_of_a_signal(error: BaseException) -> bool:
-    """Return whether a handler of a signal has raised `error`.
+    """Return True if a signal handler has raised `error`.
 
-    The handler of Python for Ctrl-C is native code. So the last frame of its error is not the handler, but the code
-    that it has interrupted. If this code belongs to mpr, the error counts as raised by a handler.
+    For Ctrl-C, Python's own handler is native code and leaves no frame in the traceback. The last frame is then the
+    code that the handler has interrupted. So a `KeyboardInterrupt` whose last frame is code of mpr counts as raised by
+    the handler.
     """
     handlers = system.code_of_signal_handlers()
     traceback: TracebackType | None = error.__traceback__

@@ -8,8 +8,8 @@
 | `logging` | see `logging_capture.py` |
 | output, outcome and failures of the test | see `test_rows.py` |
 
-This module is imported only when the first test is recorded, because it needs the SDK. It imports all that it needs at
-once, because a test may replace even `__import__`.
+This module is imported only when the first test is recorded, because it needs the SDK. It imports everything at its
+top, because a test may replace even `__import__`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _THREAD = "thread"
 class LogSources:
     """Sends rows from all sources in one process to the recording of the running test.
 
-    A handle is the SDK's object that stands for one recording.
+    A handle is the SDK's native object for one recording.
 
     Parameters
     ----------
     config:
         The configuration of pytest.
     running:
-        The function that returns the test that runs in this process, or None.
+        A function that returns the test that runs in this process, or None.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
@@ -64,7 +64,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids` before the first test runs."""
+        """Make a stream for each of `application_ids`. Call this method before the first test runs."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -72,7 +72,7 @@ class LogSources:
                 self.stream(application_id)
 
     def stream(self, application_id: str) -> TestStream:
-        """Return the stream of this process for recordings with `application_id`. Make one if there is none."""
+        """Return the stream of this process for recordings with `application_id`. Make the stream if there is none."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         found = self._streams.get(application_id)
@@ -80,7 +80,10 @@ class LogSources:
         return found
 
     def attach(self, running: RunningTest) -> None:
-        """Send the rows from all sources to the recording of the test `running` from now on."""
+        """Send the rows from all sources to the recording of the test `running` from now on.
+
+        If the test's option `capture` is "thread", plain `rr.log` is recorded only in the calling thread.
+        """
         self._children.attach(running.stream)
         copies.forget_times(running.stream.recording_id)
         handle = running.stream.handle
@@ -97,17 +100,17 @@ class LogSources:
         # it. Without mpr, `before` would be the current recording too. Its rows are copied into the test's recording.
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Let child processes of the next phase log into the recording of the test `running`, too.
+        """Make a shared recording for child processes if the setup of the test `running` has imported `@mpr.task`.
 
-        `Children.attach` must be called again, because the phase may have imported `@mpr.task`.
+        Call this method after the setup. Processes that use `@mpr.task` then log into the recording of the test, too.
         """
         self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:
         """Stop sending rows to the recording of the test `running`.
 
-        If the test has made another recording the current one, that recording stays the current one. Its rows are
-        copied into the recording of the test, if this is possible.
+        If the test has made another recording the SDK's current one, that recording stays the current one. If pools of
+        the test are still open, a note about them is added to `running.notes`.
         """
         note = self._children.detach()
         if note is not None:
@@ -120,7 +123,10 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Undo the changes that this object has made to the process. Called after the last test."""
+        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this after the last test.
+
+        Also closes the shared recordings and releases the streams.
+        """
         copies.stop(self)
         self._logs.close()
         self._forks.close()
@@ -130,34 +136,43 @@ class LogSources:
     # --- the target of `copies` -------------------------------------------------------------------------------------
 
     def handle(self) -> Any:
-        """Return the handle of the running test's recording.
+        """Return the handle of the running test's recording. A handle is the SDK's native object for one recording.
 
-        Returns None if no test runs, or if rows of this thread must not go to the recording (`capture` is "thread").
+        Returns None if no test runs. Also returns None if only the thread of the test is recorded (option
+        `capture="thread"`), and another thread calls this method.
         """
         if self._thread is not None and self._thread != System.thread_id():
             return None
         return self._handle_of_running()
 
     def is_ours(self, recording_id: str | None) -> bool:
-        """Return whether the recording with the id `recording_id` belongs to the plugin."""
+        """Return True if a `TestStream` of this process writes the recording with the id `recording_id`."""
         return is_of_tests(recording_id)
 
     def make_recording(self) -> Any:
-        """Return the handle of a new recording with the application id of the running test."""
+        """Make a recording with the application id of the running test, and return its handle.
+
+        `mpr/sdk/copies.py` calls this method if a test calls `rr.save` without a recording of its own. Without a
+        running test, the application id is "pytest".
+        """
         running = self._running()
         application_id = running.stream.application_id if running is not None else "pytest"
         return native.new_recording(application_id, system.new_id())
 
     def logged(self) -> None:
-        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
+        """Note that rows were logged to the recording of the running test, if a test runs.
+
+        The end of the phase (setup, call, teardown) then flushes these rows to the disk.
+        """
         running = self._running()
         if running is not None:
             running.note_rows()
 
     def _is_free(self, current: Any) -> bool:
-        """Return whether `current`, the handle of a current recording, is None or belongs to a stream of this object.
+        """Return True if the test has made no other recording the current one.
 
-        If so, the test has made no other recording the current one.
+        `current` is the handle of the current recording. The result is True if `current` is None, or if it belongs to a
+        stream of this object.
         """
         return current is None or self._streams.has(current)
 

@@ -1,12 +1,12 @@
-"""Writes the `logging` records of a test into the test's recording when pytest's own handler has taken them.
+"""Writes the `logging` records of a test into the test's recording.
 
-pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for the report.
-`LogCapture` writes the text that this handler has made. So mpr formats no record and changes none, and adds no handler
-to `logging`. The handler of pytest calls its method `flush` last, when it has formatted the record. `LogCapture`
-replaces only this method.
+pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for pytest's
+report, and then calls its own method `flush`. `LogCapture` replaces only this method. The new `flush` also writes the
+text that the handler has made into the recording. So mpr adds no handler to `logging`, formats no record and changes
+none.
 
-The recording has the same records as the section "Captured log" of pytest's report. Without the plugin `logging` of
-pytest (`-p no:logging`), it has none.
+The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
+If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _LEVELS = {"WARNING": "WARN"}
 
 
 class LogCapture:
-    """Writes records into the recording of the running test.
+    """Writes `logging` records into the recording of the running test, from the creation of this object until `close`.
 
     Parameters
     ----------
     config:
         The configuration of pytest.
     handle:
-        The function that returns the SDK's handle of the running test's recording. If it returns None, nothing is
-        written.
+        A function that returns the handle of the running test's recording, which is the SDK's native object. If the
+        function returns None, nothing is written.
     path_prefix:
         The entity path before the names of the loggers.
     logged:
-        The function that is called for each record that is written.
+        A function that is called for each record that is written.
     """
 
     def __init__(
@@ -83,13 +83,16 @@ class LogCapture:
         return found
 
     def close(self) -> None:
-        """Give pytest's handler its own method `flush` again. No records are written into the recording any more."""
+        """Stop writing records: give pytest's handler its own method `flush` again."""
         if self._handler is not None:
             self._handler.__dict__.pop("flush", None)
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the text of a record that a handler has formatted. The formatter has noted the parts in the record."""
+    """Return the message of `record`, with its traceback and stack if it has these.
+
+    pytest's handler has formatted `record` already. `logging` keeps the formatted parts as attributes of the record.
+    """
     parts = [record.message]
     if record.exc_text:
         parts.append(record.exc_text)

@@ -4,9 +4,12 @@ The steps of one attempt: `_begin` chooses a name, opens the file and writes to 
 runs around the setup, the call and the teardown, and records output and failures. `_end` writes the outcome, and keeps
 or removes the file.
 
-Covers: the order of these steps. No error in a step reaches the test (`internal_errors.py`).
+If a step raises an error, the test goes on, and the summary of the run names the error (`internal_errors.py`). With
+`--mpr-strict`, the error fails the teardown of the test.
+
+Covers: the order of these steps.
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
-crash (`report/controller.py`).
+crash (`report/repair.py`).
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ WORKER_OUTPUT = "mpr_troubles"
 
 
 class Recorder:
-    """Records the tests of one process. Each process that runs tests registers one such object with pytest.
+    """Records the tests of one process. Each process that runs tests registers one such object as a plugin of pytest.
 
     Parameters
     ----------
@@ -51,6 +54,15 @@ class Recorder:
         The configuration of pytest.
     settings:
         The options of the run.
+
+    Attributes
+    ----------
+    worker:
+        The name of the worker of pytest-xdist that this process is; "main" without pytest-xdist.
+    current:
+        The test that is recorded now, or None.
+    errors:
+        The errors that have happened in mpr itself.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
@@ -75,7 +87,7 @@ class Recorder:
     def pytest_runtestloop(self, session: pytest.Session) -> None:
         """Import the SDK before the first test.
 
-        The import takes some tenths of a second. If the first test imported it, this time would count as time of this
+        The import takes some tenths of a second. If it happened during the first test, it would count as time of this
         test.
         """
         if session.items:
@@ -116,7 +128,10 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish the recording of a test that has had no teardown, because Ctrl-C or `pytest.exit` interrupted it."""
+        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
+
+        If no journal could be written, pass the errors of mpr to pytest-xdist, which sends them to the `Controller`.
+        """
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
             self.errors.attempt("finish a recording", self._end)
@@ -137,10 +152,10 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Copy the rows that the running test has logged until now to the file `target`. The copy has no footer.
+        """Copy the rows that the running test has logged until now to the file `target`.
 
-        Raises `RuntimeError` if no test is recorded now, or if the SDK cannot write rows to the disk. Raises `OSError`
-        if a file cannot be read or written.
+        The copy has no footer, which is the index at the end of an `.rrd` file. Raises `RuntimeError` if no test is
+        recorded now, or if the SDK cannot write rows to the disk. Raises `OSError` if a file cannot be read or written.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
@@ -149,9 +164,9 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the folder for files of the running test, beside the test's recording.
+        """Return the folder for files of the running test, beside its recording. Make the folder if it is missing.
 
-        Makes the folder if it is missing. Raises `OSError` if it cannot be made.
+        Call this method only while a test is recorded. Raises `OSError` if the folder cannot be made.
         """
         assert self.current is not None
         folder = self.current.path.removesuffix(".rrd")
@@ -233,8 +248,8 @@ class Recorder:
     def _flush(self, running: RunningTest) -> None:
         """Write the rows that the test `running` has logged to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. Without a flush, the SDK would not
-        report such a failure.
+        Raises `RuntimeError` if this fails, for example because the disk is full. The flush is needed because the SDK
+        reports such a failure only when it flushes.
         """
         if running.take_logged():
             try:
@@ -287,7 +302,10 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the recorded test that runs in this process. Return None in a process that a test has forked."""
+        """Return the test that is recorded in this process now; None if there is none.
+
+        In a process that a test has forked, return None.
+        """
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

@@ -1,4 +1,8 @@
-"""Adds recordings to the reports of two other plugins, pytest-html and allure, if these plugins are active."""
+"""Adds recordings to the reports of two other plugins, pytest-html and allure, if these plugins are active.
+
+Covers: a link in the report of pytest-html, and an attached file in the report of allure.
+Does not cover: mpr's own page of a run (`report/html_page.py`).
+"""
 
 from __future__ import annotations
 
@@ -10,10 +14,10 @@ _NAME = "mpr recording"
 
 
 def attach(item: pytest.Item, path: str) -> None:
-    """Attach the recording of the test `item` to allure's report. Called when the recording is finished.
+    """Attach the recording of the test `item` to the report of allure, if allure is active.
 
-    `path` is the path of the recording. The teardown of the test must still be running, because allure then adds the
-    file to this test.
+    `path` is the path of the finished recording. Call this function during the teardown of the test, because allure
+    then adds the file to this test.
     """
     if item.config.getoption("allure_report_dir", None) and item.config.pluginmanager.hasplugin("allure_listener"):
         import allure
@@ -22,9 +26,9 @@ def attach(item: pytest.Item, path: str) -> None:
 
 
 def add_link(item: pytest.Item, report: pytest.TestReport, path: str) -> None:
-    """Add a link to the recording of the test `item` for pytest-html.
+    """Add a link to the recording of the test `item` to the report of pytest-html, if pytest-html is active.
 
-    `report` is the report of the test's teardown, and `path` is the path of the recording.
+    `report` is pytest's report of the test's teardown, which carries the link. `path` is the path of the recording.
     """
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):

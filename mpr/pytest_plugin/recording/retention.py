@@ -1,6 +1,14 @@
-"""Decides which attempts of a test are recorded, and which recordings are kept.
+"""Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
 The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
+
+| mode | recorded attempts | kept recordings |
+|---|---|---|
+| `off` | none | none |
+| `on` | all | all |
+| `retain-on-failure` | all | of attempts that failed or were interrupted |
+| `retain-on-failure-and-retries` | all | as above, and of attempts after the first that passed |
+| `on-first-retry` | the second | all |
 """
 
 from __future__ import annotations
@@ -9,15 +17,18 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Return whether the attempt with the number `attempt` (from 0) is recorded. `mode` is one of `options.MODES`."""
+    """Return True if the attempt with the number `attempt` (from 0) is recorded in the mode `mode`.
+
+    The docstring of the module lists the modes.
+    """
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
-    """Return whether the recording of an attempt is kept. The attempt must be one that is recorded (`is_recorded`).
+    """Return True if the recording of an attempt is kept. Call this function only for an attempt that is recorded.
 
-    `mode` is one of `options.MODES`, `attempt` is the number of the attempt (from 0), and `outcome` is a result of
-    `outcome_of`.
+    `mode` is a mode that the docstring of the module lists. `attempt` is the number of the attempt (from 0), and
+    `outcome` is a result of `outcome_of`.
     """
     if mode in ("on", "on-first-retry"):
         return True
@@ -29,7 +40,7 @@ def is_kept(mode: str, attempt: int, outcome: str) -> bool:
 
 
 def outcome_of(phases: Iterable[str]) -> str:
-    """Return the worst of `phases`, the outcomes of a test's phases. This is the outcome of the test.
+    """Return the outcome of a test, which is the worst of `phases`, the outcomes of its phases.
 
     From the worst to the best, the outcomes are "failed", "interrupted", "skipped" and "passed".
     """

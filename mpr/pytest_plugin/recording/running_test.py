@@ -1,4 +1,8 @@
-"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share it."""
+"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share this state.
+
+Covers: the phases, outcomes, failures and captured output of the test.
+Does not cover: writing them into the recording (`test_rows.py`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ SETUP, CALL, TEARDOWN = "setup", "call", "teardown"
 
 @dataclass(kw_only=True)
 class RunningTest:
-    """The state of the running test.
+    """Holds the state of the running test.
 
     Attributes
     ----------
@@ -32,17 +36,18 @@ class RunningTest:
     started, clock:
         The time when the test began: in seconds since the Unix epoch, and as a value of `time.perf_counter`.
     phases:
-        The name of each phase that has begun (setup, call, teardown), and its begin in seconds since the Unix epoch.
+        The name of each phase that has begun (setup, call, teardown), and its start in seconds since the Unix epoch.
     outcomes:
-        The outcome of each phase that has ended.
+        The outcome of each phase that has ended: "passed", "failed", "skipped" or "interrupted". A failed subtest and
+        an interruption of the test have the keys "subtests" and "interrupted".
     failed:
         The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
     notes:
-        Notes for readers of the recording: which rows are not in it, and why.
+        Notes for readers of the recording: which rows are missing, and why.
     last_report:
         The last report of pytest about a phase.
     logged:
-        Whether rows were logged since the last flush. Such rows may not be on the disk yet.
+        True if rows were logged since the last flush. Such rows may not be on the disk yet.
     sections:
         The number of pieces of output, captured by pytest, that are in the recording already.
     """
@@ -65,20 +70,23 @@ class RunningTest:
 
     @property
     def is_here(self) -> bool:
-        """Whether the test runs in this process. False in a process that the test has forked."""
+        """True if the test runs in this process. False in a process that the test has forked."""
         return self.stream.pid == System.getpid()
 
     def note_rows(self) -> None:
-        """Note that rows were logged, so that the end of the phase flushes them to the disk."""
+        """Set `logged`, because rows were logged. The end of the phase then flushes these rows to the disk."""
         self.logged = True
 
     def take_logged(self) -> bool:
-        """Return whether rows were logged since the last call, and set `logged` to False."""
+        """Return True if rows were logged since the last call of this method, and set `logged` to False."""
         logged, self.logged = self.logged, False
         return logged
 
     def new_output(self) -> list[tuple[str, str, str]]:
-        """Return the pieces of output that pytest has captured since the last call, each as (phase, kind, text)."""
+        """Return the pieces of output that pytest has captured since the last call, each as (phase, kind, text).
+
+        The kind is for example "stdout", "stderr" or "log".
+        """
         sections: list[tuple[str, str, str]] = getattr(self.item, "_report_sections", [])
         before, self.sections = self.sections, len(sections)
         return sections[before:]
@@ -86,7 +94,8 @@ class RunningTest:
     def raised(self, phase: str, error: BaseException) -> None:
         """Set the outcome of `phase`, which the exception `error` has ended.
 
-        pytest's report also has the outcome. But for some errors the report comes too late, or never comes.
+        For some errors, pytest's report about the phase comes too late, or never comes. Otherwise the report overrides
+        this outcome later (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -99,9 +108,9 @@ class RunningTest:
                 self.failed.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Count the test as failed, because `report` says that a subtest of it has failed.
+        """Count the test as failed, because `report` says that one of its subtests has failed.
 
-        Does nothing if `report` is `last_report`, because this report is about the test itself.
+        Does nothing if `report` is `last_report`, because that report is about a whole phase and not about a subtest.
         """
         if report is self.last_report:
             return
@@ -109,7 +118,7 @@ class RunningTest:
         self.failed.append(("subtest", report))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Take the outcome of a phase from pytest's report.
+        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase.
 
         The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
         its report does not say "failed".
@@ -121,10 +130,10 @@ class RunningTest:
             self.failed.append((phase, report))
 
     def failures(self) -> list[tuple[str, str]]:
-        """Return the name of each phase that failed, with pytest's text about the failure, each text once.
+        """Return the name of each phase that failed, with pytest's text about the failure. Each text occurs once.
 
-        Called only at the end of the test. Until then, the test may have replaced functions that pytest calls to make
-        the text.
+        Call this method only at the end of the test. Until then, the test may have replaced functions that pytest calls
+        to make the text.
         """
         found: dict[str, str] = {}
         for phase, failure in self.failed:

@@ -6,7 +6,7 @@ calls of the plugin. So all code of the plugin that runs while a test runs uses 
 - The functions are native ones. A function that is written in Python would call others, which a test may replace.
 - They are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of all
   loaded modules.
-- Paths are texts, because the methods of `pathlib.Path` are written in Python.
+- Paths are `str`, because the methods of `pathlib.Path` are written in Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final, NoReturn
 
 
 class System:
-    """Native functions of the system, as they were when this module was imported."""
+    """Holds native functions of the system, as they were when this module was imported."""
 
     open: Final = os.open
     close: Final = os.close
@@ -57,7 +57,7 @@ def new_id() -> str:
 
 
 def exists(path: str) -> bool:
-    """Return whether there is a file or folder at `path`."""
+    """Return True if there is a file or folder at `path` that this process can access."""
     try:
         System.stat(path)
     except OSError:
@@ -66,7 +66,7 @@ def exists(path: str) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder `path` and all missing folders above it. Raises `OSError` if this fails."""
+    """Make the folder `path` and all missing folders above it, if they do not exist. Raises `OSError` if this fails."""
     try:
         System.mkdir(path)
     except FileExistsError:
@@ -86,7 +86,10 @@ def remove(path: str) -> None:
 
 
 def free_bytes(path: str) -> int:
-    """Return how many bytes are free on the disk of `path`. If `path` does not exist, use the nearest folder above."""
+    """Return how many bytes are free on the disk of `path`.
+
+    If `path` does not exist, use the disk of the nearest folder above it.
+    """
     while True:
         try:
             found = System.space(path or "/")
@@ -97,7 +100,7 @@ def free_bytes(path: str) -> int:
 
 
 def create(path: str) -> None:
-    """Create the empty file `path`. Raises `FileExistsError` if there is such a file, and `OSError` if this fails."""
+    """Create the empty file `path`. Raises `FileExistsError` if it exists, and `OSError` if it cannot be created."""
     System.close(System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
@@ -133,9 +136,10 @@ def read_all(path: str) -> bytes:
 
 
 def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
-    """Run `step` in a thread of its own, and return whether it has ended within `timeout_secs` seconds.
+    """Run `step` in a thread of its own. Return True if `step` has ended within `timeout_secs` seconds.
 
-    If `step` raises an exception, it has ended, too. If it has not ended in time, it goes on in its thread.
+    An exception also ends `step`, and is ignored. If `step` has not ended in time, return False, and `step` continues
+    in its thread.
     """
     done = System.lock()
     done.acquire()
@@ -169,12 +173,12 @@ _encode = _encoder()
 
 
 def to_json(value: dict[str, Any]) -> str:
-    """Return `value` as JSON in one line."""
+    """Return `value` as JSON in one line. Raises `TypeError` if a part of `value` has no form in JSON."""
     return _encode(value)
 
 
 def code_of_signal_handlers() -> set[Any]:
-    """Return the code of all functions in Python that handle a signal now."""
+    """Return the code objects of all Python functions that are signal handlers of this process now."""
     found = set()
     for number in System.signals:
         handler = System.signal_handler(number)

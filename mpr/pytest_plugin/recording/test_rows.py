@@ -3,9 +3,9 @@
 | entity | content |
 |---|---|
 | property `pytest` | node id, attempt, worker, outcome |
-| `pytest/phase` | a row at the begin of setup, call and teardown |
+| `pytest/phase` | a row at the start of setup, call and teardown |
 | `pytest/output/stdout`, `pytest/output/stderr` | the output of the test, as far as pytest captures it |
-| `pytest/logs/<logger>` | the `logging` records of the test |
+| `pytest/logs/<logger>` | the `logging` records of the test (`logging_capture.py` writes them) |
 | `pytest/failure` | pytest's text about a phase that failed, with the traceback |
 | `pytest/notes` | notes that say which rows are not in the recording, and why |
 """
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 
 def log_output(running: RunningTest) -> None:
-    """Write the output of the phase of the test `running` that has just ended."""
+    """Write the output that pytest has captured since the last call, one row for each line. Call this after each phase.
+
+    `running` is the running test. Only standard output and standard error are written.
+    """
     for _when, kind, text in running.new_output():
         lines = text.splitlines() if kind in ("stdout", "stderr") else []
         if lines:
@@ -61,11 +64,11 @@ def log_test(
     Parameters
     ----------
     handle:
-        The SDK's object that stands for the recording.
+        The SDK's native object for the recording.
     nodeid, attempt, worker, outcome:
         The node id of the test, the attempt (from 0), the name of the worker, and the outcome.
     phases:
-        The name of each phase, and its begin in seconds since the Unix epoch.
+        The name of each phase, and its start in seconds since the Unix epoch.
     failures:
         The name of each phase that failed, and pytest's text about the failure.
     notes:

@@ -1,8 +1,5 @@
 """Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
 
-Covers: making the stream, the file that it writes now, the recording id of each file, and streams that hang.
-Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
-
 A stream of the SDK has two threads that never end. So tests do not get a stream each: all tests with one application id
 share a stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
 without Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have
@@ -12,8 +9,11 @@ Measured: with this one stream, a test takes 1.0 to 1.2 times as long as with a 
 fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-for ever. In release 0.41, a flush of the SDK never returns if an earlier row could not be written. Such a stream is not
-used again, and a new stream is made.
+forever. In release 0.41, a flush of the SDK never returns if an earlier row could not be written. Such a stream is
+called stuck. It is not used again, and a new stream is made.
+
+Covers: making the stream, the file that it writes now, the recording id of each file, and stuck streams.
+Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ FLUSH_TIMEOUT_SECS = 5.0
 _CLOSE_TIMEOUT_SECS = 10.0
 
 
-# Streams whose threads wait for ever. They are kept here so that Python never deletes them: the deletion of a stream
+# Streams whose threads wait forever. They are kept here so that Python never deletes them: the deletion of a stream
 # waits for its threads.
 _stuck: list[Any] = []
 # All streams of this process. They may belong to several plugins, because a test may run pytest, and because a process
@@ -53,7 +53,7 @@ framing.stream_footer(0, b"")
 
 
 def is_of_tests(recording_id: str | None) -> bool:
-    """Return whether the recording with the id `recording_id` belongs to any `TestStream` of this process."""
+    """Return True if the recording with the id `recording_id` belongs to any `TestStream` of this process."""
     return any(each.recording_id == recording_id for each in _every)
 
 
@@ -67,9 +67,9 @@ class TestStream:
     path:
         The path of the present file; None if there is none.
     stuck:
-        Whether the stream cannot be used any more.
+        True if the stream cannot be used any more, because the SDK's threads wait forever.
     is_borrowed:
-        Whether a `TestStreams` uses this stream now.
+        True while a `TestStreams` uses this stream.
     """
 
     __test__ = False
@@ -83,19 +83,19 @@ class TestStream:
         self.path: str | None = None
         self.stuck: bool = False
         self.is_borrowed = False
-        # Whether a flush of the present file has failed.
+        # True if a flush of the present file has failed.
         self._failed = False
         _every.append(self)
 
     @property
     def is_usable(self) -> bool:
-        """Whether this process has made the stream, and can use it."""
+        """True if this process has made the stream, and the stream is not stuck."""
         return self.pid == System.getpid() and not self.stuck
 
     def open(self, path: str) -> None:
-        """Write rows to the file `path` from now on. Forget the times that this thread has set for earlier rows.
+        """Write rows to the file `path` from now on. Forget the times that the calling thread has set for earlier rows.
 
-        Raises the SDK's error if the file cannot be opened.
+        Raises the SDK's `RuntimeError` if the file cannot be opened.
         """
         Native.save(path, None, self.handle)
         self.path = path
@@ -105,7 +105,8 @@ class TestStream:
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
         """Wait up to `timeout_secs` seconds until all logged rows are in the file.
 
-        Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened.
+        Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened,
+        because another flush might never return.
         """
         if self._failed:
             return
@@ -116,9 +117,9 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return whether other code has given the stream another sink, for example by `rr.save`.
+        """Return True if other code has given the stream another sink, for example by `rr.save`.
 
-        The SDK has then finished the file of the test already.
+        The SDK has then finished the file of the test already. Call this method only while a file is open.
         """
         assert self.path is not None
         try:
@@ -135,12 +136,13 @@ class TestStream:
     def close(self, recording_id: str | None = None) -> bool:
         """Finish the file, and give its recording the id `recording_id`, or a new id if `recording_id` is None.
 
-        `recording_id` must have 32 characters, as the ids of `system.new_id` have. Returns whether the file is whole,
-        with its footer.
+        `recording_id` must have 32 characters, as the ids of `system.new_id` have. Returns True if the file is complete
+        and has its footer, the index at the end of an `.rrd` file. Returns False if not, or if the id could not be
+        replaced.
         """
         assert self.path is not None
         path, self.path = self.path, None
-        # `disconnect` of the SDK may wait for ever. So the file is flushed before, for a limited time. If the flush
+        # `disconnect` of the SDK may wait forever. So the file is flushed before, for a limited time. If the flush
         # fails, `disconnect` is called in another thread.
         with contextlib.suppress(RuntimeError):
             self.flush()
@@ -166,10 +168,10 @@ class TestStream:
 
 
 def _leave_alone(stream: TestStream) -> None:
-    """Make sure that nothing waits for `stream` again, because its threads wait for each other for ever.
+    """Keep the stuck `stream` forever, and make sure that this process can exit without a wait for `stream`.
 
-    The SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes the SDK's
-    global recording instead, unless the threads of this recording wait for ever, too.
+    For this, the SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes
+    the SDK's global recording instead, unless the global recording is stuck, too.
     """
 
     def finish_global_recording() -> None:
@@ -186,7 +188,7 @@ def _leave_alone(stream: TestStream) -> None:
 
 
 class TestStreams:
-    """The streams that one run of pytest uses in this process, by application id.
+    """Holds the streams that one run of pytest uses in this process, by application id.
 
     A forked process does not use the streams of its parent. A later run of pytest in this process uses the streams of
     an earlier run again, because each stream has two threads that never end.
@@ -198,17 +200,17 @@ class TestStreams:
         self._streams: dict[str, TestStream] = {}
 
     def has(self, handle: Any) -> bool:
-        """Return whether `handle`, a handle of the SDK, belongs to one of these streams."""
+        """Return True if `handle`, the SDK's native object of a recording, belongs to one of these streams."""
         recording_id = Native.recording_id(handle)
         return any(each.recording_id == recording_id for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
-        """Return whether there is a stream for `application_id` that this process can use."""
+        """Return True if there is a stream for `application_id` that this process can use."""
         found = self._streams.get(application_id)
         return found is not None and found.is_usable
 
     def get(self, application_id: str) -> TestStream:
-        """Return the stream for `application_id`. Make a new stream if there is none that can be used."""
+        """Return the stream for `application_id`. Make a new stream if there is none that this process can use."""
         if not self.knows(application_id):
             free = (each for each in _every if each.application_id == application_id and not each.is_borrowed)
             found = next((each for each in free if each.is_usable), None) or TestStream(application_id)
@@ -217,7 +219,7 @@ class TestStreams:
         return self._streams[application_id]
 
     def close(self) -> None:
-        """Leave the streams to a later run of pytest in this process."""
+        """Release the streams, so that a later run of pytest in this process can use them."""
         for each in self._streams.values():
             each.is_borrowed = False
         self._streams.clear()

@@ -1,8 +1,8 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
 Covers: making the list of results, the order of the steps, and errors in the steps.
-Does not cover: the steps themselves. These are: repairing recordings, drawing pictures, writing the page and the
-summary (each has a module here), and removing old runs (`run_folder.py`).
+Does not cover: the steps themselves. Modules of this package repair recordings, draw pictures, and write the page and
+the summary. `run_folder.py` removes old runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mpr.pytest_plugin.run_folder import finish_run_folder
 
 
 class Controller:
-    """Finishes the run. One process registers such an object as a plugin of pytest.
+    """Finishes the run after the last test. Only the process in which pytest was started has a controller.
 
     Parameters
     ----------
@@ -33,7 +33,12 @@ class Controller:
     settings:
         The options of the run.
     recorder:
-        The recorder of the same process. None if the process does not run tests itself.
+        The recorder of the same process. None if the process does not record tests itself.
+
+    Attributes
+    ----------
+    results:
+        The result of each attempt of a recorded test. Empty until all tests have ended.
     """
 
     def __init__(self, config: pytest.Config, settings: Settings, recorder: Recorder | None) -> None:
@@ -49,7 +54,8 @@ class Controller:
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
         """Add the path of the recording of the test `nodeid` to `report`.
 
-        `report` is pytest's report that a worker has crashed in this test.
+        `report` is pytest's report that a worker has crashed in this test. If the path cannot be added, the error is
+        added to the summary and not raised.
         """
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
@@ -66,7 +72,7 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run. pytest calls this when all workers have ended, before pytest writes its summary.
+        """Finish the run. pytest calls this hook when all workers have ended, before it writes its summary.
 
         `exitstatus` is the exit status of pytest. After Ctrl-C, no pictures are drawn.
         """
@@ -82,9 +88,11 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Make the results, repair recordings, draw pictures if `draw` is true, write the page, and remove old runs.
+        """Make the results of the run, repair recordings, write the page, and remove old runs.
 
-        Raises `OSError` if a file cannot be read or written.
+        If `draw` is true, also draw the pictures for which the settings ask. Raises `OSError` if a journal cannot be
+        read or the folder of the run cannot be finished. Errors of the page and the pictures are added to the summary
+        instead.
         """
         found = read_journals(self.settings.folder)
         self._problems += found.errors

@@ -1,6 +1,9 @@
 """Writes the page of a run: an HTML file with its tests, their outcomes, and commands that open their recordings.
 
 The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
+
+Covers: the texts and rows of the page.
+Does not cover: the styles and the script of the page (`page.html`), and drawing its pictures (`pictures.py`).
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
 def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of the run with the results `results` into its folder `folder`, and return the path of the page.
+    """Write the page of a run into `folder`, the folder of the run, and return the path of the page.
 
-    Raises `OSError` if the page cannot be written. If the folder has a page already, the page is replaced as a whole.
+    `results` are the results of the run's tests. If there is a page already, the new one replaces it as a whole. Raises
+    `OSError` if the page cannot be written.
     """
     path = folder / NAME
     part = folder / f".{NAME}.part"
@@ -36,7 +40,7 @@ def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
 
 
 def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """Return the page of the run with the results `results` as HTML. Its links are relative to `folder`."""
+    """Return the page of a run as HTML. `results` are the results of its tests. Links are relative to `folder`."""
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
@@ -58,7 +62,10 @@ def _rank(outcome: str) -> int:
 
 
 def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return the results with the attempts of each test together. Tests with the worst outcomes come first."""
+    """Return `results` sorted for the page: tests with the worst outcomes first, and all attempts of a test together.
+
+    The order of outcomes is `_ORDER`, from "crashed" to "skipped".
+    """
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -129,7 +136,7 @@ def _picture(folder: Path, test: RecordedTest) -> str:
 
 
 def _link(folder: Path, path: Path) -> str:
-    """Return a link to `path`, relative to `folder`. Such a link works even if the folder is moved."""
+    """Return a URL of `path` relative to `folder`, escaped for HTML. The URL stays valid if the folder is moved."""
     return _text(quote(os.fsencode(os.path.relpath(path, folder))))
 
 

@@ -1,6 +1,9 @@
 """Draws pictures of the recordings of failed tests, when all tests have ended.
 
 Nothing is drawn while tests run, because drawing would slow down the tests.
+
+Covers: which recordings get a picture, and the limit on the time for all pictures of a run.
+Does not cover: drawing one picture (`mpr.picture`).
 """
 
 from __future__ import annotations
@@ -16,11 +19,12 @@ from mpr.pytest_plugin.results import RecordedTest
 
 
 def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
-    """Draw a picture for each failed test whose recording was kept, until the time for pictures is over.
+    """Draw a picture for each failed test whose recording was kept, if `settings.screenshot` asks for pictures.
 
-    Returns `results` with the paths of the pictures. `settings` has the time limits. If no picture can be drawn at all,
-    or if the time is over, the reason is added to `troubles`. If a single picture cannot be drawn, the reason is added
-    to the notes of its test.
+    Returns a copy of `results` in which the drawn tests have the paths of their pictures. When all pictures together
+    have taken `settings.screenshots_secs` seconds, no more are drawn. If this happens, or if this machine cannot draw,
+    the reason is added to `troubles`. If a single picture cannot be drawn, the reason is added to the notes of its
+    test.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs

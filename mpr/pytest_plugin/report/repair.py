@@ -1,4 +1,4 @@
-"""Repairs the recording of a test whose process has died, and adds the test's outcome to the recording."""
+"""Repairs the recording of a test whose process has died, and adds the outcome "crashed" to the recording."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ CRASHED = "crashed"
 
 
 def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTest:
-    """Repair the recording of a test that has begun and never ended, and return the result of the test.
+    """Repair the recording of a test that has started and never ended, and return the result of the test.
 
     `folder` is the folder of the run, and `test` has the journaled events of the test. If the recording cannot be
-    repaired, the reason is added to `errors`.
+    repaired, the reason is added to `errors`, and the result is still returned.
     """
     # Imported here because the import needs the SDK, and the process of the controller may record no test itself.
     from mpr.pytest_plugin.recording import test_rows

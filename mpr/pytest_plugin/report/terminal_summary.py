@@ -1,4 +1,8 @@
-"""Writes the summary of a run's recordings, for the terminal and for the summary page of a job on GitHub Actions."""
+"""Writes the summary of a run's recordings, for the terminal and for the summary page of a job on GitHub Actions.
+
+Covers: which recordings are named, and the text of the summary.
+Does not cover: golden recordings, which have a summary of their own (`golden.py`).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ _MOST_ROWS = 200
 
 
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return those of `results` that the summary names. It names only tests whose recording was kept.
+    """Return those of `results` that the summary names. The summary names only tests whose recording was kept.
 
     `which` is the value of `--mpr-summary`: "failed", "all" or "none".
     """
@@ -29,7 +33,7 @@ def write(
     shown: Callable[[Path], str],
     page: Path | None = None,
 ) -> None:
-    """Write a section about recordings to the summary in the terminal, unless the section would be empty.
+    """Write the section "mpr recordings" to pytest's summary in the terminal, unless the section would be empty.
 
     Parameters
     ----------
@@ -38,11 +42,11 @@ def write(
     results:
         The results to name. Each has a recording.
     troubles:
-        Errors of mpr itself. Each is written once.
+        Errors of mpr itself. Equal texts are written once.
     shown:
-        The function that returns a path as the user types it.
+        A function that returns a path relative to the folder in which pytest was started.
     page:
-        The path of the page of the run, or None if there is none.
+        The path of the HTML page of the run, or None if there is none.
     """
     if not results and not troubles:
         return
@@ -62,7 +66,10 @@ def write(
 
 
 def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
-    """Return the summary as Markdown, for the page of a job. The parameters have the same meaning as in `write`."""
+    """Return the summary as Markdown, for the summary page of a GitHub Actions job. At most 200 recordings are named.
+
+    The parameters have the same meaning as in `write`.
+    """
     return "\n".join(_markdown(results, troubles, shown)) + "\n"
 
 
@@ -91,8 +98,8 @@ def _size(result: RecordedTest) -> str:
 
 
 def _quoted(path: str) -> str:
-    """Return `path` in the form for a command line, in quotes if `path` has spaces or brackets.
+    """Return `path` as a part of a command line: in single quotes if it has spaces or square brackets.
 
-    The names of recordings often have brackets, which some shells take for a pattern.
+    The names of recordings often have brackets, and some shells read brackets as a pattern.
     """
     return f"'{path}'" if any(character in path for character in " []") else path
