@@ -27,7 +27,7 @@ class ExporterConfig:
     head:
         An encoded Rerun stream that the exporter sends before all other data: the properties and the blueprint.
     first:
-        Whether this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
+        True if this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
         The environment variables of the parent, which the exporter sets. Otherwise an exporter that a fork server
         starts would have the older variables of the fork server.

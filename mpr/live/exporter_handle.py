@@ -101,12 +101,12 @@ class ExporterHandle:
 
     @property
     def has_process(self) -> bool:
-        """Whether an exporter was started, and `release` was not called after that."""
+        """True if an exporter was started, and `release` was not called after that."""
         return self._pid is not None
 
     @property
     def is_down(self) -> bool:
-        """Whether there is no exporter, so that one has to be started."""
+        """True if there is no exporter, so that one has to be started."""
         return self._state is ExporterState.DOWN
 
     @property
@@ -116,12 +116,12 @@ class ExporterHandle:
 
     @property
     def is_ready(self) -> bool:
-        """Whether the exporter is connected, and has sent everything that it was told to send."""
+        """True if the exporter is connected, and has sent everything that it was told to send."""
         return self._is_fed() and self._pipe is not None
 
     @property
     def may_finish(self) -> bool:
-        """Whether the exporter may still send rows when the recording ends: it is connected, or about to connect.
+        """True if the exporter may still send rows when the recording ends: it is connected, or about to connect.
 
         False if the exporter waits for a viewer, because it could wait for ever.
         """

@@ -39,7 +39,7 @@ class Target(Protocol):
         """Return the handle of the recording that gets the copies; None if rows of this thread are not copied."""
 
     def is_ours(self, recording_id: str | None) -> bool:
-        """Return whether the recording with the id `recording_id` belongs to the pytest plugin.
+        """Return True if the recording with the id `recording_id` belongs to the pytest plugin.
 
         The rows of such a recording are not copied.
         """
@@ -228,7 +228,7 @@ def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_current(target: Target) -> bool:
-    """Return whether the test's recording (the one of `target`) is the current recording of this thread."""
+    """Return True if the test's recording (the one of `target`) is the current recording of this thread."""
     handle = target.handle()
     return handle is not None and Native.recording_id(None) == Native.recording_id(handle)
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 class _ForkState:
     """Says whether another process has forked this process, and what has happened here since then."""
 
-    #: Whether this process was forked from another process.
+    #: True if this process was forked from another process.
     is_forked = False
-    #: Whether `leave_parents_recordings` was called.
+    #: True if `leave_parents_recordings` was called.
     is_watched = False
-    #: Whether the program has made a recording of its own since the fork.
+    #: True if the program has made a recording of its own since the fork.
     has_recording = False
 
 

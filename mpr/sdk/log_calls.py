@@ -143,7 +143,7 @@ def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _is_plain_log(original: Callable[..., Any] | None) -> bool:
-    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
+    """Return True if `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
 
     The parameters must be those of the wrapper that `_wrapped_log` makes.
     """
