@@ -73,7 +73,7 @@ def main(config: ExporterConfig, _shared: None) -> None:
 
 
 class _Exporter:
-    """Sends the rows of a recording to one live sink, as the parent's messages say."""
+    """Sends the rows of a recording to one live sink. The messages of the parent say which rows to send."""
 
     def __init__(self, config: ExporterConfig) -> None:
         self._config = config
@@ -109,7 +109,10 @@ class _Exporter:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
-        """Wait until a viewer listens, because the SDK would give up after five seconds, and drop all rows."""
+        """Wait without limit until a viewer listens. Report once to the parent that this process waits.
+
+        The SDK itself would wait only five seconds, and then drop all rows.
+        """
         address = urlsplit(sink._url())
         is_reported = False
         while True:
@@ -158,7 +161,7 @@ class _Exporter:
             self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
-        """Send `stream` to the live sink. Waits without limit as long as the viewer does not read.
+        """Send `stream`, an encoded Rerun stream, to the live sink. Wait without limit while the viewer does not read.
 
         Raises an exception if the connection is broken.
         """
@@ -181,7 +184,8 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 def _be_silent() -> None:
     """Discard everything that this process writes to stderr from now on.
 
-    The SDK repeats its messages about a broken connection there. The parent logs each broken connection once.
+    The reason is that the SDK repeats its messages about a broken connection there. The parent logs each broken
+    connection once.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -189,7 +193,7 @@ def _be_silent() -> None:
 
 
 def _wait_for_readers(port: int | None) -> None:
-    """Wait up to `_SERVER_FAREWELL_SECS` until all viewers have closed their connections to the server at `port`.
+    """Wait until all viewers have closed their connections to the server at `port`, but 1.5 s at most.
 
     A viewer that has closed its connection needs no more rows.
     """

@@ -61,9 +61,9 @@ class ManifestMaker:
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
         """Return the bytes that close the file: the `END` frame with the merged manifests, and the 32 bytes behind it.
 
-        The last frame of the file ends at the offset `end`. `manifests` describe all chunks of the file. They become
-        one manifest per store. If their columns differ, the SDK may have to read some of the chunks again. If the SDK
-        cannot read them, it raises an error of any type.
+        The frames before the `END` frame end at the offset `end`. `manifests` describe all chunks of the file. They
+        become one manifest per store. If their columns differ, the SDK may have to read some of the chunks again. If
+        the SDK cannot read them, it raises an error of any type.
         """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:

@@ -54,8 +54,8 @@ Read = Callable[[int, int], bytes]
 class Frame(NamedTuple):
     """The place of one frame in a stream, and its kind.
 
-    `kind` is one of the four numbers above, such as `ARROW_MSG`. `start` is the offset of the frame's header, which has
-    16 bytes. `size` is the length of the payload behind the header, in bytes.
+    `kind` is one of four constants of this module, such as `ARROW_MSG`. `start` is the offset of the frame's header,
+    which has 16 bytes. `size` is the length of the payload behind the header, in bytes.
     """
 
     kind: int
@@ -214,7 +214,7 @@ def frame_header(kind: int, size: int) -> bytes:
 def closing(offset: int, manifests: list[bytes]) -> bytes:
     """Return the bytes that close a file: the `END` frame, and the 32 bytes behind it.
 
-    The last frame of the file ends at `offset`. `manifests` are encoded manifests, one for each store.
+    The frames before the `END` frame end at `offset`. `manifests` are encoded manifests, one for each store.
     """
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)

@@ -93,11 +93,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin the file with only `header`, the header of a stream.
-
-        Raises `SinkError` if the disk reports an error, and `FormatError` if mpr does not know the format of the
-        header.
-        """
+        """Begin the file with only `header`, the header of a stream. Raises the errors that `open` raises."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -174,9 +170,9 @@ class FileWriter:
             del self._offsets[outbox], self._undescribed[outbox]
 
     def distrust(self) -> None:
-        """Have the SDK read all rows when the file is closed. Call this if a process has sent damaged bytes.
+        """Have the SDK decode all rows at the close, and drop those that it cannot decode.
 
-        Rows that the SDK cannot decode are then dropped.
+        Call this if a process has sent damaged bytes.
         """
         self._is_distrusted = True
 

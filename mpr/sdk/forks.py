@@ -2,6 +2,9 @@
 
 The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
 without an error. So mpr redirects such a stream to the forked process's own stream of the same recording.
+
+Covers: the objects of the SDK in a forked process.
+Does not cover: how a forked process joins a recording (`producer/membership.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """Says whether another process has forked this process, and what has happened here since then."""
+    """Says if this process was forked from another process, and what has happened in this process since the fork."""
 
     #: True if this process was forked from another process.
     is_forked = False
@@ -34,11 +37,11 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Keep a forked process silent about the recordings of its parent. A second call does nothing.
+    """Prevent errors that the SDK would print at the end of a forked process. A second call does nothing.
 
-    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings, also those that a forked
-    process has from its parent. For each recording of the parent, the SDK would print an error. So `shutdown` does
-    nothing in a forked process whose program has made no recording. mpr ends the recordings that mpr has made itself.
+    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings. A forked process also has the
+    recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
+    process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
     Call this before any other module of mpr wraps `new_recording`.
     """
@@ -76,9 +79,9 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def never_free(value: object) -> None:
-    """Keep `value` until this process is gone, even while the interpreter frees everything else.
+    """Keep `value` in memory until this process has ended, even while the interpreter frees everything else.
 
-    The SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
+    The reason is that the SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
     """
     import ctypes
 
@@ -104,7 +107,10 @@ def forbid_preloaded_servers() -> None:
 
 
 def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
-    """Make `stream` lead to the stream that `own()` returns. Each use of `stream` calls `own()`."""
+    """Make `stream`, which belongs to the parent of this process, lead to the stream that `own()` returns.
+
+    Each use of `stream` calls `own()`.
+    """
     stream.__class__ = _forked_stream_type()
     stream._mpr_target = own  # type: ignore[attr-defined]  # an attribute of the class below
 

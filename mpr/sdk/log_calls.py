@@ -1,11 +1,11 @@
 """Wraps the SDK's calls that hand data to a recording. The wrappers count rows, and put prefixes before entity paths.
 
-An entry is a function of the SDK's native module through which data reaches a recording. A handle is the SDK's object
-that stands for one recording. A chunk is a table with rows of one entity. The outbox is a file in memory with the rows
-of a process that the parent has not yet taken.
+An entry is a function of the SDK's native module (`rerun_bindings`) through which data reaches a recording. A handle is
+the SDK's object that stands for one recording. A chunk is a table with rows of one entity. The outbox is a file in
+memory with the rows of a process that the parent has not yet taken.
 
 Covers: all entries.
-Does not cover: what follows from a count (`producer/router.py`), and calls that change a sink (`sink_calls.py`).
+Does not cover: the use of the counts (`producer/router.py`), and calls that change a sink (`sink_calls.py`).
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _UNKNOWN_SIZE = 64 * 1024
 def install_entries(entered: Entered, logged: Logged) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
-    has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
-    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. An entry that takes
-    chunks calls both functions for each chunk, so that it waits between two chunks while the outbox is full.
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `recording` is a handle, or None for
+    the current recording. `entered` may wait until the outbox has room. If it returns a `Prefix`, the entry puts this
+    prefix before the entity paths. `logged` is called only if the SDK has accepted rows, and only if their number is
+    known. An entry that takes several chunks calls both functions for each chunk, so that `entered` can wait between
+    two chunks.
 
     Returns the names of entries that this SDK release does not have.
     """
@@ -61,10 +62,10 @@ def install_entries(entered: Entered, logged: Logged) -> list[str]:
 
 
 class _Hooks(NamedTuple):
-    """The functions that a wrapper of an entry calls.
+    """Holds the functions that a wrapper of an entry calls.
 
-    `entered` and `logged` are those of `install_entries`. `recording_id_of` returns the id of the recording with a
-    handle.
+    `entered` and `logged` are those of `install_entries`. `recording_id_of` takes a handle, and returns the id of its
+    recording.
     """
 
     entered: Entered
@@ -72,7 +73,9 @@ class _Hooks(NamedTuple):
     recording_id_of: Callable[[Any], str | None]
 
     def enter(self, size: int, rows: int, recording: Any) -> str | None:
-        """Call `entered`. Returns the path to put before the entity paths; None if they stay as they are.
+        """Call `entered`.
+
+        Return the path to put before the entity paths of the rows; None if these paths stay as they are.
 
         `size` is the number of bytes that are logged, `rows` the number of rows, and `recording` a handle.
         """
@@ -111,9 +114,9 @@ def _logged_rows(name: str, components: Any) -> int:
 
 
 def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of the entry `name` that calls the hooks before and after `original`.
+    """Return a wrapper of `original`, the entry `name`, that calls the hooks before and after `original`.
 
-    The entry may have any parameters.
+    This wrapper accepts any arguments, so it works if a release of the SDK changes the parameters of the entry.
     """
 
     @functools.wraps(original)
@@ -143,9 +146,9 @@ def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _is_plain_log(original: Callable[..., Any] | None) -> bool:
-    """Return True if `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
+    """Return True if `original` has exactly the parameters of the wrapper that `_wrapped_log` makes.
 
-    The parameters must be those of the wrapper that `_wrapped_log` makes.
+    `original` is `log_arrow_msg`, the entry that `rr.log` calls, or None if this release of the SDK does not have it.
     """
     with contextlib.suppress(ValueError, TypeError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"  # type: ignore[arg-type]  # None raises TypeError
@@ -153,11 +156,11 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 
 
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a faster wrapper of `original`: of `log_arrow_msg`, the entry that `rr.log` calls.
+    """Return a faster wrapper of `original`, which is `log_arrow_msg`, the entry that `rr.log` calls.
 
-    This wrapper does what the wrapper that `_wrapped` returns does. The wrapper of `_wrapped` packs and unpacks any
-    arguments, which costs 0.5 us for each `rr.log`. This wrapper names the parameters of `log_arrow_msg`. So it works
-    only if `log_arrow_msg` has exactly these parameters.
+    This wrapper does the same as that of `_wrapped`, which accepts any arguments. Accepting any arguments costs 0.5 us
+    for each `rr.log`. This wrapper names the parameters instead, so it works only if `log_arrow_msg` has exactly these
+    parameters.
     """
     entered, logged, recording_id_of = hooks
 
@@ -186,7 +189,7 @@ def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., A
 
 
 def _chunks_given(given: Any) -> Iterable[Any]:
-    """Return the chunks in `given`, the argument of `send_chunks`, which is one chunk or several chunks."""
+    """Return the chunks in `given`, the first argument of `send_chunks`: one chunk or an iterable of chunks."""
     return [given] if hasattr(given, "with_entity_path") else given
 
 
@@ -228,7 +231,7 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 
 
 def under(prefix: str, path: str) -> str:
-    """Return `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
+    """Return the entity path `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"
