@@ -28,7 +28,8 @@ class ExporterConfig:
     application_id, recording_id:
         The ids of the recording.
     head:
-        An encoded Rerun stream that the exporter sends before all other data: the properties and the blueprint.
+        An encoded Rerun stream that the exporter sends before all other data: store infos, properties
+        and blueprint.
     first:
         True if this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:

@@ -9,8 +9,8 @@ Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handl
 
 The Rerun SDK connects only once. If a viewer does not read, the SDK waits without limit. After the connection has
 broken, the SDK loses all rows that it gets. So an exporter lives only as long as one connection. When the connection
-breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each
-chunk only once, because each chunk has an id.
+breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer ignores a
+chunk that it already has, because each chunk has an id.
 
 ```
 parent ── Load(file) and its descriptor, SendSlice(file, start, end), Finish ► exporter ── the SDK ──► viewer
@@ -109,7 +109,7 @@ class _Exporter:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
-        """Wait without limit until a viewer listens. Report once to the parent that this process waits.
+        """Wait without limit until a viewer listens. If none listens at first, send `Waiting` to the parent once.
 
         The SDK itself would wait only five seconds, and then drop all rows.
         """

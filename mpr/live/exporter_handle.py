@@ -113,7 +113,7 @@ class ExporterHandle:
     def retry_at(self) -> float:
         """The earliest time at which to start the next exporter, in seconds of `time.monotonic`.
 
-        Only used if `is_down`.
+        It has a meaning only if `is_down` is True.
         """
         return self._backoff.at
 
@@ -124,7 +124,7 @@ class ExporterHandle:
 
     @property
     def may_finish(self) -> bool:
-        """True if the exporter may still send rows when the recording ends: it is connected, connects, or finishes.
+        """True if the exporter may still send rows when the recording ends: it starts, is connected, or finishes.
 
         False if the exporter waits for a viewer, because it could wait without limit.
         """
@@ -157,10 +157,7 @@ class ExporterHandle:
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter with `launcher`.
-
-        If this fails, set `retry_at` to the time of another attempt, and raise nothing.
-        """
+        """Start an exporter with `launcher`. If this fails, raise nothing, and set `retry_at` for another attempt."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
@@ -187,10 +184,11 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        `now` is the present `time.monotonic()`. If the last slice was told less than 25 ms ago, nothing is sent, and
-        the result is the time at which to call this method again. Otherwise returns None.
+        `now` is the present `time.monotonic()`. If the exporter was told to send the previous slice less than 25 ms
+        ago, nothing is sent. The result is then the time at which to call this method again. Otherwise returns None.
 
-        If `is_last` is true, this method does not wait, and tells the exporter to finish if there are no new rows.
+        If `is_last` is true, this method does not keep the 25 ms. If there are no new rows, it tells the exporter to
+        finish.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)

@@ -62,9 +62,9 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: the exporter ends, because it cannot connect, or the connection is broken.
+    """From the exporter: the exporter cannot connect, or the connection is broken. `reason` says why.
 
-    `reason` says why.
+    The exporter ends.
     """
 
     reason: str

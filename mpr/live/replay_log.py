@@ -37,9 +37,7 @@ _MEMORY_START = 4096
 class LogFile:
     """A file of a replay log, with whole frames from the offset `start` to the offset `end`.
 
-    New frames follow at `end`.
-
-    `fd` is a descriptor of the file, of which this object makes a copy.
+    New frames follow at `end`. `fd` is a descriptor of the file, of which this object makes a copy.
     """
 
     is_memory = False

@@ -73,7 +73,7 @@ class LiveSupervisor:
     def accepted(self, segment: Segment) -> None:
         """Give the rows of `segment` to the exporters.
 
-        Call this after all durable sinks that still work have accepted them.
+        All durable sinks that still work have accepted these rows before.
 
         Only the aggregator's thread calls this method, which never waits for an exporter.
         """
@@ -134,7 +134,7 @@ class LiveSupervisor:
         return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start each exporter that is due, and tell each exporter that is ready to send new rows.
+        """Start each exporter whose `retry_at` has passed, and tell each exporter that is ready to send new rows.
 
         Returns the number of seconds until this method must be called again; None if it need not be called before an
         event, such as new rows or a message.

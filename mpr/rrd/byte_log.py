@@ -22,9 +22,9 @@ _READ_BYTES = 1024 * 1024
 
 
 class ByteLog:
-    """Counts the accepted bytes of one file, and wakes the readers after each change. Only one thread adds bytes.
+    """Counts the accepted bytes of one file, and wakes the readers after each change.
 
-    Any thread may read the bytes.
+    Only one thread adds bytes. Any thread may read them.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Checks whether mpr knows the file format of the installed SDK. Lets the SDK make store infos and manifests.
 
-Covers: everything for which mpr needs an encoded stream of the installed SDK as an example.
+Covers: small streams that the SDK encodes so that mpr can read their form, their store info or their manifest.
 Does not cover: the parts of the format (`framing.py`, `manifest.py`), and private names of the SDK (`sdk`).
 """
 

@@ -41,10 +41,7 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def begin(self, header: bytes) -> None:
-        """Keep `header`, the first bytes of the file.
-
-        The maker puts this header before all chunks that it gives to the SDK.
-        """
+        """Keep `header`, the first bytes of the file, because each stream that the SDK reads needs a header."""
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
@@ -74,9 +71,8 @@ class ManifestMaker:
     def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
         """Return manifests for the chunks at `places` in the file.
 
-        The SDK reads these chunks again to make the manifests.
-
-        If the SDK cannot read a chunk, it raises an error of any type.
+        To make the manifests, the SDK reads these chunks again. If it cannot read a chunk, it raises an error of any
+        type.
         """
         lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}

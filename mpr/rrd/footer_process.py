@@ -35,7 +35,7 @@ _BROKEN = (FormatError, KeyError, IndexError, ValueError, TypeError, RuntimeErro
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """Names the chunks of one file by their places, so that another process can find them.
+    """Says where the chunks of one file are, so that another process can read them.
 
     Attributes
     ----------
@@ -150,6 +150,6 @@ def _check() -> None:
 def is_panic(error: BaseException) -> bool:
     """Return True if `error` is the SDK's `PanicException`.
 
-    This class has no public name, and is no subclass of `Exception`.
+    The check compares names, because the SDK does not export this class. The class is no subclass of `Exception`.
     """
     return type(error).__name__ == "PanicException"

@@ -1,12 +1,14 @@
-"""The bytes of an `.rrd` file: header, frames and footer.
+"""Finds the frames of an `.rrd` stream, and makes the headers of frames and the bytes that close a file.
 
-Covers: finding the frames of a stream, and the bytes that close a file.
+Covers: the header, the frames and the footer of a stream.
 Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
 and the contents of a chunk (mpr never decodes one).
 
 A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`, little-endian. The
-payload of the last frame (kind `END`) is the footer. Behind this frame there are 20 bytes: the offset, the size and the
-hash of the footer. The last bytes are `RRF2FOOT` and the number of footers (`u32`), which is always 1.
+payload of the last frame (kind `END`) is the footer. Behind this frame there are 32 bytes. The first 20 bytes are the
+offset (`u64`), the size (`u64`) and the hash (`u32`) of the footer. The other 12 bytes are the mark `RRF2FOOT` and the
+number of footers (`u32`), which is always 1.
+
 Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
 """
@@ -69,7 +71,7 @@ class Frame(NamedTuple):
 
     @property
     def end(self) -> int:
-        """The offset behind the payload, which is the first byte after the frame."""
+        """The offset of the first byte after the frame."""
         return self.start + FRAME_HEADER_SIZE + self.size
 
 
@@ -195,7 +197,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 def is_finished(path: Path) -> bool:
     """Return True if the file at `path` ends as a file with a footer does.
 
-    Return False also if the file cannot be read.
+    Return False if the file ends otherwise, or cannot be read.
     """
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)

@@ -86,7 +86,7 @@ class OffsetMap:
     def target(self, source: int) -> int:
         """Return the offset in the file that belongs to the offset `source` in the outbox.
 
-        The run with `source` was added before.
+        `source` must be in a run that was added before.
         """
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
@@ -274,9 +274,9 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return `column` with `False` or 0 instead of null.
+    """Return a copy of `column` with `False` or 0 instead of null.
 
-    Each piece (array) of `column` has only values, or only nulls.
+    Each array of `column` has only values, or only nulls.
     """
     import numpy as np
     import pyarrow as pa
@@ -330,10 +330,7 @@ def all_rows(footer: bytes, store: bytes) -> int:
 
 
 def timed_rows(found: Manifest) -> int:
-    """Return the number of rows with times in the chunks that the manifest `found` describes.
-
-    Static rows have no times.
-    """
+    """Return the number of rows in the chunks that the manifest `found` describes. Static rows are not counted."""
     rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for is_static, count in rows if not is_static)
 

@@ -1,7 +1,7 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-A manifest takes hundreds of bytes per chunk. So in a long run with small chunks, all manifests in memory would take
-much of it. They can be on the disk, because no manifest is read before the file is closed.
+A manifest takes hundreds of bytes per chunk. So in a long run with small chunks, the manifests would take much memory.
+They can be on the disk, because no manifest is read before the file is closed.
 
 Covers: keeping manifests, and moving them to the disk.
 Does not cover: merging them (`footer.py`).
@@ -40,11 +40,10 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Keep `manifests`.
+        """Keep `manifests` in memory. Move all manifests in memory to the disk if they are too large together.
 
-        If those in memory have more than `MANIFEST_STORE_MAX_BYTES` together, move them to the disk.
-
-        If the disk reports an error, they stay in memory.
+        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and a
+        larger limit holds from then on.
         """
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)

@@ -32,9 +32,8 @@ class OutputFile(Protocol):
     def reader(self) -> tuple[framing.Read, int | None]:
         """Return a function that reads the file, and the size of the file in bytes.
 
-        The function works also after `close`.
-
-        The size is None if the file may still grow. Raises `OSError` if the file cannot be opened.
+        The function works also after `close`. The size is None if the file may still grow. Raises `OSError` if the file
+        cannot be opened.
         """
 
     @property
@@ -156,8 +155,7 @@ class PartFile:
     def _check_target(self) -> None:
         """Raise `SinkError` if another recording writes the file at the final path, or if that file cannot be opened.
 
-        If another recording writes that file, it has locked the file, because a file stays locked after it gets its
-        final name.
+        A recording has locked the file that it writes. The lock stays when the file gets its final name.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)

@@ -110,7 +110,7 @@ def _encode_varint(value: int) -> bytes:
 def encode_field(number: int, value: int | bytes) -> bytes:
     """Return the bytes of the field `number` with `value`. An integer becomes a varint.
 
-    If `value` is bytes, these are a text, a nested message, or bytes in the field.
+    Bytes stay as they are, behind their length. They are a text, a nested message, or other bytes.
     """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)

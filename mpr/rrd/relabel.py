@@ -24,9 +24,9 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` as a stream of the recording with the encoded store id `store`.
 
-    `stream` is a whole stream of one recording with its footer. If `stream` has no store info, and `info` is not empty,
-    the result gets a store info too. This one has the contents of `info`, the payload of a store info, with `store` as
-    its id.
+    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info, or empty. If
+    `stream` has no store info and `info` is not empty, the result begins with `info`, whose store id is replaced by
+    `store`.
 
     Raises `FormatError` if `stream` cannot be read.
     """

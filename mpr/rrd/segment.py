@@ -183,8 +183,8 @@ class TaskInfo:
     error: str | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
-        """Mark the attempt as over. It took `seconds`.
+        """Mark the attempt as over.
 
-        `error` is a text about the exception that it raised, or None.
+        `seconds` is its duration in seconds. `error` is a text about the exception that it raised, or None.
         """
         self.is_over, self.seconds, self.error = True, seconds, error

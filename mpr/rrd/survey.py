@@ -116,7 +116,7 @@ class Survey:
 
 
 def survey(read: Read, size: int) -> Survey:
-    """Find the messages in a file of `size` bytes, which `read` reads.
+    """Find the messages in a file of `size` bytes, which `read` reads, and return them.
 
     If a frame has a size above `MESSAGE_MAX_BYTES`, the file counts as damaged there, and the rest is not searched.
     Otherwise the rest of the file would count as one incomplete message.

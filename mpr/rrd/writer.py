@@ -83,8 +83,7 @@ class FileWriter:
     def open(self, preamble: bytes) -> None:
         """Begin the file with `preamble`: a whole stream of a header, a store info and the properties of the recording.
 
-        Raises `SinkError` if the disk reports an error, and `FormatError` if mpr does not know the format of the
-        header.
+        Raises `SinkError` if the disk reports an error, and `FormatError` if the header has an unknown format.
         """
         self.begin(preamble[: framing.HEADER_SIZE])
         frames = framing.frames_of(preamble)
@@ -155,9 +154,7 @@ class FileWriter:
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Add manifests of the chunks that were written from `outbox`.
-
-        The offsets in `manifests` are offsets in the outbox.
+        """Add manifests of the chunks that were written from `outbox`. The offsets in them are offsets in the outbox.
 
         Raises `FormatError` if `manifests` do not describe exactly the chunks that were written from this outbox.
         """
@@ -325,9 +322,7 @@ class FileWriter:
         self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, int], None]) -> None:
-        """Call `write(path, fd)`, which writes a new file to the descriptor `fd`.
-
-        Then replace this file by the new file.
+        """Have `write(path, fd)` write a new file to the descriptor `fd`, and replace this file by the new file.
 
         Raises `SinkError` if the disk reports an error, or if `write` raises `OSError`. The file then stays as it is.
         """

@@ -10,7 +10,7 @@ Covers: the SDK's calls that log rows, set times, make recordings and change sin
 Does not cover: calls that send data without a Python call per recording (`LazyChunkStream`, `UrdfTree`).
 
 The calls are wrapped once per process. If a test itself runs pytest in the same process, only the inner run gets copies
-meanwhile.
+until it ends.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class Target(Protocol):
         """
 
     def logged(self) -> None:
-        """Called when code under test has logged rows, to the recording of the test or to another one."""
+        """Called by this module each time code under test has logged rows, also if they are not copied."""
 
 
 _Times = dict[str, tuple[Callable[..., None], Any]]
 
 
 class _Thread(threading.local):
-    """Holds times for each thread. Both attributes have the times of a recording by its recording id.
+    """Holds times for each thread. Both attributes map the id of a recording to the times of this recording.
 
     `wanted` has the times that code has set. `shown` has the times that the recordings of tests have now.
     """
@@ -82,7 +82,10 @@ _is_installed = False
 
 
 def copy_to(target: Target) -> None:
-    """Copy rows to the recording of `target` from now on. A target that was given before gets no copies meanwhile."""
+    """Copy rows to the recording of `target` from now on.
+
+    A target that was given before gets no copies until `stop(target)` is called.
+    """
     global _is_installed
     _targets.append(target)
     if not _is_installed:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
     """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
-    The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If this is None, the SDK uses its
-    default of 0.2 s. If the user has set the environment variable `RERUN_FLUSH_TICK_SECS`, the SDK uses the time of the
-    user.
+    The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, the
+    SDK uses its default of 0.2 s. If the user has set the environment variable `RERUN_FLUSH_TICK_SECS`, the SDK uses
+    the user's time.
     """
     import rerun as rr
 
@@ -93,11 +93,9 @@ os.register_at_fork(after_in_child=_leave_parents_scratch)
 
 
 def encoded_head() -> bytes:
-    """Return the first bytes of an encoded stream: header and store info.
+    """Return the first bytes of an encoded stream: header and store info. The ids in the store info are placeholders.
 
-    Empty if logging is switched off (`RERUN=off`).
-
-    The ids in the store info are placeholders.
+    Returns empty bytes if logging is switched off (`RERUN=off`).
     """
     return _scratch().head
 

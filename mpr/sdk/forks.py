@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """Says if this process was forked from another process, and what has happened in this process since the fork."""
+    """Holds three flags of this process.
+
+    They say if it was forked from another process, if `new_recording` and `shutdown` of the SDK are wrapped, and if its
+    program has made a recording since the fork.
+    """
 
     #: True if this process was forked from another process.
     is_forked = False
@@ -89,10 +93,11 @@ def never_free(value: object) -> None:
 
 
 def forbid_preloaded_servers() -> None:
-    """Make `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
+    """Make `CatalogClient` and `Server` of the SDK raise `RuntimeError` in this process.
 
-    Without this error, both classes would hang. They need the SDK's async runtime, and its threads exist only in the
-    fork server that preloaded the SDK. The threads did not survive the fork.
+    Call this in a worker whose fork server has preloaded (imported) the SDK. Without this error, both classes would
+    wait without limit. They need the SDK's async runtime. Its threads exist only in the fork server, because threads do
+    not survive a fork.
     """
     import rerun as rr
 

@@ -22,7 +22,7 @@ from mpr.sdk.private_names import original as _native
 
 
 class Native:
-    """Holds native functions of the SDK, and a few of its classes, as they are at the import.
+    """Holds native functions of the SDK, and a few methods of its classes, as they are at import time.
 
     A handle is the SDK's object that stands for one recording. A function is None if this release of the SDK lacks it.
     """

@@ -190,7 +190,7 @@ def untested_version() -> str | None:
 
 
 def tested_versions() -> str:
-    """Return the releases that mpr was tested with, such as "0.39 to 0.41"."""
+    """Return the releases that mpr was tested with, as a text such as "0.39 to 0.41"."""
     return f"{TESTED_FROM[0]}.{TESTED_FROM[1]} to {TESTED_BELOW[0]}.{TESTED_BELOW[1] - 1}"
 
 

@@ -175,19 +175,18 @@ class Ran:
 
     @property
     def reason(self) -> str:
-        """The reason why the program failed, in words."""
+        """The reason why the program failed, as a text. Read this only if `returncode` is not 0."""
         if self.returncode < 0:
             return f"the Rerun SDK crashed on it ({signal.Signals(-self.returncode).name})"
         return self.last_line or "it does not say why"
 
 
 def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence[int] = ()) -> Ran:
-    """Run `code` in a new Python process, which can import mpr as this process can.
+    """Run `code` in a new Python process, wait until it has ended, and return the result.
 
-    Return the result when it has ended.
-
-    `arguments` become `sys.argv[1:]` of the new process, `data` is its standard input, and `pass_fds` are file
-    descriptors that it inherits. Raises `OSError` if the process cannot be started, or does not end within 10 minutes.
+    The new process can import mpr as this process can. `arguments` become its `sys.argv[1:]`, `data` is its standard
+    input, and `pass_fds` are file descriptors that it inherits. Raises `OSError` if the process cannot be started, or
+    does not end within 10 minutes.
     """
     # `sys.path` goes along, because mpr may be found by an entry that only this process has. A crash leaves no
     # core file, because it is expected.

@@ -82,9 +82,8 @@ def damage(data: bytes) -> str | None:
 class ReadableFile:
     """A context manager that holds `data` as a file, because the SDK's reader can only open a path.
 
-    It returns this path.
-
-    The file is in memory if possible. It is closed at the end of the `with` block.
+    The value of `with ... as path` is this path. The file is in memory if possible. It is closed at the end of the
+    block.
     """
 
     def __init__(self, data: bytes) -> None:

@@ -110,8 +110,8 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
     The reason is that many processes write the same recording, and each would replace the name and the start that
-    another process has set. `diverted(call, recording id)` returns the stream and the name of the property. If
-    `diverted` returns None, the SDK's call is made as usual.
+    another process has set. `diverted(call, recording id)` returns the stream and the name of the property. `call` is
+    the name of the SDK's function. If `diverted` returns None, the SDK's call is made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,9 +134,9 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
 
 @functools.cache
 def recording_id_function() -> Callable[[Any], str | None]:
-    """Return a function that takes a handle and returns the id of its recording; None if there is no recording.
+    """Return a function that takes a handle and returns the id of its recording.
 
-    If the function gets None instead of a handle, it returns the id of the current recording.
+    If the function gets None instead of a handle, it returns the id of the current recording, or None if there is none.
     """
     found = private_names.find("get_recording_id")
     return _public_recording_id if found is None else cast("Callable[[Any], str | None]", found)
@@ -149,9 +149,9 @@ def _public_recording_id(inner: Any) -> str | None:
 
 
 def recording_id_of(inner: Any) -> str | None:
-    """Return the id of the recording with the handle `inner`; None if there is no recording.
+    """Return the id of the recording with the handle `inner`.
 
-    If `inner` is None, this is the current recording.
+    If `inner` is None, return the id of the current recording, or None if there is no current recording.
     """
     return recording_id_function()(inner)
 
@@ -216,7 +216,9 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of this thread. Return the handle of the one before.
+    """Make the recording with the handle `native` the current one of this thread.
+
+    Return the handle of the previous one.
 
     None, as argument or result, means that the thread has no recording of its own.
     """
@@ -232,7 +234,7 @@ def exchange_thread_recording(native: Any) -> Any:
 def exchange_global_recording(native: Any) -> Any:
     """Make the recording with the handle `native` the current one of all threads that have none of their own.
 
-    Returns the handle of the one before. None, as argument or result, means that there is no such recording.
+    Returns the handle of the previous one. None, as argument or result, means that there is no such recording.
     """
     before = _get_current("get_global_data_recording")
     _set_current("set_global_data_recording", native)

@@ -12,9 +12,12 @@ In strict mode, a call of the SDK raises its errors instead of logging them.
 The SDK itself sets back the strict mode of one call at the end of the call. It fails to do so if the same function was
 called again within this call.
 
-Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`). The types that
-`rr.AnyValues` has seen stay known, because a component has one type in the whole recording. The size of viewers
-(`rr.notebook.set_default_size`) stays, because only the process of a notebook shows viewers.
+Covers: the settings in the table.
+Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`).
+
+Two other changes by a task are kept. The types that `rr.AnyValues` has seen stay known, because a component has one
+type in the whole recording. The size of viewers (`rr.notebook.set_default_size`) stays, because only the process of a
+notebook shows viewers.
 """
 
 from __future__ import annotations
@@ -85,9 +88,7 @@ class ChangedSettings:
             setting.put(value)
 
     def undo(self) -> None:
-        """Set each changed setting back to the value from before this step.
-
-        Call this when a step of the task has ended.
+        """Set each changed setting back to the value from before this step. Call this when a step has ended.
 
         If another running task has changed a setting after this task, the setting is set back when the step of that
         other task has ended.
@@ -215,12 +216,12 @@ def _thread_settings() -> tuple[Any, Any]:
 
 
 def strict_mode_of_environment() -> bool:
-    """Return True if a process that starts with the present environment variables begins in strict mode."""
+    """Return True if the environment variable `RERUN_STRICT` now says that a new process begins in strict mode."""
     return _flag("RERUN_STRICT", False)
 
 
 def follow_environment(before: bool) -> None:
-    """Set strict mode to the value of the environment variables, unless the program has set strict mode itself.
+    """Set strict mode as the environment variable `RERUN_STRICT` says, unless the program has set strict mode itself.
 
     Call this after the environment variables have changed. `before` is the value that `strict_mode_of_environment`
     returned before the change. If strict mode has another value than `before`, the program has set it.

@@ -103,9 +103,10 @@ _skipped_urls: set[str] = set()
 
 
 def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do what `call` does, except opening its destination. Return a result of the call's usual type.
+    """Send the blueprint of `call`, if it has one, but do not open the destination. Return a result of the usual type.
 
-    `args` and `kwargs` are the arguments of the SDK's function.
+    `args` and `kwargs` are the arguments of the SDK's function. The result is a URL, an object from which no rows can
+    be read, or None.
     """
     blueprint = kwargs.get("default_blueprint")
     send = private_names.find("send_blueprint")
@@ -126,10 +127,9 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 def _empty_stream(_pid: int) -> Any:
     """Return a stream to which nothing logs.
 
-    It is made once for each process id, because a fork cannot use its parent's.
-
     If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, the caller gets an object that reads from this
-    stream. So the caller reads no rows.
+    stream. So the caller reads no rows. There is one stream for each process id, because a forked process cannot use
+    the stream of its parent.
     """
     with internal.internal():
         return encoder.new_stream("mpr", "mpr-empty")

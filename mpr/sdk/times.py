@@ -26,14 +26,15 @@ _REMOVE_TIME = ("disable_timeline", "reset_time")
 
 
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
-    """Call `noted(recording id, timeline, (function, value))` after each time that a thread of this process sets.
+    """Call `noted(recording id, timeline, (function, value))` each time after a thread of this process has set a time.
 
-    `function(timeline, value, recording)` sets the time again. If the time was removed, None stands for the pair. If
-    all times were removed, None also stands for the timeline. The recording id is None if there is no recording.
+    `function(timeline, value, recording)` sets the time again. If a time was removed, `noted` gets None instead of the
+    pair. If all times were removed, it gets None instead of the timeline too. The recording id is None if there is no
+    recording.
 
     The calls of the SDK are watched, because the SDK has no function that returns the times of a thread. If a release
-    of the SDK lacks one of these calls, no call is watched, because a part of the times could not be restored
-    correctly.
+    of the SDK lacks one of these calls, no call is watched. The reason is that times which are only partly known cannot
+    be restored correctly.
     """
     if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
         return
