@@ -56,7 +56,10 @@ _SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: ExporterConfig, _shared: None) -> None:
-    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks."""
+    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks.
+
+    This function never returns, because it ends the process.
+    """
     os.environ.clear()
     os.environ.update(config.environ)
     # Unblock all signals. If the parent is `mpr run`, it has blocked some signals in order to wait for them

@@ -187,8 +187,7 @@ class ExporterHandle:
         `now` is the present `time.monotonic()`. If the exporter was told to send the previous slice less than 25 ms
         ago, nothing is sent. The result is then the time at which to call this method again. Otherwise returns None.
 
-        If `is_last` is true, this method does not keep the 25 ms. If there are no new rows, it tells the exporter to
-        finish.
+        If `is_last` is true, the slice is sent at once. If there are no new rows, the exporter is told to finish.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -241,7 +240,10 @@ class ExporterHandle:
         return None
 
     def listen(self) -> None:
-        """Read all messages that the exporter has sent until now, without waiting."""
+        """Read all messages that the exporter has sent until now, without waiting.
+
+        If the exporter has ended, close the connection to it. `pipe` is then None.
+        """
         try:
             while self._pipe is not None and self._pipe.poll():
                 self._read(self._pipe.recv())

@@ -87,10 +87,13 @@ class LiveSupervisor:
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more. Then end them and the thread.
+        """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more.
 
-        Any thread except the supervisor's own may call this. `accepted` must not be called after that. Returns one text
-        for each sink that lacks rows, which says how many chunks it lacks.
+        Then end the exporters and the thread.
+
+        An exporter that still runs then is killed. Any thread except the supervisor's own may call this. `accepted`
+        must not be called after that. Returns one text for each sink that lacks rows, which says how many chunks it
+        lacks.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()

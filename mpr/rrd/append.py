@@ -1,6 +1,6 @@
 """Adds rows to an `.rrd` file that no process writes any more, and makes the file valid.
 
-The file may be incomplete: its footer may be missing, or its last message may be cut. A message is one frame of the
+The file may be incomplete: its footer may be missing, or the end of its last message. A message is one frame of the
 file (`framing.py`).
 
 Covers: removing the footer or an incomplete message at the end, and appending messages.
@@ -28,10 +28,11 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
     """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
 
     This function calls `write` with an `rr.RecordingStream`, to which `write` logs. If the file has no recording, for
-    example because it is empty, the rows become a new recording with the application id `application_id`.
+    example because it is empty, the rows become a new recording with the application id `application_id`. No process
+    may write the file meanwhile, because this function takes no lock while it adds rows.
 
-    Raises `SinkError` if the file is not a Rerun file, if another process writes it, or if the disk reports an error.
-    If `write` raises an exception, this function raises the same exception, and the file is unchanged.
+    Raises `SinkError` if the file is missing or is not a Rerun file, or if the disk reports an error. If `write` raises
+    an exception, this function raises the same exception, and the file is unchanged.
     """
     added = encoder.encoded_by_sdk(write)
     if added:

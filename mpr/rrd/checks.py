@@ -32,7 +32,10 @@ class FrameCheck:
         self._known = b""
 
     def check(self, read: Read, frames: Iterable[Frame]) -> None:
-        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have."""
+        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have.
+
+        Also raises `FormatError` if a frame that is no chunk has more than 1 MiB. `read` reads the outbox.
+        """
         for frame in frames:
             if frame.kind == ARROW_MSG:
                 known = self._known

@@ -56,7 +56,7 @@ class Chunks:
     places: array[int]
 
     def maker(self) -> ManifestMaker:
-        """Return a new maker of manifests for the file."""
+        """Return a new `ManifestMaker` for the file."""
         return ManifestMaker(fd=self.fd, header=self.header, store_infos=self.infos)
 
     def slice(self, first: int, end: int) -> list[ChunkLocation]:

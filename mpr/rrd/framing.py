@@ -209,7 +209,7 @@ def is_finished(path: Path) -> bool:
 
 
 def frame_header(kind: int, size: int) -> bytes:
-    """Return the header of a frame whose payload has `size` bytes."""
+    """Return the 16 bytes of the header of a frame of the given kind, whose payload has `size` bytes."""
     return _FRAME.pack(kind, size)
 
 

@@ -52,7 +52,7 @@ class Manifest:
     """The manifest of one store.
 
     `store_id` is the encoded store id. `table` has one row per chunk. `schema` is the encoded list of the columns of
-    the store, and `sha256` is the hash of the schema.
+    the store, and `sha256` is the SHA-256 hash of the schema.
     """
 
     store_id: bytes
@@ -76,7 +76,8 @@ class OffsetMap:
     def add(self, source: int, target: int) -> None:
         """Add a run that begins at `source` in the outbox and at `target` in the file.
 
-        If the run follows the previous run without a gap, in the outbox and in the file, nothing has to be stored.
+        If the run follows the previous run without a gap, in the outbox and in the file, nothing is stored. The reason
+        is that the difference of the two offsets stays the same.
         """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
@@ -204,7 +205,7 @@ def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with `sizes` as the new sizes of the chunks' payloads, in bytes."""
+    """Return `table` with `sizes` as the new sizes of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 

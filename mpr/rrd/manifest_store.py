@@ -60,7 +60,7 @@ class ManifestStore:
 
     @property
     def chunks(self) -> int:
-        """The number of chunks that all manifests describe."""
+        """The number of chunks that all added manifests describe."""
         return sum(each.table.num_rows for each in self.all())
 
     def all(self) -> list[Manifest]:

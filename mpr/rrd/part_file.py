@@ -155,7 +155,8 @@ class PartFile:
     def _check_target(self) -> None:
         """Raise `SinkError` if another recording writes the file at the final path, or if that file cannot be opened.
 
-        A recording has locked the file that it writes. The lock stays when the file gets its final name.
+        A recording has locked the file that it writes. The lock stays when the file gets its final name. Before this
+        method raises the error, it removes the `.part` file.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)

@@ -108,9 +108,10 @@ def _encode_varint(value: int) -> bytes:
 
 
 def encode_field(number: int, value: int | bytes) -> bytes:
-    """Return the bytes of the field `number` with `value`. An integer becomes a varint.
+    """Return the bytes of the field `number` with `value`.
 
-    Bytes stay as they are, behind their length. They are a text, a nested message, or other bytes.
+    An integer becomes a varint. Bytes (a text, a nested message, or other bytes) are written unchanged, after their
+    length.
     """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)

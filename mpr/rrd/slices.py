@@ -12,7 +12,7 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """Cuts the stream that `read` reads into parts. Each part has whole frames, and can be read alone."""
+    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames, which can be read alone."""
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read

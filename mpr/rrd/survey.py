@@ -185,7 +185,7 @@ def _is_message(read: Read, frame: Frame, found: Survey) -> bool:
 
 
 def _leading_store(read: Read, frame: Frame) -> None:
-    """Raise `FormatError` if the payload of `frame` does not begin with the id of a store."""
+    """Raise `FormatError` if the payload of `frame` does not begin with an encoded store id."""
     try:
         protobuf.leading_field(read(frame.payload, min(frame.size, _QUICK_BYTES)))
     except FormatError:

@@ -1,7 +1,8 @@
 """Merges the columns of the manifests of one store without reading its chunks, because they may be large.
 
 Covers: the two small streams from which the command `rerun rrd route` merges and hashes the columns.
-Does not cover: the decision if this is worth another process (`footer.py`), and the rows of a manifest (`manifest.py`).
+Does not cover: the decision to start another process for this (`footer.py`), and the rows of a manifest
+(`manifest.py`).
 
 This module can be removed when the SDK has a function that merges columns.
 """
@@ -120,5 +121,5 @@ def _without_others(row: pa.Table) -> pa.Table:
 
 
 def _encode_columns(columns: pa.Schema) -> bytes:
-    """Return `columns` in the form of `Manifest.schema`."""
+    """Return `columns` as bytes, in the form of `Manifest.schema`."""
     return protobuf.encode_field(1, columns.serialize().to_pybytes())

@@ -40,7 +40,7 @@ _MANY_CHUNKS = 20_000
 
 
 class FileWriter:
-    """Writes one `.rrd` file.
+    """Writes one `.rrd` file. Call `open` or `begin`, then `accept` for each segment, and then `close` or `abort`.
 
     Parameters
     ----------
@@ -218,8 +218,8 @@ class FileWriter:
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
-        Raises `SinkError` if the disk reports an error. The rows that were written can then be read, but the footer may
-        be missing.
+        If the reader refuses the file, the SDK writes the file anew. Raises `SinkError` if the disk reports an error.
+        The rows that were written can then be read, but the footer may be missing.
         """
         try:
             self._close()

@@ -35,8 +35,9 @@ def _package(frame: FrameType) -> str:
 def public_call(name: str) -> str:
     """Return a text with the call of the SDK in the user's code that has led to a call of the native function `name`.
 
-    Examples are "rr.save()" and "rr.init(spawn=True)". If the user's code has called the native function itself,
-    returns "rerun_bindings.<name>()". Only call this within a wrapper of the native function.
+    Examples are "rr.save()", "rr.init(spawn=True)" and, for a decorator, "@rr.thread_local_stream". If the user's code
+    has called the native function itself, returns "rerun_bindings.<name>()". Only call this within a wrapper of the
+    native function.
     """
     frames = list(_sdk_frames())
     if not frames:

@@ -159,8 +159,9 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 def _copy_of(recording: Any) -> Any:
     """Return the handle of the test's recording if a row that is logged to `recording` must be copied, else None.
 
-    `recording` is a handle; None stands for the current recording. A row may go to the test's recording directly or as
-    a copy. In both cases, this function gives the test's recording the times that this thread has set for `recording`.
+    `recording` is a handle; None stands for the current recording. If the row goes to the test's recording, directly or
+    as a copy, this function first gives the test's recording the times that this thread has set for `recording`. It
+    also calls `Target.logged`.
     """
     target = _target()
     handle = target.handle() if target is not None else None

@@ -104,8 +104,10 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """Call `write` with an `rr.RecordingStream`, and return the rows that `write` logs to it as an encoded stream.
 
     The encoded stream has a header and a footer, but no store info. The ids of its recording are placeholders. Returns
-    empty bytes if `write` logs no rows, or if logging is switched off (`RERUN=off`). `write` may be called twice. If
-    `write` raises an exception, this function raises the same exception.
+    empty bytes if `write` logs no rows, or if logging is switched off (`RERUN=off`).
+
+    If the first call of `write` gives no bytes, `write` is called again with a new stream, because the SDK may have
+    shut down the first one. If `write` raises an exception, this function raises the same exception.
     """
     for _ in range(2):
         scratch = _scratch()

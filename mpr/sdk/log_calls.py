@@ -156,9 +156,9 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a faster wrapper of `original`, which is `log_arrow_msg`, the entry that `rr.log` calls.
 
-    This wrapper does the same as that of `_wrapped`, which accepts any arguments. Accepting any arguments costs 0.5 us
-    for each `rr.log`. This wrapper names the parameters instead, so it works only if `log_arrow_msg` has exactly these
-    parameters.
+    This wrapper does the same as the one that `_wrapped` returns. That one accepts any arguments, which costs 0.5 us
+    for each `rr.log`. This wrapper names the parameters of `log_arrow_msg` instead. So it works only if `log_arrow_msg`
+    has exactly these parameters.
     """
     entered, logged, recording_id_of = hooks
 
@@ -229,7 +229,10 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 
 
 def under(prefix: str, path: str) -> str:
-    """Return the entity path `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
+    """Return the entity path `path` with `prefix` before it.
+
+    Paths of recording properties and of mpr itself get no prefix, because viewers look for them at fixed paths.
+    """
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

@@ -121,9 +121,9 @@ def refusal(path: Path) -> str | None:
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
     """Read the whole files at `paths` in another process, because the SDK's reader may abort its process.
 
-    Returns the files that the SDK cannot read, each with the reason. If the process crashes, the file that it was
-    reading is one of them, and a new process reads the rest. Raises `OSError` if a process cannot be started, fails, or
-    does not end within 10 minutes.
+    Returns a dict. Its keys are the files that the SDK cannot read, and its values are the reasons. If the process
+    crashes, the file that it was reading is one of them, and a new process reads the rest. Raises `OSError` if a
+    process cannot be started, fails, or does not end within 10 minutes.
     """
     found: dict[Path, str] = {}
     left = list(paths)

@@ -31,7 +31,7 @@ class Handle:
         self.inner = inner
 
     def to_native(self) -> Any:
-        """Return the handle."""
+        """Return the handle `inner`."""
         return self.inner
 
 

@@ -59,9 +59,10 @@ def watch_sinks(
 ) -> None:
     """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    First, `skips` is called. If it returns True, the SDK call is skipped: neither `changes` nor `changed` is called,
-    and the recording keeps its sink. The blueprint of a skipped call is sent to the recording, and the caller gets a
-    result of the usual type. Calls of mpr itself are not watched.
+    `changed` is also called if the SDK call raises an exception. First of all, `skips` is called. If it returns True,
+    the SDK call is skipped: neither `changes` nor `changed` is called, and the recording keeps its sink. The blueprint
+    of a skipped call is sent to the recording, and the caller gets a result of the usual type. Calls of mpr itself are
+    not watched.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
