@@ -62,9 +62,9 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: the exporter cannot connect, or the connection is broken. `reason` says why.
+    """From the exporter: the exporter ends, because it cannot connect, or because the connection is broken.
 
-    The exporter ends.
+    `reason` is a text that says why.
     """
 
     reason: str

@@ -243,7 +243,7 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and the messages that were `found` from `fd` to `out`, both descriptors of files.
+    """Copy the header and the messages that were `found` from the file `fd` to the file `out`. Both are descriptors.
 
     The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
     """

@@ -87,7 +87,10 @@ class _Hooks(NamedTuple):
 
 
 def _logged_bytes(components: Any) -> int:
-    """Return the size in bytes of the Arrow arrays in `components`, or `_UNKNOWN_SIZE` if there are no such arrays."""
+    """Return the size in bytes of the Arrow arrays in `components`.
+
+    Returns 64 KiB (`_UNKNOWN_SIZE`) if `components` has no such arrays.
+    """
     size = 0
     try:
         # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.

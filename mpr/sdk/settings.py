@@ -42,9 +42,10 @@ _LOG_TIMELINES = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Describes a setting of the SDK. Two objects are equal if they are about the same setting.
+    """Describes a setting of the SDK, and says how to read and set it.
 
-    `name` is its name. `read` returns the present value of the setting, and `put` sets the value.
+    `name` is the name of the setting, `read` returns its present value, and `put` sets its value. Two objects are equal
+    if they have the same `name` and `recording_id`.
     """
 
     name: str
