@@ -38,7 +38,7 @@ _PATIENCE_SECS = 10.0
 
 
 class ExporterState(enum.Enum):
-    """The state of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
+    """The states of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
 
     #: There is no exporter, and another attempt follows.
     DOWN = "not running"

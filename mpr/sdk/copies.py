@@ -53,7 +53,10 @@ class Target(Protocol):
         """
 
     def logged(self) -> None:
-        """Called by this module each time code under test has logged rows, also if they are not copied."""
+        """Called by this module each time code under test logs rows, also if these rows are not copied.
+
+        Not called while `handle` returns None.
+        """
 
 
 _Times = dict[str, tuple[Callable[..., None], Any]]
