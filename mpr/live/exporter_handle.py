@@ -57,7 +57,7 @@ class ExporterState(enum.Enum):
 class ExporterHandle:
     """Keeps the state of a live sink, and exchanges messages with its exporter.
 
-    Any thread may call `stats`. Only the thread of the `LiveSupervisor` calls the other methods.
+    Any thread may call `stats` and `missed`. Only the thread of the `LiveSupervisor` calls the other methods.
 
     Parameters
     ----------

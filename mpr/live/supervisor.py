@@ -71,11 +71,10 @@ class LiveSupervisor:
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:
-        """Give the rows of `segment` to the exporters.
+        """Give the rows of `segment` to the exporters. This never waits for an exporter.
 
-        All durable sinks that still work have accepted these rows before.
-
-        Only the aggregator's thread calls this method, which never waits for an exporter.
+        Only the aggregator's thread calls this method, after all durable sinks that still work have accepted these
+        rows.
         """
         self._replay_log.accepted(segment)
         if self._idle:

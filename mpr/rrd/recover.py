@@ -53,8 +53,8 @@ class Recovered:
     chunk_count:
         The number of chunks in the file. None if the file was valid already, or if the SDK wrote the file anew.
     dropped_bytes:
-        The number of bytes of the original that the valid file lacks, because they are no whole messages. 0 if the SDK
-        wrote the file anew, because the number is then not known.
+        The number of bytes of the original that the valid file lacks. These are bytes that are no whole messages, and
+        chunks that the SDK cannot read. 0 if the SDK wrote the file anew, because the number is then not known.
     original:
         The new path of the original if the original is kept, else None. It is kept if the valid file may lack more than
         an incomplete message at the end.

@@ -156,7 +156,8 @@ class FileWriter:
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
         """Add manifests of the chunks that were written from `outbox`. The offsets in them are offsets in the outbox.
 
-        Raises `FormatError` if `manifests` do not describe exactly the chunks that were written from this outbox.
+        Does nothing if the file gets no footer, or if nothing was written from this outbox. Raises `FormatError` if
+        `manifests` do not describe exactly the chunks that were written from this outbox.
         """
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
