@@ -1,11 +1,25 @@
-"""The exporters: processes that send rows to viewers and servers.
+"""Sends rows to viewers and servers, by processes of their own: the exporters.
 
-Covers: starting, feeding and replacing one exporter per live sink, and keeping rows for viewers that come late.
+Covers: starting and replacing one exporter per live sink, sending rows to it, and keeping rows for viewers that connect
+late.
 Does not cover: the values that users give (`sinks/viewers.py`).
 May import: sdk, transport, processes, rrd, sinks.
 
-A live sink is a viewer or a server. Each live sink has one exporter at a time, which ends when its connection breaks.
-The parent then starts another exporter. The replay log is a list of files with the rows that exporters send. A slice is
-the part of such a file that an exporter sends at a time. A chunk is the unit in which the Rerun SDK sends rows: some
-rows of one entity.
+```
+parent process                                                          exporter process
+aggregator ── segment ──► LiveSupervisor ──► ReplayLog: files ───────────► reads the rows in the files
+                              │                                                   ▲          │
+                              └► ExporterHandle, one per live sink ── SendSlice ──┘          └──► viewer
+```
+
+These words have the same meaning in all modules:
+
+- Live sink: a viewer or a server. A durable sink is, for example, a file.
+- Exporter: the process that sends rows to one live sink. Each live sink has one exporter at a time, which ends when its
+  connection breaks. The parent then starts another exporter.
+- Replay log: a list of files with the rows that exporters send.
+- Slice: a part of such a file that the parent has an exporter send at a time.
+- Chunk: the unit in which the Rerun SDK sends rows: some rows of one entity.
+- Segment: some whole frames of the `.rrd` format, with the rows of one process (`rrd/__init__.py`).
+- Launcher: the object that starts processes, and reports those that have ended (`processes/launcher.py`).
 """

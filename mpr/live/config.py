@@ -1,6 +1,9 @@
-"""The values with which an exporter starts. An exporter is the process that sends rows to one live sink.
+"""Defines the values with which an exporter starts. An exporter is the process that sends rows to one live sink.
 
-This module does not import the Rerun SDK, because only the exporter needs the SDK.
+A live sink is a viewer or a server. This module does not import the Rerun SDK, because only the exporter needs the SDK.
+
+Covers: the values, and the name of the function that an exporter runs.
+Does not cover: the messages after the start (`messages.py`).
 """
 
 from __future__ import annotations
@@ -16,18 +19,19 @@ MAIN = "mpr.live.exporter:main"
 
 @dataclass(frozen=True, kw_only=True)
 class ExporterConfig:
-    """The values with which an exporter starts.
+    """Holds the values with which an exporter starts.
 
     Attributes
     ----------
     sink:
-        The live sink. Ports that were 0 are replaced by free ports.
+        The live sink. If the user gave port 0, the sink has a free port instead.
     application_id, recording_id:
-        Ids of the recording.
+        The ids of the recording.
     head:
-        An encoded Rerun stream that the exporter sends before all other data: the properties and the blueprint.
+        An encoded Rerun stream that the exporter sends before all other data: store infos, properties
+        and blueprint.
     first:
-        Whether this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
+        True if this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
         The environment variables of the parent, which the exporter sets. Otherwise an exporter that a fork server
         starts would have the older variables of the fork server.

@@ -9,8 +9,8 @@ Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handl
 
 The Rerun SDK connects only once. If a viewer does not read, the SDK waits without limit. After the connection has
 broken, the SDK loses all rows that it gets. So an exporter lives only as long as one connection. When the connection
-breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer takes each
-chunk only once, because each chunk has an id.
+breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer ignores a
+chunk that it already has, because each chunk has an id.
 
 ```
 parent ── Load(file) and its descriptor, SendSlice(file, start, end), Finish ► exporter ── the SDK ──► viewer
@@ -56,7 +56,10 @@ _SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: ExporterConfig, _shared: None) -> None:
-    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks."""
+    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks.
+
+    This function never returns, because it ends the process.
+    """
     os.environ.clear()
     os.environ.update(config.environ)
     # Unblock all signals. If the parent is `mpr run`, it has blocked some signals in order to wait for them
@@ -73,7 +76,7 @@ def main(config: ExporterConfig, _shared: None) -> None:
 
 
 class _Exporter:
-    """Sends the rows of a recording to one live sink, as the parent's messages say."""
+    """Sends the rows of a recording to one live sink. The messages of the parent say which rows to send."""
 
     def __init__(self, config: ExporterConfig) -> None:
         self._config = config
@@ -109,7 +112,10 @@ class _Exporter:
             raise RuntimeError(f"the server of the page has ended with code {self._program.returncode}")
 
     def _wait_for_listener(self, sink: LiveSink) -> None:
-        """Wait until a viewer listens, because the SDK would give up after five seconds, and drop all rows."""
+        """Wait without limit until a viewer listens. If none listens at first, send `Waiting` to the parent once.
+
+        The SDK itself would wait only five seconds, and then drop all rows.
+        """
         address = urlsplit(sink._url())
         is_reported = False
         while True:
@@ -158,7 +164,7 @@ class _Exporter:
             self._pipe.send(SliceSent(number, position, chunks))
 
     def _send(self, stream: bytes) -> None:
-        """Send `stream` to the live sink. Waits without limit as long as the viewer does not read.
+        """Send `stream`, an encoded Rerun stream, to the live sink. Wait without limit while the viewer does not read.
 
         Raises an exception if the connection is broken.
         """
@@ -181,7 +187,8 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 def _be_silent() -> None:
     """Discard everything that this process writes to stderr from now on.
 
-    The SDK repeats its messages about a broken connection there. The parent logs each broken connection once.
+    The reason is that the SDK repeats its messages about a broken connection there. The parent logs each broken
+    connection once.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
@@ -189,7 +196,7 @@ def _be_silent() -> None:
 
 
 def _wait_for_readers(port: int | None) -> None:
-    """Wait up to `_SERVER_FAREWELL_SECS` until all viewers have closed their connections to the server at `port`.
+    """Wait until all viewers have closed their connections to the server at `port`, but 1.5 s at most.
 
     A viewer that has closed its connection needs no more rows.
     """

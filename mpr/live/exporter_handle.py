@@ -1,7 +1,7 @@
-"""Starts, feeds and replaces the exporters of one live sink, in the parent.
+"""Starts and replaces the exporters of one live sink, and tells them which rows to send. Runs in the parent.
 
 A live sink is a viewer or a server. An exporter is the process that sends rows to it. The replay log is a list of files
-with these rows (`replay_log.py`).
+with these rows (`replay_log.py`). A slice is a part of such a file that an exporter sends at a time.
 
 Covers: starting and replacing an exporter, the messages to and from the exporter, and the end of the exporter.
 Does not cover: the thread that does this for all live sinks (`supervisor.py`), and the code in the exporter's process
@@ -38,7 +38,7 @@ _PATIENCE_SECS = 10.0
 
 
 class ExporterState(enum.Enum):
-    """The state of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
+    """The states of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
 
     #: There is no exporter, and another attempt follows.
     DOWN = "not running"
@@ -55,16 +55,16 @@ class ExporterState(enum.Enum):
 
 
 class ExporterHandle:
-    """Keeps the state of a live sink, and feeds its exporter.
+    """Keeps the state of a live sink, and exchanges messages with its exporter.
 
-    Any thread may call `stats`. Only the thread of the `LiveSupervisor` calls the other methods.
+    Any thread may call `stats` and `missed`. Only the thread of the `LiveSupervisor` calls the other methods.
 
     Parameters
     ----------
     number:
         The number of the sink in its recording.
     sink:
-        The sink. Ports that were 0 are replaced by free ports.
+        The sink. If the user gave port 0, the sink has a free port instead.
     replay_log:
         The files with the rows to send.
     """
@@ -96,34 +96,37 @@ class ExporterHandle:
 
     @property
     def pipe(self) -> Any:
-        """The connection between this process and the exporter, or None if there is none."""
+        """The connection to the exporter; None if there is none."""
         return self._pipe
 
     @property
     def has_process(self) -> bool:
-        """Whether an exporter was started, and `release` was not called after that."""
+        """True if an exporter was started, and `release` was not called after that."""
         return self._pid is not None
 
     @property
     def is_down(self) -> bool:
-        """Whether there is no exporter, so that one has to be started."""
+        """True if there is no exporter, so that one has to be started."""
         return self._state is ExporterState.DOWN
 
     @property
     def retry_at(self) -> float:
-        """If there is no exporter: the time at which to start another one, in seconds of `time.monotonic`."""
+        """The earliest time at which to start the next exporter, in seconds of `time.monotonic`.
+
+        It has a meaning only if `is_down` is True.
+        """
         return self._backoff.at
 
     @property
     def is_ready(self) -> bool:
-        """Whether the exporter is connected, and has sent everything that it was told to send."""
+        """True if the exporter is connected, and has sent all slices that this object told it to send."""
         return self._is_fed() and self._pipe is not None
 
     @property
     def may_finish(self) -> bool:
-        """Whether the exporter may still send rows when the recording ends: it is connected, or about to connect.
+        """True if the exporter may still send rows when the recording ends: it starts, is connected, or finishes.
 
-        False if the exporter waits for a viewer, because it could wait for ever.
+        False if the exporter waits for a viewer, because it could wait without limit.
         """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 
@@ -141,7 +144,10 @@ class ExporterHandle:
         )
 
     def missed(self) -> str | None:
-        """Return a text that says how many chunks the sink lacks, or None if the sink has all chunks."""
+        """Return a text that says how many chunks the sink lacks.
+
+        Returns None if the sink has all chunks, or if the recording has none.
+        """
         total, found = self._replay_log.chunks, self.stats()
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
             return None
@@ -151,7 +157,7 @@ class ExporterHandle:
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter by `launcher`. If this fails, plan another attempt (`retry_at`)."""
+        """Start an exporter with `launcher`. If this fails, raise nothing, and set `retry_at` for another attempt."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
@@ -178,9 +184,10 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        `now` is the present `time.monotonic()`. If it is too early to send, returns the time at which to call this
-        method again. Else returns None. If `is_last` is true, it is never too early, and the exporter is told to finish
-        if there are no new rows.
+        `now` is the present `time.monotonic()`. If the exporter was told to send the previous slice less than 25 ms
+        ago, nothing is sent. The result is then the time at which to call this method again. Otherwise returns None.
+
+        If `is_last` is true, the slice is sent at once. If there are no new rows, the exporter is told to finish.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -210,7 +217,7 @@ class ExporterHandle:
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Log a warning if the sink has taken no rows for `_PATIENCE_SECS` by the time `now`. Only one is ever logged.
+        """Log a warning if the sink has taken no rows for `_PATIENCE_SECS` seconds. At most one warning is logged.
 
         `now` is the present `time.monotonic()`. Returns the time at which to call this method again, or None if no call
         is needed before the state changes.
@@ -233,7 +240,10 @@ class ExporterHandle:
         return None
 
     def listen(self) -> None:
-        """Read all messages that the exporter has sent until now, without waiting."""
+        """Read all messages that the exporter has sent until now, without waiting.
+
+        If the exporter has ended, close the connection to it. `pipe` is then None.
+        """
         try:
             while self._pipe is not None and self._pipe.poll():
                 self._read(self._pipe.recv())
@@ -266,7 +276,10 @@ class ExporterHandle:
                 self._state = ExporterState.DONE
 
     def reap(self) -> None:
-        """Clean up after the exporter, which has ended. If it had not sent everything, plan to start another one."""
+        """Read the last messages of the exporter, which has ended, and close the connection to it.
+
+        If the exporter had not sent everything, set `retry_at`, so that another one is started.
+        """
         self.listen()
         self.release()
         if self._state is not ExporterState.DONE:
@@ -279,17 +292,17 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Note the reason why the sink gets no more rows, so that `missed` can name this reason."""
+        """Remember the reason why the sink gets no more rows. The text of `missed` then has this reason."""
         self._reason = reason
 
     def kill(self) -> None:
-        """Kill the exporter, without waiting until it has ended."""
+        """Send SIGKILL to the exporter, if there is one. This does not wait until it has ended."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Forget the exporter, and close the connection to it."""
+        """Close the connection to the exporter, and forget its process id and which rows it has sent."""
         if self._pipe is not None:
             self._pipe.close()
         self._pipe = self._pid = self._sending_until = None
@@ -318,16 +331,16 @@ class _Backoff:
 
 
 class _Starvation:
-    """Measures for how long a sink has taken no rows. Remembers whether the user was warned."""
+    """Measures for how many seconds a sink has taken no rows. Remembers if the user was warned."""
 
     def __init__(self) -> None:
         self._since: float | None = time.monotonic()
         self.is_reported = False
 
     def begin(self, now: float) -> float:
-        """Start the measurement at the time `now`, unless it is running. Returns the time at which it was started.
+        """Start the measurement at the time `now`, unless it runs already. Return the time at which it was started.
 
-        All times are seconds of `time.monotonic`.
+        All times are in seconds of `time.monotonic`.
         """
         self._since = self._since or now
         return self._since
@@ -337,9 +350,9 @@ class _Starvation:
         self._since = now
 
     def end(self) -> None:
-        """Stop the measurement, because the exporter has sent everything that it was told to send."""
+        """Stop the measurement, because the exporter has sent all slices that it was told to send."""
         self._since = None
 
     def report(self) -> None:
-        """Note that the user was warned, so that no second warning follows."""
+        """Remember that the user was warned, so that no second warning is logged."""
         self.is_reported = True

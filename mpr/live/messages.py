@@ -1,7 +1,10 @@
-"""The messages between the parent process and the exporters of its live sinks.
+"""Defines the messages between the parent process and the exporters of its live sinks.
 
 An exporter is the process that sends rows to one live sink, such as a viewer. The replay log (`replay_log.py`) is a
 list of files with these rows. Each of these files has a number. All offsets are in bytes.
+
+Covers: the types of messages, in both directions.
+Does not cover: sending and reading them (`exporter.py`, `exporter_handle.py`).
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the exporter: the descriptor of the replay log's file `number` follows this message on the same connection.
+    """To the exporter: the replay log's file `number` is now in use. Its descriptor follows on the same connection.
 
-    `is_memory` says whether the file is a memory ring, which drops its oldest bytes.
+    `is_memory` is True if the file is a memory ring: a file in memory that drops its oldest bytes.
     """
 
     number: int
@@ -22,7 +25,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class SendSlice:
-    """To the exporter: send the frames within `[start, end)` of the replay log's file `number`."""
+    """To the exporter: send the frames in the bytes `[start, end)` of the replay log's file `number`."""
 
     number: int
     start: int
@@ -31,24 +34,25 @@ class SendSlice:
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """To the exporter: no more rows follow, so it has to close the connection and end."""
+    """To the exporter: no more rows follow. The exporter has to close its connection to the live sink and end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """From the exporter: no viewer listens yet."""
+    """From the exporter: no viewer listens yet, so the exporter cannot connect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """From the exporter: it is connected to the viewer, or its server runs."""
+    """From the exporter: the exporter is connected to the viewer, or its server runs."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSent:
     """From the exporter: the bytes before the offset `end` of the replay log's file `number` were sent, or are lost.
 
-    `chunks` is the number of chunks (units of rows) that were sent since the previous message of this kind.
+    `chunks` is the number of chunks (some rows of one entity each) that were sent since the previous message of this
+    kind.
     """
 
     number: int
@@ -58,11 +62,14 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: it ends, because it cannot connect, or the connection is broken. `reason` says why."""
+    """From the exporter: the exporter ends, because it cannot connect, or because the connection is broken.
+
+    `reason` is a text that says why.
+    """
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """From the exporter: it ends, because everything was sent and the connection is closed."""
+    """From the exporter: everything was sent, the connection is closed, and the exporter ends."""

@@ -35,7 +35,10 @@ _MEMORY_START = 4096
 
 
 class LogFile:
-    """A file of a replay log, with whole frames from the offset `start` to the offset `end`. It grows at `end`."""
+    """A file of a replay log, with whole frames from the offset `start` to the offset `end`.
+
+    New frames follow at `end`. `fd` is a descriptor of the file, of which this object makes a copy.
+    """
 
     is_memory = False
 
@@ -47,11 +50,11 @@ class LogFile:
         self.end: int = start
 
     def grow(self, end: int) -> None:
-        """Note that the file has whole frames up to the offset `end` now."""
+        """Set `end`, because the file now has whole frames up to this offset."""
         self.end = end
 
     def close(self) -> None:
-        """Close this object's descriptor of the file."""
+        """Close this object's own descriptor of the file."""
         fd, self.fd = self.fd, -1
         os.close(fd)
 
@@ -76,7 +79,10 @@ class MemoryRing(LogFile):
         self._mark()
 
     def accept(self, segment: Segment) -> None:
-        """Copy the frames of `segment` into the ring. If there is not enough memory, the frames are left out."""
+        """Copy the frames of `segment` into the ring, and drop the oldest segments if the ring has too many bytes then.
+
+        If there is not enough memory, the frames of `segment` are left out.
+        """
         end = self.end
         os.lseek(self.fd, end, os.SEEK_SET)
         try:
@@ -96,7 +102,7 @@ class MemoryRing(LogFile):
         self.end: int = end
 
     def _mark(self) -> None:
-        """Write the mark: the offset up to which bytes are dropped."""
+        """Write `start`, the offset up to which bytes are dropped, to the first 8 bytes of the file."""
         os.pwrite(self.fd, _MARK.pack(self.start), 0)
 
     def close(self) -> None:
@@ -105,7 +111,7 @@ class MemoryRing(LogFile):
 
 
 def dropped_until(fd: int) -> int:
-    """Return the offset up to which a memory ring has dropped its bytes. `fd` is a descriptor of its file.
+    """Return the offset up to which a memory ring has dropped its bytes. `fd` is a descriptor of the ring's file.
 
     Any process that has the descriptor may call this.
     """
@@ -122,7 +128,8 @@ class ReplayLog:
     head:
         A stream without its `END` frame: header, store infos, properties, blueprint.
     file:
-        The log of a file that gets all rows and that other processes can read, or None if there is no such file.
+        The `ByteLog` of a file that gets all rows, or None if there is no such file. Other processes can read this
+        file.
     folder:
         A private folder. If the system has no files in memory, the memory ring makes its file there.
     """
@@ -146,7 +153,7 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Keep the frames of `segment`. All durable sinks that still work have accepted `segment` before."""
+        """Keep the frames of `segment`. Call this after all durable sinks that still work have accepted `segment`."""
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:

@@ -1,6 +1,7 @@
-"""Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and feeds it.
+"""Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and sends it messages.
 
-A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink.
+A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink. The replay log has
+files with these rows. A slice is a part of such a file.
 
 Covers: the thread, the events that wake it up, and its end within a time limit.
 Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
@@ -8,7 +9,7 @@ and the rows (`replay_log.py`).
 
 The aggregator (`aggregator/aggregator.py`) only reports that the durable sinks, such as files, have accepted rows.
 Everything that can wait, hang or fail is in the exporters. This thread exchanges messages of a few bytes with the
-exporters. The thread sends no slice to an exporter that has not answered the last one.
+exporters. The thread gives an exporter no further slice until the exporter has sent the last one.
 """
 
 from __future__ import annotations
@@ -39,16 +40,16 @@ _KILL_SECS = 1.0
 
 
 class LiveSupervisor:
-    """Feeds all live sinks of one recording, in a thread of its own.
+    """Keeps an exporter for each live sink of one recording, and tells it which rows to send, in a thread of its own.
 
     Parameters
     ----------
     sinks:
-        The sinks. Ports that were 0 are replaced by free ports.
+        The sinks. If the user gave port 0, a sink has a free port instead.
     replay_log:
         The files with the rows that the sinks get.
     application_id, recording_id:
-        Ids of the recording.
+        The ids of the recording.
     """
 
     def __init__(
@@ -66,13 +67,14 @@ class LiveSupervisor:
         self._thread = threading.Thread(target=self._run, name="mpr-live", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that starts and feeds the exporters."""
+        """Start the thread, which then starts the exporters."""
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:
-        """Make `segment` available to the exporters. All durable sinks that still work have accepted `segment` before.
+        """Give the rows of `segment` to the exporters. This never waits for an exporter.
 
-        Only the aggregator's thread calls this method, which never waits for an exporter.
+        Only the aggregator's thread calls this method, after all durable sinks that still work have accepted these
+        rows.
         """
         self._replay_log.accepted(segment)
         if self._idle:
@@ -80,14 +82,17 @@ class LiveSupervisor:
             self._wakeup.wake()
 
     def stats(self) -> list[LiveSinkStatistics]:
-        """Return the progress of each sink. Any thread may call this."""
+        """Return the progress of each sink, in the order of `sinks`. Any thread may call this."""
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Send rows for up to `LIVE_FAREWELL_SECS` more, then end all exporters and the thread.
+        """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more.
 
-        Any thread but the supervisor's own may call this. `accepted` must not be called after that. Returns one text
-        for each sink that has missed rows.
+        Then end the exporters and the thread.
+
+        An exporter that still runs then is killed. Any thread except the supervisor's own may call this. `accepted`
+        must not be called after that. Returns one text for each sink that lacks rows, which says how many chunks it
+        lacks.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()
@@ -131,9 +136,10 @@ class LiveSupervisor:
         return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start exporters whose time has come, and have exporters send new rows.
+        """Start each exporter whose `retry_at` has passed, and tell each exporter that is ready to send new rows.
 
-        Returns the number of seconds until this must be called again, or None if only an event can make it necessary.
+        Returns the number of seconds until this method must be called again; None if it need not be called before an
+        event, such as new rows or a message.
         """
         self._idle = True
         now = time.monotonic()

@@ -1,6 +1,6 @@
 """Adds rows to an `.rrd` file that no process writes any more, and makes the file valid.
 
-The file may be incomplete: its footer may be missing, or its last message may be cut. A message is one frame of the
+The file may be incomplete: its footer may be missing, or the end of its last message. A message is one frame of the
 file (`framing.py`).
 
 Covers: removing the footer or an incomplete message at the end, and appending messages.
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
     """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
 
-    `write` is called with a stream, and logs to this stream. If the file has no recording, for example because it is
-    empty, the rows become a new recording with the application id `application_id`. Raises `SinkError` if the file is
-    not a Rerun file, or if the disk reports an error.
+    This function calls `write` with an `rr.RecordingStream`, to which `write` logs. If the file has no recording, for
+    example because it is empty, the rows become a new recording with the application id `application_id`. No process
+    may write the file meanwhile, because this function takes no lock while it adds rows.
+
+    Raises `SinkError` if the file is missing or is not a Rerun file, or if the disk reports an error. If `write` raises
+    an exception, this function raises the same exception, and the file is unchanged.
     """
     added = encoder.encoded_by_sdk(write)
     if added:
@@ -44,8 +47,11 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 def _append(fd: int, application_id: str, added: bytes) -> None:
     """Cut the file behind its last whole message, and append the messages of the stream `added`.
 
-    A footer is cut off, too. `fd` is a descriptor of the file. The appended messages get the store id of the file's
-    recording. If the file has no recording, they get a new store id, with `application_id`.
+    `fd` is a descriptor of the file, for reading and writing. The footer of the file is removed, too. The appended
+    messages get the store id of the file's recording. If the file has no recording, they get a new store id with
+    `application_id`.
+
+    Raises `FormatError` if the file is not a Rerun file, and `OSError` if the disk reports an error.
     """
 
     def read(offset: int, size: int) -> bytes:

@@ -22,7 +22,9 @@ _READ_BYTES = 1024 * 1024
 
 
 class ByteLog:
-    """The accepted bytes of one file. One thread adds bytes, and any thread can read them.
+    """Counts the accepted bytes of one file, and wakes the readers after each change.
+
+    Only one thread adds bytes. Any thread may read them.
 
     Parameters
     ----------
@@ -35,7 +37,7 @@ class ByteLog:
         self._listeners: set[Callable[[], None]] = set()
         #: The number of accepted bytes.
         self.end: int = 0
-        #: Whether no more bytes will be accepted.
+        #: True if no more bytes will be accepted.
         self.is_over: bool = False
         #: The error if bytes are missing at the end, else None.
         self.failure: BaseException | None = None
@@ -55,7 +57,10 @@ class ByteLog:
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """Mark the log as complete. If `failure` is not None, readers raise this error after the last byte."""
+        """Mark the log as complete: no more bytes will be accepted.
+
+        If `failure` is not None, bytes are missing at the end. Each reader then raises `failure` after the last byte.
+        """
         self._note(self.end, True, failure)
 
     def _note(self, end: int, is_over: bool, failure: BaseException | None) -> None:
@@ -78,7 +83,7 @@ class ByteLog:
                 self._listeners.discard(listener)
 
     def reader(self) -> LogReader:
-        """Return a reader that keeps the file open. Raises `OSError` if the file cannot be opened."""
+        """Return a new reader, which keeps the file open. Raises `OSError` if the file cannot be opened."""
         return LogReader(self, *self._file.reader())
 
 
@@ -92,8 +97,9 @@ class LogReader:
     read:
         Reads the file, by offset and size in bytes.
     size:
-        The size of the file in bytes if the writer has closed the file, else None. The reader reads this many bytes, if
-        given. A closed file may be longer or shorter than the log, because its writer may have written it anew.
+        The size of the file in bytes if its writer has closed the file, else None. If it is given, the reader yields
+        exactly this many bytes. The reason is that the writer may have written the closed file anew, so its size may
+        differ from the number of accepted bytes.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -102,11 +108,11 @@ class LogReader:
         self._size = size
 
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
-        """Yield all bytes, and wait for more until the log is complete.
+        """Yield all bytes in pieces of 1 MiB at most. Wait for more bytes until the log is complete.
 
-        If `parts` is true, each item is a stream that can be read alone. After each wait for more bytes, sleep for
-        `pause_secs`, so that the next item has more bytes. If bytes are missing at the end, raises the error that
-        `ByteLog.finish` got.
+        If `parts` is true, each piece is instead a stream that can be read alone, usually of a few MiB at most. After
+        each wait for more bytes, this method sleeps for `pause_secs` seconds, so that the next piece has more bytes. If
+        bytes are missing at the end, it raises the error that `ByteLog.finish` got.
         """
         cursor = self._cursor(parts)
         while True:
@@ -125,10 +131,10 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Yield the items that `read_all` yields. Wait for more bytes without blocking the event loop.
+        """Yield what `read_all` yields, and wait for more bytes without blocking the event loop.
 
-        If the iteration ends early, for example because its asyncio task is cancelled, the log no longer wakes this
-        iteration.
+        While the iteration runs, the log calls a function after each change to wake the iteration. These calls end with
+        the iteration, also if it ends early, for example because its asyncio task is cancelled.
         """
         # Imported here because few programs read in an event loop.
         import asyncio
@@ -159,8 +165,8 @@ class LogReader:
     def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
         """Return the next bytes, and how many bytes of the file are accepted at this time.
 
-        The bytes are `b""` if no more bytes are accepted yet, and None after the last byte. If bytes are missing at the
-        end, raises the error that `ByteLog.finish` got.
+        The bytes are `b""` if no more bytes are accepted yet, and None if the log is complete and all bytes were
+        returned. If bytes are missing at the end, this method raises the error that `ByteLog.finish` got.
         """
         with self._log.changed:
             end, is_over, failure = self._log.end, self._log.is_over, self._log.failure

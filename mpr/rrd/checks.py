@@ -3,8 +3,8 @@
 Covers: the beginnings of frames, the footer of a stream, the bytes behind the footer.
 Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.
 
-A sink copies frames as they are. A frame without a store id, or with a damaged store info, would make the whole file
-unreadable, with the rows of all other processes.
+A sink copies frames without a change. If one process sends a frame without a store id, or with a damaged store info,
+the whole file becomes unreadable. Then the rows of all other processes are lost, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _INFO_MAX = 1024 * 1024
 
 
 class FrameCheck:
-    """Checks the frames of one outbox. It remembers the last store id, so that most chunks are checked fast."""
+    """Checks the frames of one outbox. Remembers the last store id, so that most chunks are checked fast."""
 
     def __init__(self) -> None:
         # The first bytes of the last chunk's payload, up to the end of its store id. Most chunks begin with the same
@@ -32,7 +32,10 @@ class FrameCheck:
         self._known = b""
 
     def check(self, read: Read, frames: Iterable[Frame]) -> None:
-        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have."""
+        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have.
+
+        Also raises `FormatError` if a frame that is no chunk has more than 1 MiB. `read` reads the outbox.
+        """
         for frame in frames:
             if frame.kind == ARROW_MSG:
                 known = self._known
@@ -62,16 +65,18 @@ def _check_store(store: bytes) -> None:
 
 
 def knows_format() -> bool:
-    """Whether mpr knows the format of the installed SDK, and so can check its streams. If not, the SDK checks them."""
+    """Return True if mpr knows the format of the installed SDK, so that mpr can check its streams itself."""
     return compat.format_is_known() is None
 
 
 def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
     """Return the footer of a stream: the payload of its `END` frame `last`.
 
-    The stream has bytes up to the offset `end`. Returns None if the bytes that close the stream are not all there yet.
-    Raises `FormatError` if the bytes behind the footer are not those that belong to this footer. That happens if zeros,
-    which look like an `END` frame, are in place of missing bytes, or if other bytes follow.
+    `read` reads the stream, which has bytes up to the offset `end`. Returns None if some of the 32 bytes that close the
+    stream behind the `END` frame are not there yet.
+
+    Raises `FormatError` if the bytes behind the `END` frame do not fit this footer, or if more than 32 bytes follow.
+    Zeros in place of missing bytes are one cause, because zeros look like an `END` frame.
     """
     if end < last.end + framing.STREAM_FOOTER_SIZE:
         return None
@@ -82,9 +87,10 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
-    """Return the footer of a stream whose format is not known: the payload of its `END` frame `last`.
+    """Return the footer of a stream whose format mpr does not know: the payload of its `END` frame `last`.
 
-    Returns None if no byte behind this frame is there yet. Raises `FormatError` if only zeros are behind it.
+    `read` reads the stream, which has bytes up to the offset `end`. Returns None if there is no byte behind the `END`
+    frame yet. Raises `FormatError` if only zeros are behind it, because these zeros stand in place of missing bytes.
     """
     if end == last.end:
         return None
@@ -94,7 +100,7 @@ def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def check_footer(footer: bytes) -> None:
-    """Raise `FormatError` if the manifests in `footer` cannot be read."""
+    """Raise `FormatError` if the manifests in `footer` cannot be read. An empty footer is accepted."""
     if footer:
         manifest.parse(footer)
         for _ in manifest.schemas(footer):
@@ -102,10 +108,10 @@ def check_footer(footer: bytes) -> None:
 
 
 def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
-    """Check a whole stream. Returns its frames without the `END` frame, its footer, and the id of its first recording.
+    """Check the bytes of a whole stream. Return its frames without the `END` frame, its footer, and a store id.
 
-    The id is an encoded store id, or None if the stream has only blueprints. Raises `FormatError` if `stream` is no
-    whole stream.
+    The store id is the encoded id of the first recording, or None if the stream has only blueprints. Raises
+    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, only the frames are checked.
     """
     framing.check_header(stream[: framing.HEADER_SIZE])
     frames = framing.frames_of(stream)

@@ -1,4 +1,8 @@
-"""Checks whether mpr knows the file format of the installed SDK. Lets the SDK make store infos and manifests."""
+"""Checks whether mpr knows the file format of the installed SDK. Lets the SDK make store infos and manifests.
+
+Covers: small streams that the SDK encodes so that mpr can read their form, their store info or their manifest.
+Does not cover: the parts of the format (`framing.py`, `manifest.py`), and private names of the SDK (`sdk`).
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ def store_info() -> bytes:
     """Return the payload of a store info, the frame that introduces a recording or a blueprint.
 
     The store id in the payload is a placeholder, which the caller has to replace. Returns empty bytes if logging is
-    switched off, or if mpr does not know the SDK's format.
+    switched off (`RERUN=off`), or if mpr does not know the SDK's format.
     """
     data = encoded_head()
     # An unknown format is no error here, because `format_is_known` reports it.
@@ -36,7 +40,10 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
     `data` is a header, store infos, and chunks of one store. The SDK writes the chunks into a new stream. So the
     manifest has the chunk ids of `data`, but the store id, the offsets and the sizes of the new stream. The caller has
-    to replace these three. Raises `FormatError` if the SDK finds no chunk in `data`.
+    to replace these three.
+
+    Raises `FormatError` if the SDK finds no chunk in `data`. If the SDK cannot read a chunk, it raises an error of any
+    type.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
@@ -51,6 +58,7 @@ def format_is_known() -> str | None:
     """Return None if mpr understands the streams of the installed SDK, else the reason why not.
 
     Lets the SDK encode two chunks, and checks everything in the result on which `framing.py` and `manifest.py` rely.
+    This is done once per process.
     """
     import rerun as rr
 

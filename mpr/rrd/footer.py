@@ -41,20 +41,26 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def begin(self, header: bytes) -> None:
-        """Keep `header`, the first bytes of the file. Each stream that the maker gives to the SDK begins with it."""
+        """Keep `header`, the first bytes of the file, because each stream that the SDK reads needs a header."""
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Keep `info`, the payload of the store info of `store`. Returns False if one of this store is kept already."""
+        """Keep `info`, the payload of the store info of `store`, an encoded store id.
+
+        Returns True if the store is new. Returns False if the maker already has a store info of this store, which then
+        stays.
+        """
         if store in self.store_infos:
             return False
         self.store_infos[store] = info
         return True
 
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
-        """Return the bytes that close the file: the frame with the merged manifests, and the bytes behind it.
+        """Return the bytes that close the file: the `END` frame with the merged manifests, and the 32 bytes behind it.
 
-        The last frame of the file ends at the offset `end`. `manifests` describe all chunks of the file.
+        The frames before the `END` frame end at the offset `end`. `manifests` describe all chunks of the file. They
+        become one manifest per store. If their columns differ, the SDK may have to read some of the chunks again. If
+        the SDK cannot read them, it raises an error of any type.
         """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:
@@ -63,9 +69,10 @@ class ManifestMaker:
         return framing.closing(end, [manifest.encode(each) for each in merged])
 
     def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
-        """Return manifests for the chunks at `places` in the file, by having the SDK read these chunks again.
+        """Return manifests for the chunks at `places` in the file.
 
-        Raises an error of one of many types if the SDK cannot read a chunk.
+        To make the manifests, the SDK reads these chunks again. If it cannot read a chunk, it raises an error of any
+        type.
         """
         lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}
@@ -95,7 +102,10 @@ class ManifestMaker:
         return replace(model, store_id=store, table=table)
 
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file."""
+        """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file.
+
+        All these chunks belong to `store`.
+        """
         described = self._by_sdk(store, places)
         locations = {}
         for start, size in places:
@@ -108,7 +118,10 @@ class ManifestMaker:
         return replace(described, store_id=store, table=table)
 
     def _by_sdk(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to `store`."""
+        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to `store`.
+
+        Its store id, its offsets and its sizes are those of another stream (see `compat.manifest_by_sdk`).
+        """
         # Only the store info of this store, because a file may have thousands of stores.
         infos = [_info_frame(self.store_infos[store])] if store in self.store_infos else []
         chunks = [os.pread(self.fd, size + framing.FRAME_HEADER_SIZE, start) for start, size in places]

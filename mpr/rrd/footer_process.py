@@ -35,14 +35,16 @@ _BROKEN = (FormatError, KeyError, IndexError, ValueError, TypeError, RuntimeErro
 
 @dataclass(frozen=True, kw_only=True)
 class Chunks:
-    """The places of the chunks of one file.
+    """Says where the chunks of one file are, so that another process can read them.
 
     Attributes
     ----------
     fd:
         A descriptor of the file. For `add_footer`, it has to be writable.
-    header, infos:
-        The header of the file, and the payload of the store info of each store, by the store's encoded id.
+    header:
+        The header of the file.
+    infos:
+        The payload of the store info of each store, by the store's encoded id.
     places:
         The offset and the size of each chunk, as in `ChunkLocation`: first offset, first size, second offset, and so
         on.
@@ -54,11 +56,11 @@ class Chunks:
     places: array[int]
 
     def maker(self) -> ManifestMaker:
-        """Return a new maker of manifests for the file."""
+        """Return a new `ManifestMaker` for the file."""
         return ManifestMaker(fd=self.fd, header=self.header, store_infos=self.infos)
 
     def slice(self, first: int, end: int) -> list[ChunkLocation]:
-        """Return the places of the chunks from index `first` up to `end`."""
+        """Return the places of the chunks from index `first` on, up to but without index `end`."""
         numbers = self.places[2 * first : 2 * end]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
@@ -66,18 +68,18 @@ class Chunks:
 def add_footer(chunks: Chunks, end: int) -> bool:
     """Have another process write the footer of the file of `chunks` at the offset `end`.
 
-    Returns False if the process fails, for example because the SDK ends it. Raises `OSError` if the process cannot be
-    started, or if it has not ended in time.
+    Returns True if the footer was written. Returns False if the process fails, for example because the SDK ends it.
+    Raises `OSError` if the process cannot be started, or has not ended within 10 minutes.
     """
     ran = programs.run_python(_code("_add_footer"), data=pickle.dumps((chunks, end)), pass_fds=[chunks.fd])
     return ran.returncode == 0
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read, by having other processes read them.
+    """Return the indexes of the chunks that the SDK cannot read. Other processes read the chunks, one after another.
 
     Returns None if the SDK crashes `_CRASHES_MAX` times, or if a process fails before it reads a chunk. Raises
-    `OSError` if a process cannot be started, or if it has not ended in time.
+    `OSError` if a process cannot be started, or has not ended within 10 minutes.
     """
     found: set[int] = set()
     first, alone_until = 0, 0
@@ -146,5 +148,8 @@ def _check() -> None:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Whether `error` is the SDK's `PanicException`, which is no `Exception` and has no public name."""
+    """Return True if `error` is the SDK's `PanicException`.
+
+    The check compares names, because the SDK does not export this class. The class is no subclass of `Exception`.
+    """
     return type(error).__name__ == "PanicException"

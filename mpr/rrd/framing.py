@@ -1,12 +1,14 @@
-"""The bytes of an `.rrd` file: header, frames and footer.
+"""Finds the frames of an `.rrd` stream, and makes the headers of frames and the bytes that close a file.
 
-Covers: finding the frames of a stream, and the bytes that close a file.
+Covers: the header, the frames and the footer of a stream.
 Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
 and the contents of a chunk (mpr never decodes one).
 
 A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`, little-endian. The
-payload of the last frame (kind `END`) is the footer. Behind this frame there are 20 bytes: the offset, the size and the
-hash of the footer. The last bytes are `RRF2FOOT` and the number of footers (`u32`), which is always 1.
+payload of the last frame (kind `END`) is the footer. Behind this frame there are 32 bytes. The first 20 bytes are the
+offset (`u64`), the size (`u64`) and the hash (`u32`) of the footer. The other 12 bytes are the mark `RRF2FOOT` and the
+number of footers (`u32`), which is always 1.
+
 Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
 """
@@ -52,7 +54,11 @@ Read = Callable[[int, int], bytes]
 
 
 class Frame(NamedTuple):
-    """One frame. `start` is the offset of its header of 16 bytes. `size` is the length of its payload in bytes."""
+    """The place of one frame in a stream, and its kind.
+
+    `kind` is one of four constants of this module, such as `ARROW_MSG`. `start` is the offset of the frame's header,
+    which has 16 bytes. `size` is the length of the payload behind the header, in bytes.
+    """
 
     kind: int
     start: int
@@ -60,17 +66,20 @@ class Frame(NamedTuple):
 
     @property
     def payload(self) -> int:
-        """The offset of the payload."""
+        """The offset of the payload, in bytes from the beginning of the stream."""
         return self.start + FRAME_HEADER_SIZE
 
     @property
     def end(self) -> int:
-        """The offset behind the frame."""
+        """The offset of the first byte after the frame."""
         return self.start + FRAME_HEADER_SIZE + self.size
 
 
 class DamagedError(FormatError):
-    """The error for a stream with bytes that cannot be a frame. `frames` are the whole frames before these bytes."""
+    """Raised if a stream has bytes that cannot be a frame, because the kind is unknown or the size is impossible.
+
+    `frames` are the whole frames before these bytes.
+    """
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
         reason = f"unknown frame kind {kind}" if kind > BLUEPRINT_ACTIVATION else "impossible size of a frame"
@@ -87,9 +96,10 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames of a stream within the bytes `[start, end)`, and the offset behind the last one.
 
-    `start` is the offset of a frame. An incomplete frame at the end is left out. The offset is then the start of this
-    frame, so a later call can begin there. Nothing behind an `END` frame is read. Raises `DamagedError` if there are
-    bytes that cannot be a frame.
+    `start` is the offset of a frame. An incomplete frame at the end is left out. The returned offset is then the start
+    of this frame, so a later call can begin there. Nothing behind an `END` frame is read.
+
+    Raises `DamagedError` if there are bytes that cannot be a frame.
     """
     frames: list[Frame] = []
     position = start
@@ -113,7 +123,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 
 
 def frames_of(stream: bytes) -> list[Frame]:
-    """Return the whole frames of `stream`, which begins with a header.
+    """Return the whole frames of `stream`, which begins with a header. The `END` frame is one of them, if there is one.
 
     Raises `DamagedError` if there are bytes that cannot be a frame.
     """
@@ -123,7 +133,7 @@ def frames_of(stream: bytes) -> list[Frame]:
 def whole(stream: bytes) -> bytes:
     """Return `stream` up to the end of its last whole frame, or empty bytes if no frame is whole.
 
-    Raises `FormatError` if the header has an unknown format.
+    Everything behind a damaged frame is left out, too. Raises `FormatError` if the header has an unknown format.
     """
     check_header(stream[:HEADER_SIZE])
     try:
@@ -134,7 +144,10 @@ def whole(stream: bytes) -> bytes:
 
 
 def frame_at(read: Read, start: int) -> Frame:
-    """Return the frame whose header is at `start`. Raises `FormatError` if there is no whole header."""
+    """Return the frame whose header is at the offset `start`. Its payload may be incomplete.
+
+    Raises `FormatError` if there are fewer than 16 bytes, which is the size of a frame's header.
+    """
     header = read(start, FRAME_HEADER_SIZE)
     if len(header) < FRAME_HEADER_SIZE:
         raise FormatError(f"no frame at offset {start}")
@@ -145,11 +158,12 @@ def frame_at(read: Read, start: int) -> Frame:
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
     """Return the bytes of the next whole frames from `start` on, and the number of chunks in these frames.
 
-    The frames together have `SLICE_BYTES` at most. If the first frame alone has more, only this frame is returned. An
-    `END` frame is left out.
+    Only bytes before the offset `end` are returned. The frames together have `SLICE_BYTES` at most. If the first frame
+    alone has more, only this frame is returned. An `END` frame is left out.
 
-    Returns empty bytes if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`. Also
-    returns empty bytes in a hole of the file. The system reads a hole as zeros, and these look like an `END` frame.
+    Returns empty bytes and 0 if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`.
+    The result is the same if the file has a hole at `start`, which is a range of bytes that was never written. The
+    system reads a hole as zeros, and zeros look like an `END` frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -181,7 +195,10 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Return whether the file at `path` ends as a file with a footer does. Returns False if the file cannot be read."""
+    """Return True if the file at `path` ends as a file with a footer does.
+
+    Return False if the file ends otherwise, or cannot be read.
+    """
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True
@@ -192,27 +209,33 @@ def is_finished(path: Path) -> bool:
 
 
 def frame_header(kind: int, size: int) -> bytes:
-    """Return the header of a frame whose payload has `size` bytes."""
+    """Return the 16 bytes of the header of a frame of the given kind, whose payload has `size` bytes."""
     return _FRAME.pack(kind, size)
 
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
-    """Return the bytes that close a file whose frames end at `offset`: the `END` frame, and the bytes behind it.
+    """Return the bytes that close a file: the `END` frame, and the 32 bytes behind it.
 
-    `manifests` are encoded manifests, one for each store.
+    The frames before the `END` frame end at `offset`. `manifests` are encoded manifests, one for each store.
     """
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)
 
 
 def stream_footer(offset: int, footer: bytes) -> bytes:
-    """Return the bytes that close a stream, whose `footer` (the payload of the `END` frame) is at `offset`."""
+    """Return the 32 bytes behind the `END` frame (see the docstring of this module).
+
+    `footer` is the payload of the `END` frame, and `offset` is the offset of this payload.
+    """
     return _FOOTER_ENTRY.pack(offset, len(footer), _hash_function()(footer, seed=_CRC_SEED)) + CLOSING
 
 
 @functools.cache
 def _hash_function() -> Callable[..., int]:
-    """Return the hash function of footers. It is imported only once, because a test may replace `__import__`."""
+    """Return `xxhash.xxh32_intdigest`, the hash function of footers.
+
+    The result is cached, because code under test may replace `__import__`, so a later import could fail.
+    """
     # Imported here because only a parent computes a hash.
     import xxhash
 

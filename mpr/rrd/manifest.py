@@ -52,7 +52,7 @@ class Manifest:
     """The manifest of one store.
 
     `store_id` is the encoded store id. `table` has one row per chunk. `schema` is the encoded list of the columns of
-    the store, and `sha256` is the hash of the schema.
+    the store, and `sha256` is the SHA-256 hash of the schema.
     """
 
     store_id: bytes
@@ -62,7 +62,7 @@ class Manifest:
 
 
 class OffsetMap:
-    """Maps offsets in an outbox to offsets in a file.
+    """Maps offsets in an outbox to offsets in a file. It has the runs that were copied from the outbox to the file.
 
     A run is a piece of the outbox that was copied to one place in the file. The runs are added in the order that they
     have in the outbox.
@@ -76,7 +76,8 @@ class OffsetMap:
     def add(self, source: int, target: int) -> None:
         """Add a run that begins at `source` in the outbox and at `target` in the file.
 
-        If the run follows the previous run without a gap, in the outbox and in the file, nothing has to be stored.
+        If the run follows the previous run without a gap, in the outbox and in the file, nothing is stored. The reason
+        is that the difference of the two offsets stays the same.
         """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
@@ -84,7 +85,10 @@ class OffsetMap:
             self._shifts.append(shift)
 
     def target(self, source: int) -> int:
-        """Return the offset in the file that belongs to the offset `source` in the outbox."""
+        """Return the offset in the file that belongs to the offset `source` in the outbox.
+
+        `source` must be in a run that was added before.
+        """
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
 
@@ -128,10 +132,10 @@ def _parsed(message: bytes) -> Manifest:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Return the encoded store id and the schema of each manifest in `footer`, the payload of an `END` frame.
+    """Return an iterator with a pair for each manifest in `footer`: its encoded store id, and its schema.
 
-    A schema has one column per timeline, and one per component of an entity. Raises `FormatError` if a schema cannot be
-    read.
+    `footer` is the payload of an `END` frame. A schema has one column per timeline, and one per component of an entity.
+    Raises `FormatError` if a schema cannot be read.
     """
     try:
         return iter([_schema(message) for message in _messages(footer)])
@@ -142,7 +146,11 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 
 
 def components_of(footer: bytes, store: bytes, entity: str) -> set[str]:
-    """Return the components that the manifest of `store` has for `entity`. Raises `FormatError` as `schemas` does."""
+    """Return the names of the components that the manifest of `store` has for the entity path `entity`.
+
+    `footer` is the payload of an `END` frame, and `store` is an encoded store id. Raises `FormatError` if a schema
+    cannot be read.
+    """
     return {
         field.metadata[b"rerun:component"].decode()
         for found, schema in schemas(footer)
@@ -167,7 +175,7 @@ def _schema(message: bytes) -> tuple[bytes, pa.Schema]:
 
 
 def encode(manifest: Manifest) -> bytes:
-    """Return `manifest` as the bytes of one `RrdManifest` message."""
+    """Return `manifest` as the bytes of one protobuf message `RrdManifest` (see the docstring of this module)."""
     import pyarrow as pa
 
     table = manifest.table.combine_chunks()
@@ -197,18 +205,18 @@ def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with `sizes` as the new sizes of the chunks' payloads, in bytes."""
+    """Return `table` with `sizes` as the new sizes of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 
 def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-    """Return the places of the chunks in the rows of `table` with the indexes `rows`."""
+    """Return the places of the chunks in those rows of `table` (of a manifest) whose indexes are in `rows`."""
     offsets, sizes = table[OFFSET], table[SIZE]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
 
 def all_locations(manifests: Iterable[Manifest]) -> list[ChunkLocation]:
-    """Return the places of all chunks that `manifests` describe."""
+    """Return the places of all chunks that `manifests` describe, as in `ChunkLocation`."""
     found: list[ChunkLocation] = []
     for each in manifests:
         starts = (offset - framing.FRAME_HEADER_SIZE for offset in each.table[OFFSET].to_pylist())
@@ -217,7 +225,7 @@ def all_locations(manifests: Iterable[Manifest]) -> list[ChunkLocation]:
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return `manifest` with the offsets of the chunks in the file, instead of their offsets in the outbox.
+    """Return a copy of `manifest` in which the chunks have their offsets in the file, instead of those in the outbox.
 
     `offsets` says which offset in the file belongs to an offset in the outbox.
     """
@@ -227,16 +235,16 @@ def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
 
 
 def same_columns(manifests: list[Manifest]) -> bool:
-    """Return whether all manifests describe the same columns. If they do, any of their schemas fits all of them."""
+    """Return True if all manifests describe the same columns. If they do, any of their schemas fits all of them."""
     return len({manifest.sha256 for manifest in manifests}) == 1
 
 
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    If only some manifests have a column, this function fills the missing values as the SDK does
-    (`RawRrdManifest::merge`). A missing value becomes null, or `False` or 0 if the column may not have null. If a
-    timeline has several types, all its times get the first type.
+    If a manifest lacks a column of another manifest, this function fills the missing values as the SDK does
+    (`RawRrdManifest::merge`). A missing value becomes null. If the column is not nullable, the value becomes `False` or
+    0 instead. If a timeline has several types, all its times get the first type.
     """
     import pyarrow as pa
 
@@ -267,7 +275,10 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 
 
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return `column` with False or 0 instead of null. Each piece of `column` has only values, or only nulls."""
+    """Return a copy of `column` with `False` or 0 instead of null.
+
+    Each array of `column` has only values, or only nulls.
+    """
     import numpy as np
     import pyarrow as pa
 
@@ -277,10 +288,11 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
-    """Return the index of one row for each pair of an entity path and a set of filled columns.
+    """Return the indexes of rows of `table`: one row for each pair of an entity path and a set of columns with values.
 
-    If several rows have the same pair, the first row in the order of the file is chosen. The chunks of these few rows
-    together have all columns of the file, so the SDK need not read the other chunks.
+    `table` is the table of a manifest, with one row per chunk. If several rows have the same pair, the one with the
+    lowest offset is chosen. The chunks of these few rows together have all columns of the file. So the SDK can learn
+    the columns without reading the other chunks.
     """
     import numpy as np
 
@@ -300,7 +312,7 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
 
 
 def _validity(piece: pa.Array) -> NDArray[np.bool_]:
-    """Return a mask that is True for each value of `piece` that is not null."""
+    """Return an array of `bool` that is True for each value of `piece` that is not null."""
     import numpy as np
 
     if piece.null_count in (0, len(piece)):
@@ -312,21 +324,22 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 def all_rows(footer: bytes, store: bytes) -> int:
     """Return the number of rows in all chunks of the recording `store` that `footer` describes.
 
-    `store` is an encoded store id, and `footer` is the payload of an `END` frame.
+    `store` is an encoded store id, and `footer` is the payload of an `END` frame. Raises `FormatError` if a manifest
+    cannot be read.
     """
     return sum(sum(each.table[_ROWS].to_pylist()) for each in parse(footer) if each.store_id == store)
 
 
 def timed_rows(found: Manifest) -> int:
-    """Return how many rows that have times are in the chunks that `found` describes. Static rows have no times."""
+    """Return the number of rows in the chunks that the manifest `found` describes. Static rows are not counted."""
     rows = zip(found.table[_STATIC].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for is_static, count in rows if not is_static)
 
 
 def row_count(found: Manifest, *, users_only: bool = True) -> int:
-    """Return how many rows are in the chunks that `found` describes.
+    """Return the number of rows in the chunks that the manifest `found` describes.
 
-    With `users_only`, rows of mpr itself and recording properties are not counted.
+    If `users_only` is true, rows of mpr itself (below `/mpr/`) and properties of the recording are not counted.
     """
     rows = zip(found.table[ENTITY].to_pylist(), found.table[_ROWS].to_pylist(), strict=True)
     return sum(count for entity, count in rows if not (users_only and entity.startswith(("/mpr/", "/__properties"))))

@@ -1,7 +1,10 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
 A manifest takes hundreds of bytes per chunk. So in a long run with small chunks, the manifests would take much memory.
-No manifest is read before the file is closed.
+They can be on the disk, because no manifest is read before the file is closed.
+
+Covers: keeping manifests, and moving them to the disk.
+Does not cover: merging them (`footer.py`).
 """
 
 from __future__ import annotations
@@ -21,13 +24,13 @@ _ALIGNED = 64
 
 
 class ManifestStore:
-    """The manifests of one file that were added until now.
+    """Keeps the manifests of one file that were added until now.
 
     Parameters
     ----------
     folder:
-        A folder on a disk with enough space. The manifests are written to files without a name there. These files
-        vanish when this process ends.
+        A folder on a disk with enough space. There, the store writes manifests to files without a name. The system
+        deletes these files when this process ends, or earlier.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -37,7 +40,11 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Keep `manifests`. If all manifests in memory are too large together, move them to the disk."""
+        """Keep `manifests` in memory. Move all manifests in memory to the disk if they are too large together.
+
+        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and a
+        larger limit holds from then on.
+        """
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)
         if size <= self._max_bytes:
@@ -53,7 +60,7 @@ class ManifestStore:
 
     @property
     def chunks(self) -> int:
-        """The number of chunks that all manifests describe."""
+        """The number of chunks that all added manifests describe."""
         return sum(each.table.num_rows for each in self.all())
 
     def all(self) -> list[Manifest]:
@@ -62,7 +69,10 @@ class ManifestStore:
 
 
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
-    """Write the tables to a file, and return manifests with tables that are read from that file on use."""
+    """Write the tables of `manifests` to a file, and return manifests whose tables are read from this file on use.
+
+    The file has no name. It is in `folder`. Raises `OSError` if the disk reports an error.
+    """
     import pyarrow as pa
 
     with tempfile.TemporaryFile(dir=folder, prefix=".mpr-manifests-") as file:

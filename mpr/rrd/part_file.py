@@ -1,4 +1,9 @@
-"""Defines a file that is being written: its first name `.<name>.part`, its lock, and the change to its final name."""
+"""Gives a file that is being written a first name, `.<name>.part`, a lock, and at last its final name.
+
+Covers: the interface of a file for `FileWriter`, and the file on the disk.
+Does not cover: the contents of the file (`writer.py`), and a file that is in memory at first
+(`sinks/binary_stream.py`).
+"""
 
 from __future__ import annotations
 
@@ -16,50 +21,55 @@ from mpr.rrd import framing
 
 
 class OutputFile(Protocol):
-    """The interface of a file to which a `FileWriter` writes. `fd` is a descriptor for writing."""
+    """The interface of a file to which a `FileWriter` writes. `fd` is a descriptor for reading and writing."""
 
     fd: int
 
     @property
     def stays(self) -> bool:
-        """Whether `fd` always leads to the same file, so that another process can read the file by a copy of `fd`."""
+        """True if `fd` always leads to the same file, so that another process can read the file by a copy of `fd`."""
 
     def reader(self) -> tuple[framing.Read, int | None]:
-        """Return a function that reads the file, also after `close`, and the size of the file.
+        """Return a function that reads the file, and the size of the file in bytes.
 
-        The size is None if the file may still grow. Raises `OSError` if the file cannot be opened.
+        The function works also after `close`. The size is None if the file may still grow. Raises `OSError` if the file
+        cannot be opened.
         """
 
     @property
     def published(self) -> bool:
-        """Whether the file has its final name, so that it has replaced an older file of that name."""
+        """True if the file has its final name. It has then replaced an older file of that name, if there was one."""
 
     def publish(self) -> None:
-        """Give the file its final name. The writer calls this with the first rows, or else at the close."""
+        """Give the file its final name, if it has one. The writer calls this with the first rows, or else at the close.
+
+        A second call does nothing. Raises `OSError` if the file cannot get the name.
+        """
 
     def check(self, size: int) -> None:
-        """Raise `OSError` if the file does not have the `size` bytes that were written.
+        """Raise `OSError` if it is known that the file does not have the `size` bytes that were written.
 
-        A file in memory may move to the disk in this call (`sinks/binary_stream.py`).
+        A file in memory may move to the disk in this call (`sinks/binary_stream.py`). If this fails, also raises
+        `OSError`.
         """
 
     def cut(self, size: int) -> None:
         """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
 
     def close(self) -> None:
-        """Close the file for writing, and release its lock if it has one. Raises nothing."""
+        """End the writing: close the descriptor, and release the lock, if the file has one. Raises nothing."""
 
 
 class TakenAwayError(OSError):
-    """The error if another program has removed the file, or has changed its contents."""
+    """Raised if another program has removed the file that is being written, or has changed its size."""
 
 
 class PartFile:
     """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
 
-    The name depends only on the final path. So two recordings that write one path open the same `.part` file, and the
-    lock on this file refuses the second recording. A `.part` file that a killed process has left is used again.
-    Anything else with this name is refused, such as a link, or a file with a second name (a hard link).
+    The first name depends only on the final path. So two recordings that write one path open the same `.part` file, and
+    the lock on this file refuses the second recording. A `.part` file that a killed process has left is used again.
+    Anything else with this name is refused, such as a link, or a file that has another name too (a hard link).
 
     Parameters
     ----------
@@ -104,7 +114,10 @@ class PartFile:
             raise
 
     def _open_part(self) -> int:
-        """Open and lock the `.part` file, which is made if it is missing."""
+        """Open and lock the `.part` file, and return its descriptor. The file is made if it is missing.
+
+        Raises `SinkError` if the file cannot be used, or if another recording has locked it.
+        """
         while True:
             try:
                 fd = files.open_regular(self.part, os.O_RDWR | os.O_CREAT, 0o644)
@@ -140,9 +153,10 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if another recording writes the file at the final path.
+        """Raise `SinkError` if another recording writes the file at the final path, or if that file cannot be opened.
 
-        That file still has the lock of its writer, because a file stays locked after it gets its final name.
+        A recording has locked the file that it writes. The lock stays when the file gets its final name. Before this
+        method raises the error, it removes the `.part` file.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)
@@ -169,7 +183,10 @@ class PartFile:
             self.published = True
 
     def check(self, size: int) -> None:
-        """Raise `TakenAwayError` if another program has removed the file, or if it has not the `size` written bytes."""
+        """Raise `TakenAwayError` if another program has removed the file, has replaced it, or has changed its size.
+
+        `size` is the number of bytes that were written.
+        """
         found = os.fstat(self.fd)
         if not found.st_nlink:
             raise TakenAwayError(errno.ENOENT, "it was removed or replaced while it was written")
@@ -177,7 +194,7 @@ class PartFile:
             raise TakenAwayError(errno.EIO, f"of the {size} bytes that were written, it has {found.st_size}")
 
     def cut(self, size: int) -> None:
-        """Drop all bytes behind the first `size` bytes, if the disk allows this."""
+        """Drop all bytes behind the first `size` bytes, if the disk allows this. Raises nothing."""
         # If another program has cut the file shorter, it must not grow again, because zeros would fill the gap.
         with contextlib.suppress(OSError):
             if os.fstat(self.fd).st_size > size:
@@ -205,7 +222,7 @@ class PartFile:
 
 
 class _HeldFile:
-    """A descriptor that is closed when nothing refers to this object."""
+    """Holds a descriptor, and closes the descriptor when nothing refers to this object any more."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

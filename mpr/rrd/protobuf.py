@@ -1,7 +1,10 @@
 """Reads and writes the few parts of protobuf that an `.rrd` stream needs: fields and varints.
 
-A varint is a number of variable length: 7 bits per byte, the lowest bits first. Source: the Protocol Buffers
-documentation, page "Encoding".
+A protobuf message is a sequence of fields. Each field has a number and a value. A varint is an integer of variable
+length: 7 bits per byte, the lowest bits first. Source: the Protocol Buffers documentation, page "Encoding".
+
+Covers: the bytes of fields.
+Does not cover: the meaning of the fields (`store_id.py`, `manifest.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ _VARINT_MAX = 10
 
 
 def _varint(data: bytes, position: int) -> tuple[int, int]:
-    """Return the varint at offset `position`, and the offset behind it. Raises `FormatError` if there is none."""
+    """Return the varint at the offset `position` of `data`, and the offset behind it.
+
+    Raises `FormatError` if the varint does not end within `data`, or has more than `_VARINT_MAX` bytes.
+    """
     value = shift = 0
     limit = position + _VARINT_MAX
     while position < len(data):
@@ -32,9 +38,10 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """Yield each field of one message as (tag, start of the field, start of the value, end of the field).
+    """Yield each field of the message `data` as (tag, start of the field, start of the value, end of the field).
 
-    A tag is 8 times the number of the field, plus its wire type. Raises `FormatError` if the message is damaged.
+    A tag is 8 times the number of the field, plus its wire type. The other three are offsets in `data`. Raises
+    `FormatError` if the message is damaged.
     """
     end = 0
     while end < len(data):
@@ -56,16 +63,20 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yield the fields of one protobuf message as (number, value). The value of a nested message is its bytes.
+    """Yield the fields of the protobuf message `data` as (number, value).
 
-    Raises `FormatError` if the message is damaged.
+    The value is an integer if the field is a varint. Otherwise the value is bytes: a text, a nested message, or a
+    number of fixed length. Raises `FormatError` if the message is damaged.
     """
     for tag, _, position, end in _spans(data):
         yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
 
 def field(data: bytes, number: int) -> bytes:
-    """Return the nested message or bytes in field `number`. Raises `FormatError` if there is no such field."""
+    """Return the value of the first field `number` in the message `data` that is a nested message, a text or bytes.
+
+    Raises `FormatError` if there is no such field, or if the message is damaged before it.
+    """
     for found, value in fields(data):
         if found == number and isinstance(value, bytes):
             return value
@@ -73,9 +84,10 @@ def field(data: bytes, number: int) -> bytes:
 
 
 def leading_field(data: bytes) -> tuple[bytes, int]:
-    """Return the nested message or bytes in field 1 at the start of a message, and the offset behind the field.
+    """Return the value of field 1 at the start of the message `data`, and the offset behind the field.
 
-    `data` may lack the rest of the message behind this field. Raises `FormatError` if the message begins otherwise.
+    The value is a nested message or bytes. `data` may lack the rest of the message behind this field. Raises
+    `FormatError` if `data` does not begin with such a field, or ends within it.
     """
     if data[:1] != b"\x0a":
         raise FormatError("a message does not begin with its store id")
@@ -96,14 +108,18 @@ def _encode_varint(value: int) -> bytes:
 
 
 def encode_field(number: int, value: int | bytes) -> bytes:
-    """Return the bytes of a field: a varint if `value` is an integer, else bytes or a nested message."""
+    """Return the bytes of the field `number` with `value`.
+
+    An integer becomes a varint. Bytes (a text, a nested message, or other bytes) are written unchanged, after their
+    length.
+    """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)
     return _encode_varint(number << 3 | 2) + _encode_varint(len(value)) + value
 
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
-    """Return the message `data` with `value` in its nested field `number`. All other fields are unchanged.
+    """Return the message `data` with `value` in its first nested field `number`. All other fields are unchanged.
 
     Raises `FormatError` if there is no such field.
     """

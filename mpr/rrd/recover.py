@@ -7,9 +7,9 @@ Covers: making the new file, and replacing the old one.
 Does not cover: finding the whole messages (`survey.py`), making their footer (`footer_process.py`), and files that a
 living process writes. Those are refused, because they are locked.
 
-The original stays until the new file has passed `rerun rrd verify`. The file may be damaged, or made to do harm. So
-every step in which the SDK reads the file runs in another process, which may crash or may be killed. For the manifest,
-the SDK decodes a few chunks at a time. Nothing else is decoded, so a large file does not need more memory.
+The original stays until the new file has passed `rerun rrd verify`. The file may be damaged, or may be made by an
+attacker. So every step in which the SDK reads the file runs in another process, which may crash or may be killed. To
+make the footer, the SDK decodes only a few chunks at a time, so a large file needs little more memory.
 """
 
 from __future__ import annotations
@@ -49,14 +49,15 @@ class Recovered:
     path:
         The valid file.
     was_whole:
-        Whether the file was valid already, so that it was not changed.
+        True if the file was valid already, so that it was not changed.
     chunk_count:
-        The number of chunks in the file. None if the file was whole, or if the SDK wrote the file anew.
+        The number of chunks in the file. None if the file was valid already, or if the SDK wrote the file anew.
     dropped_bytes:
-        The number of bytes of the original that the valid file lacks, because they are no whole messages.
+        The number of bytes of the original that the valid file lacks. These are bytes that are no whole messages, and
+        chunks that the SDK cannot read. 0 if the SDK wrote the file anew, because the number is then not known.
     original:
-        The new path of the original if the original is kept, else None. It is kept if the valid file may lack more
-        than an incomplete message at the end.
+        The new path of the original if the original is kept, else None. It is kept if the valid file may lack more than
+        an incomplete message at the end.
     """
 
     path: Path
@@ -67,11 +68,11 @@ class Recovered:
 
 
 def find(path: Path) -> list[Path]:
-    """Return the files to recover for `path`.
+    """Return the paths of the files to recover for `path`.
 
-    If `path` is a folder, returns all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
-    subfolder that cannot be read is returned too, so that `recover` raises the reason. If `path` is missing and its
-    `.part` file exists, returns the `.part` file. Otherwise returns `path`.
+    If `path` is a folder, these are all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
+    subfolder that cannot be read is one of the paths too, because `recover` then raises an error with the reason. If
+    `path` is missing and its `.part` file exists, returns the path of the `.part` file. Otherwise returns `path` alone.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -96,13 +97,14 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def recover(path: Path) -> Recovered:
-    """Make the file at `path` valid, and keep every whole message in it that the SDK can read.
+    """Make the file at `path` valid, and keep every whole message in it that the SDK can read. Return what was done.
 
     A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
     stays.
 
-    Raises `SinkError` if a living process writes the file, or changes it meanwhile. Also raises `SinkError` if the file
-    is not a Rerun file, or if the disk reports an error. This function has then changed nothing.
+    Raises `SinkError` if a living process writes the file, or changes the file during this call. Also raises
+    `SinkError` if the file is not a Rerun file, or if the disk reports an error. The contents of the file are then
+    unchanged.
     """
     try:
         if path.is_dir():
@@ -120,7 +122,11 @@ def recover(path: Path) -> Recovered:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Yield a descriptor of the file, and lock the file so that no other process writes or recovers it."""
+    """Open the file at `path` for reading, lock it within the `with` block, and yield its descriptor.
+
+    The lock keeps other processes from writing or recovering the file. Raises `SinkError` if another process has locked
+    it.
+    """
     fd = files.open_regular(path, os.O_RDONLY)
     try:
         try:
@@ -179,7 +185,10 @@ def _recover(path: Path, fd: int) -> Recovered:
 
 
 def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
-    """Raise `SinkError` if the file was changed or replaced since `before`, by a process that takes no lock."""
+    """Raise `SinkError` if a process that takes no lock has changed or replaced the file at `path` since `before`.
+
+    `fd` is a descriptor of the file, and `before` is an earlier result of `os.fstat`.
+    """
     now = os.fstat(fd)
     is_same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     if not is_same or not os.path.samestat(now, os.lstat(path)):
@@ -187,7 +196,12 @@ def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
 
 
 def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
-    """Return the messages of the file; None if only the SDK can find them. Raises `SinkError` if there are none."""
+    """Return the messages of the file at `path`; None if only the SDK can find them.
+
+    `fd` is a descriptor of the file, and `size` is its size in bytes. The result is None if mpr does not know the
+    format, or if several streams are in the file. Raises `SinkError` if the file is not a Rerun file, or has no whole
+    chunk.
+    """
     header = os.pread(fd, framing.HEADER_SIZE, 0)
     if len(header) < framing.HEADER_SIZE or header[:4] != framing.FOURCC:
         raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
@@ -202,10 +216,11 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
 
 
 def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recovered | None:
-    """Write the messages that were `found`, and a footer, to `out`. Returns None if the SDK cannot make the footer.
+    """Write the messages that were `found`, and a footer, to `out`. Return a description of the new file.
 
-    Chunks that the SDK cannot read are left out. `fd` and `out` are descriptors of the original and of the new file.
-    `target` is the final path, and `size` is the size of the original in bytes.
+    Chunks that the SDK cannot read are left out. Returns None if the SDK can read no chunk, or cannot make the footer.
+    `fd` and `out` are descriptors of the original and of the new file. `target` is the final path, and `size` is the
+    size of the original in bytes.
     """
     chunks = _copied(fd, out, found)
     if not footer_process.add_footer(chunks, os.fstat(out).st_size):
@@ -228,7 +243,10 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and the messages that were `found` to `out`. Returns the chunks with their places in `out`."""
+    """Copy the header and the messages that were `found` from the file `fd` to the file `out`. Both are descriptors.
+
+    The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
+    """
     os.ftruncate(out, 0)
     os.lseek(out, 0, os.SEEK_SET)
     _copy(fd, out, 0, framing.HEADER_SIZE)
@@ -244,7 +262,10 @@ def _copied(fd: int, out: int, found: Survey) -> Chunks:
 
 
 def _copy(fd: int, out: int, start: int, end: int) -> None:
-    """Append the bytes `[start, end)` of `fd` to `out`. Raises `OSError` if the file does not have them any more."""
+    """Append the bytes `[start, end)` of the file `fd` to the file `out`. Both are descriptors.
+
+    Raises `OSError` if another process has made the file shorter, or if the disk reports an error.
+    """
     while start < end:
         view = memoryview(os.pread(fd, min(_COPY_BYTES, end - start), start))
         if not view:

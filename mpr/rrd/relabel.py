@@ -3,6 +3,9 @@
 Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
 another recording, but encodes the rows of that recording with an existing stream. This module then replaces the store
 ids of these rows, and the offsets and sizes in their manifests.
+
+Covers: whole streams, files in place, and the segments of an outbox.
+Does not cover: the bytes of a store id (`store_id.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,10 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` as a stream of the recording with the encoded store id `store`.
 
     `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info, or empty. If
-    `stream` has no store info and `info` is not empty, the result begins with `info`, in which the id is `store`.
+    `stream` has no store info and `info` is not empty, the result begins with `info`, whose store id is replaced by
+    `store`.
+
+    Raises `FormatError` if `stream` cannot be read.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -58,7 +64,10 @@ _HEAD_BYTES = 8192
 
 
 class _Disk:
-    """Functions of the system, bound now because a test that the pytest plugin records may replace those of `os`."""
+    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`.
+
+    The pytest plugin uses this module while such a test runs.
+    """
 
     pread = os.pread
     pwrite = os.pwrite
@@ -70,8 +79,8 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
     Both are encoded store ids. They must have the same length, because no byte of the file is moved.
 
-    Returns True if the file has a footer, which means that its writer has closed the file. Raises `DamagedError` if the
-    file has bytes that are no frame, and `OSError` if the disk reports an error.
+    Returns True if the file has a footer, which means that its writer has closed the file. Otherwise returns False.
+    Raises `DamagedError` if the file has bytes that are no frame, and `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
 
@@ -102,12 +111,14 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
 
 class Relabeller:
-    """Gives the segments of one outbox another store id, one by one. Of a frame with rows, only the beginning is read.
+    """Gives the segments of one outbox another store id, one by one. Of a chunk, only the beginning is read.
 
     Parameters
     ----------
-    old, new:
-        The encoded store ids. Frames of any other store stay as they are.
+    old:
+        The encoded store id to replace. Frames of any other store stay as they are.
+    new:
+        The encoded store id that is put in its place.
     """
 
     def __init__(self, old: bytes, new: bytes) -> None:
@@ -119,10 +130,10 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return `segment` with the new store id. Call this for all segments of the outbox, in order.
+        """Return a copy of `segment` with the new store id. Call this for all segments of the outbox, in order.
 
-        The new id may be longer or shorter than the old one. So the returned segment has frames with other sizes and
-        other offsets, and a source in which they have these offsets.
+        The new id may be longer or shorter than the old one. So the frames of the copy have other sizes and other
+        offsets, and its source has the bytes at these offsets.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
@@ -135,9 +146,11 @@ class Relabeller:
         return replace(segment, source=source, frames=source.frames)
 
     def manifests(self, footer: bytes) -> list[Manifest]:
-        """Return the manifests in `footer`, with the new ids, offsets and sizes of the chunks.
+        """Return the manifests in `footer`, with the new store id, and with the new offsets and sizes of the chunks.
 
         `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
+        Raises `FormatError` if a manifest cannot be read, and `KeyError` if a manifest describes a chunk that no
+        segment had.
         """
         found = []
         for each in manifest.parse(footer):
@@ -149,7 +162,10 @@ class Relabeller:
         return found
 
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
-        """Return the new beginning of a frame, and the offset in `source` from which the frame stays unchanged."""
+        """Return the new beginning of `frame`, and the offset in `source` from which the frame stays unchanged.
+
+        The beginning is empty if `frame` does not change.
+        """
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
             if store_id.store_id_of_info(payload) == self._old:

@@ -1,7 +1,8 @@
-"""The segment: rows of one producer (a process that logs) for the sinks, as frames in a source of bytes.
+"""Defines the segment: rows of one producer (a process that logs) for the sinks, as frames in a source of bytes.
 
 An outbox is a file in memory. A producer writes its encoded rows into the outbox, and the parent reads them there. A
-store is a recording or a blueprint. A store info is the frame that introduces a store.
+store is a recording or a blueprint. A store info is the frame that introduces a store. A task is a function call that a
+worker runs. If the call fails, it may be run again. Each run is an attempt.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -23,10 +24,10 @@ PREAMBLE = 0
 
 
 class SegmentSource(Protocol):
-    """The bytes of a segment, which are in an outbox or in a message.
+    """The interface of a source with the bytes of a segment, which are in an outbox or in a message.
 
-    Both methods raise `ReleasedError` for bytes that the source does not have any more, and never return other bytes in
-    their place.
+    All offsets are offsets in the outbox. Both methods raise `ReleasedError` for bytes that the source does not have
+    any more, and never return other bytes in their place.
     """
 
     def read(self, offset: int, size: int) -> bytes:
@@ -52,9 +53,9 @@ class Segment:
     store:
         The encoded store id if all frames belong to a recording that a task has made itself, else None.
     task:
-        The task that ran when the frames were written, if a sink keeps tasks apart. Else None.
+        The task that ran when the frames were written, if a sink writes the rows of each task separately. Else None.
     telemetry:
-        Whether the frames are telemetry of a pool, and not data of the user.
+        True if the frames are telemetry of a pool, and not data of the user.
     """
 
     outbox: int
@@ -65,7 +66,7 @@ class Segment:
     telemetry: bool = False
 
     def bytes_of(self, frame: Frame) -> bytes:
-        """Return one of `frames`, with its header."""
+        """Return the bytes of `frame`, with its header. `frame` is one of `frames`."""
         return self.source.read(frame.start, frame.end - frame.start)
 
 
@@ -81,12 +82,12 @@ def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
 
 
 class StandaloneStreams:
-    """Makes a stream from each segment. Each stream can be read without the streams before.
+    """Makes a stream from each segment of a series. Each stream can be read without the streams before it.
 
     Parameters
     ----------
     header:
-        The header of a stream.
+        The header with which each stream begins: the first 12 bytes of a stream of the SDK.
     """
 
     def __init__(self, header: bytes) -> None:
@@ -95,9 +96,9 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return a stream of a header, all store infos until now, and the other frames of `segment`.
+        """Return a stream of the header, all store infos until now, and the other frames of `segment`.
 
-        The stream is empty if `segment` has only store infos.
+        Returns empty bytes if `segment` has only store infos.
         """
         frames = []
         for frame in segment.frames:
@@ -110,7 +111,10 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """A `SegmentSource` whose bytes are in a message, and not in a file. `base` is the offset of the first byte."""
+    """A `SegmentSource` whose bytes are in a message, and not in an outbox.
+
+    `data` has the bytes, and `base` is the offset of the first of them in the outbox.
+    """
 
     def __init__(self, base: int, data: bytes) -> None:
         self._base = base
@@ -127,7 +131,10 @@ class MessageBytes:
             view = view[os.write(target, view) :]
 
     def _start(self, offset: int) -> int:
-        """Return where the byte at `offset` is in the message."""
+        """Return the index in the message of the byte that has the offset `offset` in the outbox.
+
+        Raises `ReleasedError` if this byte was in an earlier message.
+        """
         if offset < self._base:
             raise ReleasedError(
                 f"the bytes from {offset} on were in an earlier message; this one begins at {self._base}"
@@ -137,7 +144,7 @@ class MessageBytes:
 
 @dataclass(eq=False, kw_only=True, slots=True)
 class TaskInfo:
-    """One attempt at one task.
+    """Describes one attempt at one task.
 
     Attributes
     ----------
@@ -146,16 +153,18 @@ class TaskInfo:
     name:
         The name of the task function.
     index:
-        The index of the task in the call that submitted it, counted from 0. For a single call (`apply`, `submit`),
-        `number`.
+        The index of the task in the call that submitted it, counted from 0. For a call that submits one task (`apply`,
+        `submit`), this is `number`.
     attempt:
         1 for the first attempt, and one more for each retry.
-    worker, pid:
-        The number and the process id of the worker that runs the attempt.
+    worker:
+        The number of the worker that runs the attempt.
+    pid:
+        The process id of this worker.
     started_nanos:
         The time at which the attempt began, in nanoseconds since the Unix epoch.
     is_over:
-        Whether the attempt has returned or raised. Its last rows may still be in its outbox.
+        True if the attempt has returned or raised. Its last rows may still be in its outbox.
     seconds:
         The duration of the attempt in seconds; 0 while the attempt runs.
     error:
@@ -174,5 +183,8 @@ class TaskInfo:
     error: str | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
-        """Mark the attempt as over, after `seconds`. `error` is a text about its exception, or None."""
+        """Mark the attempt as over.
+
+        `seconds` is its duration in seconds. `error` is a text about the exception that it raised, or None.
+        """
         self.is_over, self.seconds, self.error = True, seconds, error

@@ -12,7 +12,7 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """Cuts the stream that `read` reads into parts. Each part has whole frames, and can be read alone."""
+    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames, which can be read alone."""
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read
@@ -22,9 +22,11 @@ class Slices:
         self._head = b""
 
     def next(self, end: int) -> bytes:
-        """Return the next part within the first `end` bytes of the stream, or empty bytes if there is none yet.
+        """Return the next part within the first `end` bytes of the stream, or empty bytes if there is no part yet.
 
-        A part has a few megabytes at most, unless a single frame is larger.
+        A part is ready when its frames are whole. It has about `SLICE_BYTES` at most, unless a single frame is larger.
+        The `END` frame and the bytes behind it are never returned. If the stream is damaged, returns empty bytes from
+        there on.
         """
         if end <= self._position:
             return b""
@@ -50,7 +52,7 @@ class Pieces:
         self._position = 0
 
     def next(self, end: int) -> bytes:
-        """Return the next piece within the first `end` bytes of the stream, or empty bytes if there is none yet."""
+        """Return the next piece within the first `end` bytes of the stream, or empty bytes if none is left."""
         data = self._read(self._position, min(self._size, end - self._position))
         self._position += len(data)
         return data

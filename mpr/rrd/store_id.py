@@ -2,6 +2,10 @@
 
 An encoded store id is the protobuf message `StoreId{kind = 1, recording_id = 2, application_id = 3}`. Source:
 rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/common.proto` and `log_msg.proto`.
+
+Covers: ids of stores and chunks in the payload of a frame. The functions raise `FormatError` if the payload lacks the
+id.
+Does not cover: finding the frames (`framing.py`), and replacing the ids in a whole stream (`relabel.py`).
 """
 
 from __future__ import annotations
@@ -15,17 +19,26 @@ _RECORDING = 1
 
 
 def store_id_of_info(payload: bytes) -> bytes:
-    """Return the encoded `StoreId` in `payload`, which is a `SetStoreInfo`: the payload of a store info frame."""
+    """Return the encoded store id in `payload`, the payload of a store info frame.
+
+    `payload` is a protobuf message `SetStoreInfo`. Raises `FormatError` if it has no store id.
+    """
     return field(field(payload, 2), 2)
 
 
 def store_id_of_chunk(payload: bytes) -> bytes:
-    """Return the encoded `StoreId` in `payload`, which is an `ArrowMsg`: the payload of a chunk's frame."""
+    """Return the encoded store id in `payload`, the payload of a chunk's frame.
+
+    `payload` is a protobuf message `ArrowMsg`. Raises `FormatError` if it has no store id.
+    """
     return field(payload, 1)
 
 
 def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
-    """Return the encoded `StoreId` of the first recording in the stream `data`; None if there are only blueprints."""
+    """Return the encoded store id of the first recording in the stream `data`; None if there are only blueprints.
+
+    `frames` are the frames of the stream. Raises `FormatError` if a frame has no store id.
+    """
     for frame in frames:
         payload = data[frame.payload : frame.end]
         if frame.kind == SET_STORE_INFO:
@@ -40,28 +53,38 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
 
 
 def is_recording(store: bytes) -> bool:
-    """Return whether `store` is the encoded `StoreId` of a recording, and not of a blueprint."""
+    """Return True if `store` is the encoded store id of a recording, and not of a blueprint."""
     return dict(fields(store)).get(1) == _RECORDING
 
 
 def ids_of_store(store: bytes) -> tuple[str, str]:
-    """Return the application id and the recording id in an encoded `StoreId`."""
+    """Return the application id and the recording id in `store`, an encoded store id.
+
+    Raises `FormatError` if an id is missing, and `UnicodeDecodeError` if an id is not valid UTF-8.
+    """
     return field(field(store, 3), 1).decode(), field(store, 2).decode()
 
 
 def chunk_id(payload: bytes) -> bytes:
-    """Return the id of the chunk in `payload`, an `ArrowMsg`. It has the form of manifests: 16 bytes, big-endian."""
+    """Return the id of the chunk in `payload`, the payload of a chunk's frame (a protobuf message `ArrowMsg`).
+
+    The id has the form that it has in manifests: 16 bytes, big-endian. Raises `FormatError` or `KeyError` if there is
+    none.
+    """
     halves = dict(fields(field(payload, 6)))
     return b"".join(bytes(reversed(half)) for half in (halves[1], halves[2]) if isinstance(half, bytes))
 
 
 def store_id(application_id: str, recording_id: str) -> bytes:
-    """Return the encoded `StoreId` of the recording with these ids."""
+    """Return the encoded store id of the recording with these ids."""
     application = protobuf.encode_field(1, application_id.encode())
     parts = ((1, 1), (2, recording_id.encode()), (3, application))
     return b"".join(protobuf.encode_field(number, value) for number, value in parts)
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return the store info `info` with `store` in place of its store id. Both forms are the payload of a frame."""
+    """Return a copy of the store info `info` in which the encoded store id is `store`.
+
+    `info` and the result are payloads of a store info frame. Raises `FormatError` if `info` has no store id.
+    """
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

@@ -1,4 +1,4 @@
-"""Finds the whole messages of a file that may be damaged, or made to do harm.
+"""Finds the whole messages of a file that may be damaged, or may be made by an attacker.
 
 A message is a frame whose payload begins with the fields that its kind must have.
 
@@ -6,7 +6,8 @@ Covers: which frames are messages, and where the messages end.
 Does not cover: the contents of chunks, which only the SDK can read (`footer_process.py`), and the new file
 (`recover.py`).
 
-The memory that is needed is 16 bytes for each chunk, and the store infos. A frame that is no message takes no memory.
+The search needs memory for 16 bytes per chunk, for each run of messages, and for the store infos. A frame that is no
+message takes no memory.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _QUICK_BYTES = 512
 
 @dataclass
 class Survey:
-    """The messages in a file.
+    """Lists the messages in a file.
 
     Attributes
     ----------
@@ -48,11 +49,11 @@ class Survey:
     end:
         The offset behind the last whole frame that is no `END` frame.
     is_damaged:
-        Whether the file has bytes that are no message. An incomplete message at the end of the file does not count.
+        True if the file has bytes that are no message. An incomplete message at the end of the file does not count.
     has_footer:
-        Whether there is an `END` frame.
+        True if there is an `END` frame.
     has_more:
-        Whether another stream may follow behind the footer.
+        True if another stream may follow behind the footer.
     """
 
     header: bytes
@@ -75,15 +76,15 @@ class Survey:
         return sum(self.runs[1::2]) - sum(self.runs[::2])
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Yield start and end of each run of messages."""
+        """Yield the start and the end of each run of messages, as offsets in the file."""
         return zip(self.runs[::2], self.runs[1::2], strict=True)
 
     def places(self) -> Iterator[ChunkLocation]:
-        """Yield the place of each chunk."""
+        """Yield the place of each chunk, as in `ChunkLocation`."""
         return zip(self.chunks[::2], self.chunks[1::2], strict=True)
 
     def keep(self, frame: Frame) -> None:
-        """Note that `frame` is a message. Frames come in ascending order."""
+        """Add `frame`, which is a message. Call this for the messages in the order that they have in the file."""
         if self.runs and self.runs[-1] == frame.start:
             self.runs[-1] = frame.end
         else:
@@ -92,7 +93,10 @@ class Survey:
             self.chunks.extend((frame.start, frame.size))
 
     def without(self, unreadable: set[int]) -> Survey:
-        """Return a copy of the survey without the chunks that have the indexes `unreadable`. It counts as damaged."""
+        """Return a copy of the survey without some chunks. `unreadable` has the indexes of these chunks.
+
+        In the copy, `is_damaged` is True.
+        """
         rest = replace(self, runs=array("Q"), chunks=array("Q"), is_damaged=True)
         gaps: deque[tuple[int, int]] = deque()
         for index, (start, size) in enumerate(self.places()):
@@ -112,10 +116,12 @@ class Survey:
 
 
 def survey(read: Read, size: int) -> Survey:
-    """Find the messages in the `size` bytes of a file. Raises `FormatError` if mpr does not know the file's format.
+    """Find the messages in a file of `size` bytes, which `read` reads, and return them.
 
-    A length of a frame above `MESSAGE_MAX_BYTES` counts as damaged. So the rest of the file is not taken for one
-    incomplete message.
+    If a frame has a size above `MESSAGE_MAX_BYTES`, the file counts as damaged there, and the rest is not searched.
+    Otherwise the rest of the file would count as one incomplete message.
+
+    Raises `FormatError` if mpr does not know the file's format.
     """
     header = read(0, framing.HEADER_SIZE)
     framing.check_header(header)
@@ -137,7 +143,10 @@ def survey(read: Read, size: int) -> Survey:
 
 
 def _frames(read: Read, start: int, end: int) -> Iterator[Frame]:
-    """Yield the whole frames in the bytes `[start, end)`. Raises `DamagedError` at bytes that cannot be a frame."""
+    """Yield the whole frames in the bytes `[start, end)` of the file. Stop before an incomplete frame.
+
+    Raises `DamagedError` at bytes that cannot be a frame.
+    """
     while end - start >= framing.FRAME_HEADER_SIZE:
         try:
             frames, stop = framing.scan(read, start, min(end, start + _SPAN))
@@ -160,7 +169,7 @@ def _frames(read: Read, start: int, end: int) -> Iterator[Frame]:
 
 
 def _is_message(read: Read, frame: Frame, found: Survey) -> bool:
-    """Whether `frame` is a message. If it is a store info, it is added to `found`."""
+    """Return True if `frame` is a message. If it is a store info, also add it to `found.infos`."""
     try:
         if frame.kind == framing.SET_STORE_INFO:
             if frame.size > _INFO_MAX_BYTES:
@@ -176,7 +185,7 @@ def _is_message(read: Read, frame: Frame, found: Survey) -> bool:
 
 
 def _leading_store(read: Read, frame: Frame) -> None:
-    """Raise `FormatError` if the payload of `frame` does not begin with the id of a store."""
+    """Raise `FormatError` if the payload of `frame` does not begin with an encoded store id."""
     try:
         protobuf.leading_field(read(frame.payload, min(frame.size, _QUICK_BYTES)))
     except FormatError:
@@ -186,5 +195,5 @@ def _leading_store(read: Read, frame: Frame) -> None:
 
 
 def reader_of(fd: int) -> Read:
-    """Return a function that reads the file with the descriptor `fd`."""
+    """Return a function that reads the file with the descriptor `fd`, by offset and size in bytes."""
     return lambda offset, size: os.pread(fd, size, offset)

@@ -25,19 +25,20 @@ _ENTITY = "/mpr/rows"
 
 @dataclass(frozen=True, kw_only=True)
 class VerifiedRecording:
-    """One recording in a file.
+    """Says how many rows one recording in a file has, and how many it should have.
 
     Attributes
     ----------
     application_id, recording_id:
-        Ids of the recording.
+        The ids of the recording.
     rows:
         The number of rows with times that the file has. Static rows do not count, because `compact=True` and the SDK's
         own programs drop those that a later row has replaced.
     expected_rows:
-        The number of such rows when mpr closed the recording; None if the file does not say it.
+        The number of rows with times when mpr closed the recording; None if the file does not say it.
     lost_rows:
-        The number of rows that were logged, but did not come to the recording; 0 if the file does not say it.
+        The number of rows that were logged, but are not in the recording, as mpr counted when it closed the recording.
+        0 if the file does not say it.
     """
 
     application_id: str
@@ -48,7 +49,7 @@ class VerifiedRecording:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the file has exactly the expected number of rows with times, and no row was lost.
+        """True if the file has exactly the expected number of rows with times, and no row was lost.
 
         False if the file does not say how many rows are expected.
         """
@@ -58,7 +59,8 @@ class VerifiedRecording:
 def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
     """Return a stream with one static row, which says how many rows the recording has and how many were lost.
 
-    `store` is the encoded store id of the recording. `rows` counts only rows with times, and not static rows.
+    `store` is the encoded store id of the recording. `rows` counts only rows with times, and not static rows. The row
+    is at the entity path `/mpr/rows`.
     """
 
     def write(stream: rr.RecordingStream) -> None:
@@ -103,7 +105,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
 
 
 def _numbers(chunk: Any) -> dict[str, int]:
-    """Return the numbers in the last row of `chunk`, by the names of their components."""
+    """Return the numbers in the last row of `chunk`, each by the name of its component."""
     batch, found = chunk.to_record_batch(), {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with contextlib.suppress(IndexError, TypeError, ValueError):

@@ -1,7 +1,7 @@
 """Merges the columns of the manifests of one store without reading its chunks, because they may be large.
 
 Covers: the two small streams from which the command `rerun rrd route` merges and hashes the columns.
-Does not cover: the choice whether this is worth another process (`footer.py`), and the rows of a manifest
+Does not cover: the decision to start another process for this (`footer.py`), and the rows of a manifest
 (`manifest.py`).
 
 This module can be removed when the SDK has a function that merges columns.
@@ -74,12 +74,13 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
 
 
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
-    """Return the columns that `manifests` describe, each column once.
+    """Return the columns that `manifests` describe, each column once, as an Arrow schema.
 
     The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
-    only if every manifest marks it so. Raises `ValueError` if a component is static in one manifest and not in another.
-    In this case the SDK decides by the first chunk of the file. This function cannot do that, because it reads no
-    chunk.
+    only if every manifest marks it so.
+
+    Raises `ValueError` if a component is static in one manifest and not in another. In this case the SDK decides by the
+    first chunk of the file. This function cannot do that, because it reads no chunk.
     """
     import pyarrow as pa
 
@@ -101,7 +102,10 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
 
 
 def _columns_without_others(columns: pa.Schema, entity: str) -> pa.Schema:
-    """Return `columns` without the columns that belong to another entity than `entity`."""
+    """Return `columns` without the columns of other entities than `entity`.
+
+    Columns without an entity, such as timelines, stay.
+    """
     import pyarrow as pa
 
     path = entity.encode()
@@ -117,5 +121,5 @@ def _without_others(row: pa.Table) -> pa.Table:
 
 
 def _encode_columns(columns: pa.Schema) -> bytes:
-    """Return `columns` in the form of `Manifest.schema`."""
+    """Return `columns` as bytes, in the form of `Manifest.schema`."""
     return protobuf.encode_field(1, columns.serialize().to_pybytes())

@@ -4,9 +4,9 @@ Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
 
-A file is a header, then every frame once, then one footer. A store is a recording or a blueprint. The frame
-`SetStoreInfo`, its store info, is written once per store. If a worker dies, some of its chunks may have no manifest. At
-the end, the SDK reads these chunks again and makes their manifest.
+A file is a header, then every frame once, then one footer. A store is a recording or a blueprint. Its store info, the
+frame that introduces it, is written once. If a worker dies, some of its chunks may have no manifest. At the end, the
+SDK reads these chunks again and makes their manifest.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _MANY_CHUNKS = 20_000
 
 
 class FileWriter:
-    """Writes one `.rrd` file.
+    """Writes one `.rrd` file. Call `open` or `begin`, then `accept` for each segment, and then `close` or `abort`.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ class FileWriter:
     file:
         The file to write to. By default, this is a `PartFile` of `path`.
     write_footer:
-        Whether the file ends with a footer: a list of its chunks.
+        True if the file ends with a footer: a list of its chunks.
     compact:
-        Whether the SDK merges small chunks when the file is closed.
+        True if the SDK merges small chunks when the file is closed.
 
     Raises
     ------
@@ -81,7 +81,10 @@ class FileWriter:
         self._is_distrusted = False
 
     def open(self, preamble: bytes) -> None:
-        """Begin with `preamble`, a whole stream of a header, a store info and the properties of the recording."""
+        """Begin the file with `preamble`: a whole stream of a header, a store info and the properties of the recording.
+
+        Raises `SinkError` if the disk reports an error, and `FormatError` if the header has an unknown format.
+        """
         self.begin(preamble[: framing.HEADER_SIZE])
         frames = framing.frames_of(preamble)
         last = frames.pop()
@@ -89,7 +92,7 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin the file with only `header`, the header of a stream."""
+        """Begin the file with only `header`, the header of a stream. Raises the errors that `open` raises."""
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -129,7 +132,7 @@ class FileWriter:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
-        """Yield all frames of `segment`, except store infos that the file already has."""
+        """Yield all frames of `segment`, except store infos of stores that the file already has."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -139,9 +142,10 @@ class FileWriter:
             yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of the `END` frame.
+        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of its `END` frame.
 
-        Manifests that mpr cannot read are left out, because the SDK makes new ones when the file is closed.
+        Manifests that mpr cannot read are left out. This loses no chunk, because the SDK makes new ones when the file
+        is closed.
         """
         try:
             self.take_manifests(outbox, manifest.parse(footer))
@@ -150,9 +154,10 @@ class FileWriter:
             _log.warning("mpr does not understand a manifest of the Rerun SDK: %s", error)
 
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
-        """Add manifests of the chunks that came from `outbox`. The offsets in them are offsets in the outbox.
+        """Add manifests of the chunks that were written from `outbox`. The offsets in them are offsets in the outbox.
 
-        Raises `FormatError` if `manifests` describe other chunks than those that came.
+        Does nothing if the file gets no footer, or if nothing was written from this outbox. Raises `FormatError` if
+        `manifests` do not describe exactly the chunks that were written from this outbox.
         """
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
@@ -163,18 +168,18 @@ class FileWriter:
             del self._offsets[outbox], self._undescribed[outbox]
 
     def distrust(self) -> None:
-        """Have the SDK decode all rows when the file is closed, because a process has sent damaged bytes.
+        """Have the SDK decode all rows at the close, and drop those that it cannot decode.
 
-        Rows that the SDK cannot decode are then dropped.
+        Call this if a process has sent damaged bytes.
         """
         self._is_distrusted = True
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Count the rows in the chunks of an outbox that has no footer, by reading these chunks again.
+        """Return the number of rows in the chunks of an outbox that has no footer, by reading these chunks again.
 
         The first `skip` chunks are not counted. If `users_only` is true, rows of mpr itself and properties of the
         recording are not counted either. Returns None if the file gets no footer, if the chunks have more than
-        `_QUICK_BYTES`, or if they cannot be read.
+        `_QUICK_BYTES` together, or if they cannot be read.
         """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
@@ -187,7 +192,7 @@ class FileWriter:
             return None
 
     def timed_rows(self) -> int | None:
-        """Count the rows of recordings in the file that have times (static rows have none).
+        """Return the number of rows with times (not static rows) of all recordings in the file.
 
         Returns None if the file gets no footer, or if a chunk cannot be read.
         """
@@ -203,7 +208,10 @@ class FileWriter:
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Have the SDK read all chunks again that no manifest describes, and keep the manifests that the SDK makes."""
+        """Have the SDK read all chunks again that no manifest describes, and keep the manifests that the SDK makes.
+
+        If the SDK cannot read a chunk, it raises an error of any type.
+        """
         for outbox, missing in list(self._undescribed.items()):
             self._manifest_store.add(self._manifest_maker.described(_places(missing)))
             del self._undescribed[outbox]
@@ -211,7 +219,8 @@ class FileWriter:
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
-        Raises `SinkError` if the disk reports an error. The rows are then readable, but the footer is missing.
+        If the reader refuses the file, the SDK writes the file anew. Raises `SinkError` if the disk reports an error.
+        The rows that were written can then be read, but the footer may be missing.
         """
         try:
             self._close()
@@ -250,7 +259,7 @@ class FileWriter:
             self._write_anew(programs.optimize)
 
     def _refusal(self) -> str | None:
-        """Return the error of the SDK's reader for the finished file; None if there is none."""
+        """Return the error that the SDK's reader raises for the finished file; None if there is none."""
         if self._manifest_store.chunks > _MANY_CHUNKS:
             # `OSError`: the other process cannot be started, or has not ended in time. That is no fault of the file, so
             # this process reads the file.
@@ -263,7 +272,10 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """Return the error that the user gets for `error`. `verb` says what could not be done with the file."""
+        """Return the exception that the user gets for `error`.
+
+        `verb` says what could not be done with the file, such as "write".
+        """
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -271,7 +283,7 @@ class FileWriter:
 
     @property
     def log(self) -> ByteLog:
-        """The accepted bytes of the file: header and whole frames."""
+        """The log of the accepted bytes of the file, from which readers get these bytes."""
         return self._log
 
     @property
@@ -284,7 +296,7 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its final name, so that it has replaced an older file of that name."""
+        """True if the file has its final name, so that it has replaced an older file of that name."""
         return self._file.published
 
     def abort(self) -> None:
@@ -300,7 +312,7 @@ class FileWriter:
     def _rebuild(self, refused: str) -> None:
         """Have the SDK write the whole file anew, with the same rows, because the SDK's reader refuses the footer.
 
-        `refused` is the reason of the SDK.
+        `refused` is the error text of the SDK's reader.
         """
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
@@ -311,7 +323,10 @@ class FileWriter:
         self._write_anew(programs.rewrite)
 
     def _write_anew(self, write: Callable[[Path, int], None]) -> None:
-        """Call `write(path, fd)`, which writes a new file to a descriptor, and replace this file by the new file."""
+        """Have `write(path, fd)` write a new file to the descriptor `fd`, and replace this file by the new file.
+
+        Raises `SinkError` if the disk reports an error, or if `write` raises `OSError`. The file then stays as it is.
+        """
         try:
             with files.temporary_beside(self.path, ".rebuilt") as (fd, rebuilt):
                 write(self.path, fd)

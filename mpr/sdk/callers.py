@@ -1,6 +1,10 @@
 """Finds out which public function of the SDK the user's code has called, so that messages name this function.
 
-One public function may make several calls of the native module: `rr.init(spawn=True)` makes three.
+The native module of the SDK is `rerun_bindings`. One public function may call several of its functions:
+`rr.init(spawn=True)` calls three. A wrapper is a function of mpr in place of a native function.
+
+Covers: the stack of Python frames from the wrapper to the user's code.
+Does not cover: the wrappers (`log_calls.py`, `sink_calls.py`).
 """
 
 from __future__ import annotations
@@ -12,7 +16,10 @@ from typing import Any
 
 
 def _sdk_frames() -> Iterator[FrameType]:
-    """Yield the frames of the SDK that lead to the present call of the native module, from the inner to the outer."""
+    """Yield the Python frames of the SDK from which the wrapper of a native function was called, the innermost first.
+
+    Yields nothing if the user's code has called the native function itself.
+    """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _package(frame) == "mpr":
         frame = frame.f_back
@@ -26,10 +33,11 @@ def _package(frame: FrameType) -> str:
 
 
 def public_call(name: str) -> str:
-    """Return the call in the user's code that leads to the present call of the native module's function `name`.
+    """Return a text with the call of the SDK in the user's code that has led to a call of the native function `name`.
 
-    The result is a text such as "rr.save()" or "rr.init(spawn=True)". Only call this within a wrapper of the native
-    function.
+    Examples are "rr.save()", "rr.init(spawn=True)" and, for a decorator, "@rr.thread_local_stream". If the user's code
+    has called the native function itself, returns "rerun_bindings.<name>()". Only call this within a wrapper of the
+    native function.
     """
     frames = list(_sdk_frames())
     if not frames:
@@ -41,10 +49,11 @@ def public_call(name: str) -> str:
 
 
 def argument_of(function: str, argument: str) -> Any:
-    """Return the value that the argument `argument` of the SDK's public function `function` has.
+    """Return the value of the argument `argument` in the present call of the SDK's public function `function`.
 
-    Returns None if `function` does not lead to the present call of the native module, or has no such argument. Only
-    call this within a wrapper of a function of the native module.
+    For example, `argument_of("spawn", "recording")` returns the stream that `rr.spawn` got. Returns None if no such
+    call has led to this wrapper, or if the function has no such argument. Only call this within a wrapper of a native
+    function.
     """
     for frame in _sdk_frames():
         if frame.f_code.co_name == function:

@@ -9,7 +9,8 @@ A handle is the SDK's object that stands for one recording. A target (`Target`) 
 Covers: the SDK's calls that log rows, set times, make recordings and change sinks.
 Does not cover: calls that send data without a Python call per recording (`LazyChunkStream`, `UrdfTree`).
 
-The calls are wrapped once per process. If a test runs pytest in its own process, the innermost run gets the copies.
+The calls are wrapped once per process. If a test itself runs pytest in the same process, only the inner run gets copies
+until it ends.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ _SINK_CALLS = (
 
 
 class Target(Protocol):
-    """The recording that gets the copies."""
+    """The interface of an object of the pytest plugin that has the recording to which rows are copied."""
 
     def handle(self) -> Any:
         """Return the handle of the recording that gets the copies; None if rows of this thread are not copied."""
 
     def is_ours(self, recording_id: str | None) -> bool:
-        """Return whether the recording with the id `recording_id` belongs to the pytest plugin.
+        """Return True if the recording with the id `recording_id` belongs to the pytest plugin.
 
         The rows of such a recording are not copied.
         """
@@ -52,16 +53,19 @@ class Target(Protocol):
         """
 
     def logged(self) -> None:
-        """Note that code under test has logged rows, to this recording or to another one."""
+        """Called by this module each time code under test logs rows, also if these rows are not copied.
+
+        Not called while `handle` returns None.
+        """
 
 
 _Times = dict[str, tuple[Callable[..., None], Any]]
 
 
 class _Thread(threading.local):
-    """Holds times for each thread, by recording id.
+    """Holds times for each thread. Both attributes map the id of a recording to the times of this recording.
 
-    `wanted` has the times that code has set. `shown` has the times that the test's recordings have now.
+    `wanted` has the times that code has set. `shown` has the times that the recordings of tests have now.
     """
 
     def __init__(self) -> None:
@@ -81,7 +85,10 @@ _is_installed = False
 
 
 def copy_to(target: Target) -> None:
-    """Copy rows to `target` from now on."""
+    """Copy rows to the recording of `target` from now on.
+
+    A target that was given before gets no copies until `stop(target)` is called.
+    """
     global _is_installed
     _targets.append(target)
     if not _is_installed:
@@ -90,13 +97,16 @@ def copy_to(target: Target) -> None:
 
 
 def stop(target: Target) -> None:
-    """Copy no more rows to `target`."""
+    """Copy no more rows to `target`. The target that was given before it gets the copies again."""
     with contextlib.suppress(ValueError):
         _targets.remove(target)
 
 
 def forget_times(recording_id: str) -> None:
-    """Note that the test's recording `recording_id` has no times in this thread any more."""
+    """Forget which times this thread has set for the recording of a test, which has the id `recording_id`.
+
+    Call this at the beginning of a test, when the recording has no times.
+    """
     _thread.wanted.pop(recording_id, None)
     _thread.shown.pop(recording_id, None)
 
@@ -152,8 +162,9 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 def _copy_of(recording: Any) -> Any:
     """Return the handle of the test's recording if a row that is logged to `recording` must be copied, else None.
 
-    `recording` is a handle; None stands for the current recording. A row may go to the test's recording directly or as
-    a copy. In both cases, this recording gets the times that this thread has set for `recording`.
+    `recording` is a handle; None stands for the current recording. If the row goes to the test's recording, directly or
+    as a copy, this function first gives the test's recording the times that this thread has set for `recording`. It
+    also calls `Target.logged`.
     """
     target = _target()
     handle = target.handle() if target is not None else None
@@ -228,7 +239,7 @@ def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_current(target: Target) -> bool:
-    """Return whether the test's recording (the one of `target`) is the current recording of this thread."""
+    """Return True if the recording of `target` is the current recording of this thread."""
     handle = target.handle()
     return handle is not None and Native.recording_id(None) == Native.recording_id(handle)
 
@@ -236,8 +247,8 @@ def _is_current(target: Target) -> bool:
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, a call of the SDK that changes a sink. The test's recording keeps its sink.
 
-    If the call would change the sink of the test's recording, the wrapper makes a new recording and makes it the
-    current one. The call then changes the sink of the new recording.
+    If the call would change the sink of the test's recording, the wrapper makes a new recording the current one. The
+    call then changes the sink of the new recording.
     """
 
     @functools.wraps(original)

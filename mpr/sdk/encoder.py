@@ -1,7 +1,10 @@
 """Encodes rows, blueprints and properties with the SDK, by the SDK's public API only.
 
-Encoded rows have the form of an `.rrd` file: a header, messages and a footer. One of the messages is the store info,
-which contains the ids of the recording. The docstrings below call such bytes an encoded stream.
+Encoded rows have the form of an `.rrd` file: a header, messages and a footer. The docstrings below call such bytes an
+encoded stream. The store info is a message that introduces a recording. It has the application id and the recording id.
+
+Covers: streams of the SDK that mpr makes for its own rows.
+Does not cover: the parts of an encoded stream, and the ids of the recording to which it is added (`rrd`).
 """
 
 from __future__ import annotations
@@ -26,8 +29,9 @@ if TYPE_CHECKING:
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
     """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
-    With `flush_tick_secs`, the SDK keeps rows for at most this time (seconds) before it writes them. By default, that
-    is 0.2 s. A value that the user has set for the SDK (`RERUN_FLUSH_TICK_SECS`) wins.
+    The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, the
+    SDK uses its default of 0.2 s. If the user has set the environment variable `RERUN_FLUSH_TICK_SECS`, the SDK uses
+    the user's time.
     """
     import rerun as rr
 
@@ -41,7 +45,7 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
 
 
 class _Scratch:
-    """The `rr.RecordingStream` with which mpr encodes in this process, and three things that belong to it.
+    """Holds the `rr.RecordingStream` with which mpr encodes in this process, and three things that belong to it.
 
     Attributes
     ----------
@@ -52,8 +56,8 @@ class _Scratch:
     lock:
         Held by the thread that uses `stream` and `storage`.
     head:
-        The first encoded bytes: header and store info, which the SDK writes only once. Empty if logging is switched
-        off.
+        The first encoded bytes: header and store info. The SDK writes the store info only once. Empty if logging is
+        switched off (`RERUN=off`).
     """
 
     def __init__(self) -> None:
@@ -89,9 +93,9 @@ os.register_at_fork(after_in_child=_leave_parents_scratch)
 
 
 def encoded_head() -> bytes:
-    """Return the first bytes of an encoded stream: header and store info. Empty if logging is switched off.
+    """Return the first bytes of an encoded stream: header and store info. The ids in the store info are placeholders.
 
-    The ids in the store info are placeholders.
+    Returns empty bytes if logging is switched off (`RERUN=off`).
     """
     return _scratch().head
 
@@ -99,8 +103,11 @@ def encoded_head() -> bytes:
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """Call `write` with an `rr.RecordingStream`, and return the rows that `write` logs to it as an encoded stream.
 
-    The encoded stream has a header and a footer, but no store info. Returns empty bytes if `write` logs no rows.
-    `write` may be called twice. If it raises an exception, this function raises the same exception.
+    The encoded stream has a header and a footer, but no store info. The ids of its recording are placeholders. Returns
+    empty bytes if `write` logs no rows, or if logging is switched off (`RERUN=off`).
+
+    If the first call of `write` gives no bytes, `write` is called again with a new stream, because the SDK may have
+    shut down the first one. If `write` raises an exception, this function raises the same exception.
     """
     for _ in range(2):
         scratch = _scratch()
@@ -123,9 +130,10 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
 
 
 def as_blueprint(blueprint: Any) -> rrb.Blueprint:
-    """Return `blueprint` as a `rerun.blueprint.Blueprint`. A view or a container is put into a new `Blueprint`.
+    """Return `blueprint` as a `rerun.blueprint.Blueprint`.
 
-    Raises `ConfigError` if the SDK cannot make a blueprint of the value.
+    A view or a container is put into a new `Blueprint`. A `Blueprint` is returned as it is. Raises `ConfigError` if the
+    SDK cannot make a blueprint of the value.
     """
     import rerun.blueprint as rrb
 
@@ -143,7 +151,7 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    `blueprint` is a value that `rr.send_blueprint` takes. Raises `ConfigError` if the SDK cannot make a blueprint of
+    `blueprint` is a value that `rr.send_blueprint` accepts. Raises `ConfigError` if the SDK cannot make a blueprint of
     it.
     """
     with ReadableFile(b"") as path, internal():
@@ -152,19 +160,17 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
 
 def preamble(start_time_nanos: int) -> bytes:
-    """Return an encoded stream with the start of a recording, `start_time_nanos` (ns since the Unix epoch).
+    """Return an encoded stream with one row, the start time of a recording, to be written at the beginning of a file.
 
-    The store id in the stream is a placeholder, not yet the id of the recording.
+    `start_time_nanos` is in nanoseconds since the Unix epoch. The ids of the recording are placeholders.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 
 
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
-    """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`, at the present time.
+    """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`.
 
-    The rows are at the entity path `entity_path`.
-
-    The store id in the stream is a placeholder.
+    The rows are at the entity path `entity_path`, and have the present time. The ids of the recording are placeholders.
     """
     import rerun as rr
 

@@ -2,6 +2,9 @@
 
 The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
 without an error. So mpr redirects such a stream to the forked process's own stream of the same recording.
+
+Covers: the objects of the SDK in a forked process.
+Does not cover: how a forked process joins a recording (`producer/membership.py`).
 """
 
 from __future__ import annotations
@@ -20,13 +23,17 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """Says whether another process has forked this process, and what has happened here since then."""
+    """Holds three flags of this process.
 
-    #: Whether this process was forked from another process.
+    They say if it was forked from another process, if `new_recording` and `shutdown` of the SDK are wrapped, and if its
+    program has made a recording since the fork.
+    """
+
+    #: True if this process was forked from another process.
     is_forked = False
-    #: Whether `leave_parents_recordings` was called.
+    #: True if `leave_parents_recordings` was called.
     is_watched = False
-    #: Whether the program has made a recording of its own since the fork.
+    #: True if the program has made a recording of its own since the fork.
     has_recording = False
 
 
@@ -34,11 +41,11 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Keep a forked process silent about the recordings of its parent. A second call does nothing.
+    """Prevent errors that the SDK would print at the end of a forked process. A second call does nothing.
 
-    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings, also those that a forked
-    process has from its parent. For each recording of the parent, the SDK would print an error. So `shutdown` does
-    nothing in a forked process whose program has made no recording. mpr ends the recordings that mpr has made itself.
+    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings. A forked process also has the
+    recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
+    process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
     Call this before any other module of mpr wraps `new_recording`.
     """
@@ -76,9 +83,9 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def never_free(value: object) -> None:
-    """Keep `value` until this process is gone, even while the interpreter frees everything else.
+    """Keep `value` in memory until this process has ended, even while the interpreter frees everything else.
 
-    The SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
+    The reason is that the SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
     """
     import ctypes
 
@@ -86,10 +93,11 @@ def never_free(value: object) -> None:
 
 
 def forbid_preloaded_servers() -> None:
-    """Make `CatalogClient` and `Server` of the SDK raise an error in this process, which has a preloaded SDK.
+    """Make `CatalogClient` and `Server` of the SDK raise `RuntimeError` in this process.
 
-    Without this error, both classes would hang. They need the SDK's async runtime, and its threads exist only in the
-    fork server that preloaded the SDK. The threads did not survive the fork.
+    Call this in a worker whose fork server has preloaded (imported) the SDK. Without this error, both classes would
+    wait without limit. They need the SDK's async runtime. Its threads exist only in the fork server, because threads do
+    not survive a fork.
     """
     import rerun as rr
 
@@ -104,7 +112,10 @@ def forbid_preloaded_servers() -> None:
 
 
 def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
-    """Make `stream` lead to the stream that `own()` returns. Each use of `stream` calls `own()`."""
+    """Make `stream`, which belongs to the parent of this process, lead to the stream that `own()` returns.
+
+    Each use of `stream` calls `own()`.
+    """
     stream.__class__ = _forked_stream_type()
     stream._mpr_target = own  # type: ignore[attr-defined]  # an attribute of the class below
 

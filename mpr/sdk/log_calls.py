@@ -1,11 +1,11 @@
 """Wraps the SDK's calls that hand data to a recording. The wrappers count rows, and put prefixes before entity paths.
 
-An entry is a function of the SDK's native module through which data reaches a recording. A handle is the SDK's object
-that stands for one recording. A chunk is a table with rows of one entity. The outbox is a file in memory with the rows
-of a process that the parent has not yet taken.
+An entry is a function of the SDK's native module (`rerun_bindings`) through which data reaches a recording. A handle is
+the SDK's object that stands for one recording. A chunk is a table with rows of one entity. The outbox is a file in
+memory with the rows of a process that the parent has not yet taken.
 
 Covers: all entries.
-Does not cover: what follows from a count (`producer/router.py`), and calls that change a sink (`sink_calls.py`).
+Does not cover: the use of the counts (`producer/router.py`), and calls that change a sink (`sink_calls.py`).
 """
 
 from __future__ import annotations
@@ -43,10 +43,11 @@ _UNKNOWN_SIZE = 64 * 1024
 def install_entries(entered: Entered, logged: Logged) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
-    has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
-    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. An entry that takes
-    chunks calls both functions for each chunk, so that it waits between two chunks while the outbox is full.
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `recording` is a handle, or None for
+    the current recording. `entered` may wait until the outbox has room. If it returns a `Prefix`, the entry puts this
+    prefix before the entity paths. `logged` is called only if the SDK has accepted rows, and only if their number is
+    known. An entry that takes several chunks calls both functions for each chunk, so that `entered` can wait between
+    two chunks.
 
     Returns the names of entries that this SDK release does not have.
     """
@@ -61,10 +62,10 @@ def install_entries(entered: Entered, logged: Logged) -> list[str]:
 
 
 class _Hooks(NamedTuple):
-    """The functions that a wrapper of an entry calls.
+    """Holds the functions that a wrapper of an entry calls.
 
-    `entered` and `logged` are those of `install_entries`. `recording_id_of` returns the id of the recording with a
-    handle.
+    `entered` and `logged` are those of `install_entries`. `recording_id_of` takes a handle, and returns the id of its
+    recording.
     """
 
     entered: Entered
@@ -72,7 +73,7 @@ class _Hooks(NamedTuple):
     recording_id_of: Callable[[Any], str | None]
 
     def enter(self, size: int, rows: int, recording: Any) -> str | None:
-        """Call `entered`. Returns the path to put before the entity paths; None if they stay as they are.
+        """Call `entered`, and return the path to put before the entity paths; None if these paths stay as they are.
 
         `size` is the number of bytes that are logged, `rows` the number of rows, and `recording` a handle.
         """
@@ -86,7 +87,10 @@ class _Hooks(NamedTuple):
 
 
 def _logged_bytes(components: Any) -> int:
-    """Return the size in bytes of the Arrow arrays in `components`, or `_UNKNOWN_SIZE` if there are no such arrays."""
+    """Return the size in bytes of the Arrow arrays in `components`.
+
+    Returns 64 KiB (`_UNKNOWN_SIZE`) if `components` has no such arrays.
+    """
     size = 0
     try:
         # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
@@ -100,7 +104,7 @@ def _logged_bytes(components: Any) -> int:
 def _logged_rows(name: str, components: Any) -> int:
     """Return how many rows a call of the entry `name` with the argument `components` logs.
 
-    Returns 0 if `components` does not show the number.
+    Returns 0 if `components` does not show the number, or if there are no components, because the SDK drops such a row.
     """
     if not components:
         # The SDK drops a row without components, with a warning.
@@ -111,9 +115,9 @@ def _logged_rows(name: str, components: Any) -> int:
 
 
 def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of the entry `name` that calls the hooks before and after `original`.
+    """Return a wrapper of `original`, the entry `name`. It calls the functions in `hooks` before and after `original`.
 
-    The entry may have any parameters.
+    This wrapper accepts any arguments, so it works if a release of the SDK changes the parameters of the entry.
     """
 
     @functools.wraps(original)
@@ -143,9 +147,9 @@ def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str
 
 
 def _is_plain_log(original: Callable[..., Any] | None) -> bool:
-    """Return whether `original` is `log_arrow_msg`, the entry that `rr.log` calls, with the expected parameters.
+    """Return True if `original` has exactly the parameters of the wrapper that `_wrapped_log` makes.
 
-    The parameters must be those of the wrapper that `_wrapped_log` makes.
+    `original` is `log_arrow_msg`, the entry that `rr.log` calls, or None if this release of the SDK does not have it.
     """
     with contextlib.suppress(ValueError, TypeError):
         return str(inspect.signature(original)) == "(entity_path, components, static_, recording=None)"  # type: ignore[arg-type]  # None raises TypeError
@@ -153,11 +157,11 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 
 
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a faster wrapper of `original`: of `log_arrow_msg`, the entry that `rr.log` calls.
+    """Return a faster wrapper of `original`, which is `log_arrow_msg`, the entry that `rr.log` calls.
 
-    This wrapper does what the wrapper that `_wrapped` returns does. The wrapper of `_wrapped` packs and unpacks any
-    arguments, which costs 0.5 us for each `rr.log`. This wrapper names the parameters of `log_arrow_msg`. So it works
-    only if `log_arrow_msg` has exactly these parameters.
+    This wrapper does the same as the one that `_wrapped` returns. That one accepts any arguments, which costs 0.5 us
+    for each `rr.log`. This wrapper names the parameters of `log_arrow_msg` instead. So it works only if `log_arrow_msg`
+    has exactly these parameters.
     """
     entered, logged, recording_id_of = hooks
 
@@ -186,7 +190,7 @@ def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., A
 
 
 def _chunks_given(given: Any) -> Iterable[Any]:
-    """Return the chunks in `given`, the argument of `send_chunks`, which is one chunk or several chunks."""
+    """Return the chunks in `given`, the first argument of `send_chunks`: one chunk or an iterable of chunks."""
     return [given] if hasattr(given, "with_entity_path") else given
 
 
@@ -202,8 +206,8 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
     """Return a wrapper of `original`, the entry `name`, which takes chunks.
 
     The wrapper sends the chunks one by one. For 20,000 chunks of one row this takes 1.7 s instead of 0.9 s (measured).
-    In exchange, each chunk is counted, waits while the outbox is full, and gets the prefix. A call of mpr itself sends
-    all chunks at once, as without the wrapper.
+    In exchange, the wrapper counts each chunk, waits while the outbox is full, and puts the prefix before the entity
+    path. If mpr itself calls the entry, the wrapper sends all chunks at once.
     """
     chunks_of = _CHUNKS_OF[name]
     # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.
@@ -228,7 +232,10 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 
 
 def under(prefix: str, path: str) -> str:
-    """Return `path` with `prefix` before it. Paths of properties and of mpr itself get no prefix."""
+    """Return the entity path `path` with `prefix` before it.
+
+    Paths of recording properties and of mpr itself get no prefix, because viewers look for them at fixed paths.
+    """
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.
     return path if path.partition("/")[0] in ("__properties", "mpr") else f"{prefix}/{path}"

@@ -4,6 +4,9 @@ The pytest plugin writes its own rows with this module. A test may replace any p
 `rr.log` or `RecordingStream.flush`, and may count its calls. The test must not see the calls of the plugin.
 
 The functions are attributes of a class, because some tools replace functions in the globals of all loaded modules.
+
+Covers: recordings, texts and properties that the plugin writes.
+Does not cover: rows that the test logs (`copies.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from mpr.sdk.private_names import original as _native
 
 
 class Native:
-    """Holds the SDK's native functions. A handle is the SDK's object that stands for one recording."""
+    """Holds native functions of the SDK, and a few methods of its classes, as they are at import time.
+
+    A handle is the SDK's object that stands for one recording. A function is None if this release of the SDK lacks it.
+    """
 
     new_recording: Final = _native("new_recording")
     batcher_config: Final = rerun.ChunkBatcherConfig.LOW_LATENCY
@@ -43,7 +49,10 @@ class Native:
 
 
 class _Arrow:
-    """Functions of Arrow that make arrays of bytes. `pyarrow.array` is not used, because each call imports a module."""
+    """Holds functions and types of Arrow with which this module makes arrays from bytes.
+
+    `pyarrow.array` is not used, because each call of it imports a module.
+    """
 
     from_buffers = pyarrow.Array.from_buffers
     buffer = pyarrow.py_buffer
@@ -69,7 +78,7 @@ def _texts(texts: Sequence[str]) -> Any:
 
 
 class _TextLog:
-    """The descriptors of the components of `rr.TextLog`."""
+    """Holds the descriptors of the two components of `rr.TextLog`: `text` and `level`."""
 
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
 
@@ -88,7 +97,7 @@ def new_recording(application_id: str, recording_id: str) -> Any:
 
 
 def log_text(handle: Any, path: str, text: str, level: str) -> None:
-    """Log one `rr.TextLog` at the present time.
+    """Log one `rr.TextLog` with the present time.
 
     `handle` is the handle of the recording, `path` the entity path, and `level` the level, such as "INFO".
     """
@@ -123,7 +132,7 @@ def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[flo
 def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
     """Write the property `name` of the recording with the handle `handle`.
 
-    `values` has the name and the value of each component of the property.
+    `values` maps the name of each component of the property to its value.
     """
     components = {
         Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])

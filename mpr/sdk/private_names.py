@@ -1,13 +1,16 @@
 """Lists the private names of the Rerun SDK that mpr uses, and looks them up.
 
 A private name is a function of `rerun_bindings`, the native module of the SDK, or a method of one of its classes. A
-release of the SDK may rename them. So no other module of mpr reads them, and mpr works without each of them. If a
-release lacks a private name, the user loses only what the list says (`Private.without`). mpr raises no error for this
-reason.
+release of the SDK may rename them. So no other module of mpr reads them directly, and mpr works without each of them.
+If a release lacks a private name, the user loses only what the list says (`Private.without`). mpr raises no error for
+this reason.
 
 A handle is the object of the native module that stands for one recording. An entry is a function of the native module
 that hands data to a recording. The outbox is a file in memory with the rows of a process that the parent has not yet
 taken. A task is flushed if mpr waits at the end of the task until the SDK has encoded the rows.
+
+Covers: the list, finding and wrapping a function of the list, and the tested releases of the SDK.
+Does not cover: the wrappers (`log_calls.py`, `sink_calls.py` and others).
 """
 
 from __future__ import annotations
@@ -142,20 +145,29 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function with the private name `name`, perhaps a wrapper; None if the SDK has no such function."""
+    """Return the function with the private name `name`; None if the SDK has no such function.
+
+    If mpr has wrapped the function, returns the wrapper.
+    """
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)
 
 
 @functools.cache
 def original(name: str) -> Any:
-    """Return the SDK's function with this private name, without a wrapper of mpr; None if there is no such function."""
+    """Return the SDK's own function with the private name `name`, and not a wrapper of mpr.
+
+    Returns None if the SDK has no such function.
+    """
     found = find(name)
     return None if found is None else inspect.unwrap(found)
 
 
 def wrap(name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
-    """Replace the function with this private name by `wrapper(function)`. Returns whether there is such a function."""
+    """Replace the function with the private name `name` by `wrapper(function)`.
+
+    Returns True if the SDK has such a function. Returns False, and changes nothing, if it has none.
+    """
     found = find(name)
     if found is not None:
         owner, attribute = _owner(name)
@@ -178,13 +190,16 @@ def untested_version() -> str | None:
 
 
 def tested_versions() -> str:
-    """Return the releases that mpr was tested with, such as "0.39 to 0.41"."""
+    """Return the releases that mpr was tested with, as a text such as "0.39 to 0.41"."""
     return f"{TESTED_FROM[0]}.{TESTED_FROM[1]} to {TESTED_BELOW[0]}.{TESTED_BELOW[1] - 1}"
 
 
 @functools.cache
 def warn_once() -> None:
-    """Log a warning if mpr was not tested with the installed SDK, or if names are missing. Later calls do nothing."""
+    """Log a warning if mpr was not tested with the installed SDK, and another one if the SDK lacks private names.
+
+    A second call in the same process does nothing.
+    """
     version, gone = untested_version(), missing()
     if version is not None:
         _log.warning(

@@ -1,7 +1,10 @@
 """Runs the SDK's command line (`rerun rrd ...`), and reads files with the SDK, in processes of their own.
 
 If the SDK crashes on a broken file, only such a process ends. This module also finds the native viewer, which other
-modules start.
+modules start. The native viewer is the program `rerun`, which is also the SDK's command line.
+
+Covers: starting such a process, its time limit, and the reason why it failed.
+Does not cover: reading files in this process (`reader.py`).
 """
 
 from __future__ import annotations
@@ -37,8 +40,8 @@ for path in sys.stdin.buffer.read().decode(errors="surrogateescape").split("\\0"
 def viewer_executable() -> str | None:
     """Return the path of the native viewer: in the SDK's package, else on the PATH; None if there is no viewer.
 
-    This is not the path of the script `rerun` in the SDK's package. That script starts the viewer as another process.
-    If the script is killed, the viewer goes on.
+    The SDK's package also has a script `rerun`, whose path is not returned. That script starts the viewer as another
+    process, which would continue to run if the script is killed.
     """
     import importlib.util
     import shutil
@@ -52,9 +55,9 @@ def viewer_executable() -> str | None:
 
 
 def rewrite(path: Path, target: int) -> None:
-    """Write the data of the file at `path` that the SDK can read to the file descriptor `target`.
+    """Read the file at `path` with `rerun rrd merge`, and write all data that can be read to the descriptor `target`.
 
-    The program `rerun rrd merge` writes the data. Raises `OSError` if the program fails.
+    Raises `OSError` if the program cannot be started, fails, or does not end within an hour.
     """
     ran = _rerun_rrd("merge", "--continue-on-error", path, stdout=target)
     if ran.returncode:
@@ -64,7 +67,8 @@ def rewrite(path: Path, target: int) -> None:
 def merge(paths: list[Path], target: Path) -> None:
     """Merge the files at `paths` into the file `target` with `rerun rrd merge`.
 
-    Data that the SDK cannot read is left out. Raises `OSError` if the program fails.
+    Data that the SDK cannot read is left out. Raises `OSError` if the program cannot be started, fails, or does not end
+    within an hour.
     """
     ran = _rerun_rrd("merge", "--continue-on-error", *paths, "-o", target)
     if ran.returncode:
@@ -72,9 +76,10 @@ def merge(paths: list[Path], target: Path) -> None:
 
 
 def optimize(path: Path, target: int) -> None:
-    """Write the file at `path` to the file descriptor `target` with `rerun rrd optimize`.
+    """Read the file at `path` with `rerun rrd optimize`, which merges small chunks, and write the result to `target`.
 
-    Raises `OSError` if the program fails.
+    `target` is a file descriptor. Raises `OSError` if the program cannot be started, fails, or does not end within an
+    hour.
     """
     ran = _rerun_rrd("optimize", path, stdout=target)
     if ran.returncode:
@@ -82,9 +87,10 @@ def optimize(path: Path, target: int) -> None:
 
 
 def routed(streams: bytes) -> bytes:
-    """Return one stream (the bytes of an `.rrd` file), which `rerun rrd route` makes of the concatenated `streams`.
+    """Return the one stream that the program `rerun rrd route` makes of `streams`, in the form of an `.rrd` file.
 
-    Raises `OSError` if the program fails.
+    `streams` are the bytes of several such streams, one behind the other. Raises `OSError` if the program cannot be
+    started, fails, or does not end within 10 minutes.
     """
     ran = _run([*_program(), "rrd", "route"], _REFUSAL_SECS, data=streams)
     if ran.returncode:
@@ -93,29 +99,31 @@ def routed(streams: bytes) -> bytes:
 
 
 def verify(path: Path) -> str | None:
-    """Return the error that `rerun rrd verify` finds in the file at `path`; None if there is no error.
+    """Return the error that `rerun rrd verify` finds in the file at `path`, as text; None if there is no error.
 
-    Raises `OSError` if the program cannot be started, or does not end within an hour.
+    If the program crashes, returns a sentence about the crash. Raises `OSError` if the program cannot be started, or
+    does not end within an hour.
     """
     ran = _rerun_rrd("verify", path)
     return ran.reason if ran.returncode else None
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is no error.
 
-    This calls `reader.refusal` in another process, because the reader may abort, and takes about 3 kB of memory for
-    each chunk. If that process crashes, returns a sentence about the crash. Raises `OSError` if the process cannot
-    start or fails.
+    The error is a text. This calls `reader.refusal` in another process, because the reader may abort its process, and
+    takes about 3 kB of memory for each chunk. If that process crashes, returns a sentence about the crash. Raises
+    `OSError` if the process cannot be started, fails, or does not end within 10 minutes.
     """
     return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Read the whole files at `paths` in another process, because the SDK's reader may abort on a broken file.
+    """Read the whole files at `paths` in another process, because the SDK's reader may abort its process.
 
-    Returns the files that the SDK cannot read, each with the reason. Raises `OSError` if the process cannot start or
-    fails.
+    Returns a dict. Its keys are the files that the SDK cannot read, and its values are the reasons. If the process
+    crashes, the file that it was reading is one of them, and a new process reads the rest. Raises `OSError` if a
+    process cannot be started, fails, or does not end within 10 minutes.
     """
     found: dict[Path, str] = {}
     left = list(paths)
@@ -136,7 +144,8 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 def _asked(question: str) -> str | None:
     """Run the Python code `question` in a new process, and return the text that it prints; None if it prints nothing.
 
-    If the process crashes, returns a sentence about the crash. Raises `OSError` if the process cannot start or fails.
+    If the process crashes, returns a sentence about the crash. Raises `OSError` if the process cannot be started,
+    fails, or does not end within 10 minutes.
     """
     ran = run_python(f"from pathlib import Path; from mpr.sdk import reader; {question}")
     if ran.returncode > 0:
@@ -166,17 +175,18 @@ class Ran:
 
     @property
     def reason(self) -> str:
-        """The reason why the program failed, in words."""
+        """The reason why the program failed, as a text. Read this only if `returncode` is not 0."""
         if self.returncode < 0:
             return f"the Rerun SDK crashed on it ({signal.Signals(-self.returncode).name})"
         return self.last_line or "it does not say why"
 
 
 def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence[int] = ()) -> Ran:
-    """Run `code` in a new Python process, which can import mpr as this process can.
+    """Run `code` in a new Python process, wait until it has ended, and return the result.
 
-    `arguments` become `sys.argv[1:]` of the new process, `data` is its standard input, and `pass_fds` are file
-    descriptors that it inherits. Raises `OSError` if the process cannot be started, or does not end within 10 min.
+    The new process can import mpr as this process can. `arguments` become its `sys.argv[1:]`, `data` is its standard
+    input, and `pass_fds` are file descriptors that it inherits. Raises `OSError` if the process cannot be started, or
+    does not end within 10 minutes.
     """
     # `sys.path` goes along, because mpr may be found by an entry that only this process has. A crash leaves no
     # core file, because it is expected.
@@ -188,9 +198,9 @@ def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence
 
 
 def _program() -> list[str]:
-    """Return the command that starts the SDK's command line: the native program if it is found, else the script.
+    """Return the command that starts the SDK's command line: the native program if it is found, else the SDK's script.
 
-    The script takes 0.4 s longer to start.
+    The native program is preferred, because the script takes 0.4 s longer to start.
     """
     program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]
@@ -208,12 +218,14 @@ def _run(
     stdout: int = subprocess.PIPE,
     pass_fds: Sequence[int] = (),
 ) -> Ran:
-    """Run `command`. Raises `OSError` if it cannot be started, or does not end within `timeout_secs`.
+    """Run `command`, wait until it has ended, and return the result.
 
-    `data` is the standard input of the program. `stdout` is the file descriptor for its output, or
-    `subprocess.PIPE` if the output is returned. The program inherits `pass_fds`. Only the last 4096 bytes of its
-    standard error are kept. The SDK writes some hundred bytes for each message that it cannot read, and there may be
-    millions of such messages.
+    `data` is the standard input of the program. `stdout` is the file descriptor for its output, or `subprocess.PIPE` if
+    the output is returned. The program inherits `pass_fds`. Raises `OSError` if the program cannot be started, or does
+    not end within `timeout_secs`.
+
+    Only the last 4096 bytes of the program's standard error are kept. The SDK writes some hundred bytes for each
+    message that it cannot read, and there may be millions of such messages.
     """
     with contextlib.ExitStack() as stack:
         stdin: int | IO[bytes] = subprocess.DEVNULL

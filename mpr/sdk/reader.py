@@ -1,7 +1,10 @@
 """Reads `.rrd` streams with the SDK's own reader.
 
 A stream has one or several stores. A store is one recording or one blueprint. A chunk is a table with rows of one
-entity.
+entity. The manifest is a table of the chunks of a store, at the end of a file.
+
+Covers: reading in this process, which a broken file may abort.
+Does not cover: reading in another process (`programs.py`).
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ if TYPE_CHECKING:
 
 
 def quiet_reader(path: str | Path) -> Any:
-    """Return the SDK's reader of the file at `path`, which may have no footer.
+    """Return an `rr.chunk.RrdReader` of the file at `path`, which may have no footer. No warning is printed for that.
 
-    Raises the errors of the SDK, and `OSError` if `path` leads to no regular file. The SDK would wait at a FIFO.
+    Raises the errors of the SDK. Raises `OSError` if `path` does not lead to a regular file, because the SDK would wait
+    without limit at a FIFO.
     """
     import rerun as rr
 
@@ -55,7 +59,10 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """Yield the SDK's stream of chunks for each store in `data`; for recordings only if `blueprints` is false."""
+    """Yield the SDK's stream of chunks for each store in `data`, the bytes of a stream.
+
+    If `blueprints` is false, the stores of blueprints are left out. Raises the errors of the SDK's reader.
+    """
     with ReadableFile(data) as path:
         reader = quiet_reader(path)
         for entry in [*reader.recordings(), *(reader.blueprints() if blueprints else ())]:
@@ -63,7 +70,7 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
 
 
 def damage(data: bytes) -> str | None:
-    """Return why the SDK cannot decode the stream `data`; None if it can."""
+    """Return the error that the SDK raises when it decodes the stream `data`, as text; None if there is none."""
     try:
         for _ in chunks_of(data):
             pass
@@ -73,7 +80,11 @@ def damage(data: bytes) -> str | None:
 
 
 class ReadableFile:
-    """Holds `data` as a file that the SDK's reader can open by a path. The file is in memory if possible."""
+    """A context manager that holds `data` as a file, because the SDK's reader can only open a path.
+
+    The value of `with ... as path` is this path. The file is in memory if possible. It is closed at the end of the
+    block.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._file = files.MemoryFile("mpr-reader")
@@ -89,7 +100,10 @@ class ReadableFile:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none."""
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is no error.
+
+    The error is a text. Only recordings are read, and not blueprints.
+    """
 
     def read(reader: Any) -> None:
         for entry in reader.recordings():
@@ -99,7 +113,10 @@ def refusal(path: Path) -> str | None:
 
 
 def unreadable(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is none."""
+    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is no error.
+
+    The error is a text. Only recordings are read, and not blueprints.
+    """
 
     def read(reader: Any) -> None:
         for entry in reader.recordings():

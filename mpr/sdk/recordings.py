@@ -1,6 +1,11 @@
 """Watches which recordings this process makes, and which recording is current in a thread or in the process.
 
-A handle is the SDK's object that stands for one recording (`private_names.py`).
+A handle is the SDK's object that stands for one recording (`private_names.py`). The current recording is the one that a
+call uses if it names no recording. A thread may have a current recording of its own. All other threads use the global
+one.
+
+Covers: `rr.init`, new recordings, their names and starts, their ids, and the current recording.
+Does not cover: the decisions about them (`producer/router.py`), and sinks (`sink_calls.py`).
 """
 
 from __future__ import annotations
@@ -18,19 +23,23 @@ if TYPE_CHECKING:
 class Handle:
     """Stands for the stream with the handle `inner` in calls of the SDK's public functions.
 
-    Those functions ask a stream for nothing but its handle. A real stream would end its recording when it is freed.
+    Those functions ask a stream only for its handle. A real `rr.RecordingStream` is not used, because it would end its
+    recording when it is freed.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     def to_native(self) -> Any:
-        """Return the handle."""
+        """Return the handle `inner`."""
         return self.inner
 
 
 def as_stream(inner: Any) -> rr.RecordingStream | None:
-    """Return an object that public functions of the SDK take as the stream with the handle `inner`; None for None."""
+    """Return an object that the SDK's public functions accept as the stream with the handle `inner`.
+
+    Returns None if `inner` is None.
+    """
     return None if inner is None else cast("rr.RecordingStream", Handle(inner))
 
 
@@ -46,11 +55,19 @@ def divert_new_recordings(
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    `make_diverted_current(stream)` makes the stream the current one, and `noted(application_id, recording_id)` is
-    called with the arguments of `rr.init`. If `diverted()` returns None, `rr.init` works as it does without mpr. The
-    user may also make a recording that is not the default one, such as an `rr.RecordingStream`. The SDK makes this
-    recording as usual, and `made` is called with its handle. Returns whether this release of the SDK has both functions
-    that `rr.init` calls.
+    Returns True if this release of the SDK has both native functions that `rr.init` calls, else False.
+
+    Parameters
+    ----------
+    diverted:
+        Returns the stream to use; None if `rr.init` must make a new recording, as it does without mpr.
+    noted:
+        Called as `noted(application_id, recording_id)` with the arguments of `rr.init`, if `rr.init` uses the stream.
+    made:
+        Called with the handle of each new recording that does not become the current one, such as an
+        `rr.RecordingStream`. mpr's own recordings are left out.
+    make_diverted_current:
+        Called with the stream. Makes it the current recording.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,9 +109,9 @@ _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nan
 def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
-    The reason is that many processes write the recording, and each would overwrite the name and the start that another
-    has set. `diverted(call, recording id)` returns the stream and the name of the property. If `diverted` returns None,
-    the SDK's call is made as usual.
+    The reason is that many processes write the same recording, and each would replace the name and the start that
+    another process has set. `diverted(call, recording id)` returns the stream and the name of the property. `call` is
+    the name of the SDK's function. If `diverted` returns None, the SDK's call is made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -119,7 +136,7 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
 def recording_id_function() -> Callable[[Any], str | None]:
     """Return a function that takes a handle and returns the id of its recording.
 
-    If the function gets None instead of a handle, it returns the id of the current recording.
+    If the function gets None instead of a handle, it returns the id of the current recording, or None if there is none.
     """
     found = private_names.find("get_recording_id")
     return _public_recording_id if found is None else cast("Callable[[Any], str | None]", found)
@@ -132,15 +149,18 @@ def _public_recording_id(inner: Any) -> str | None:
 
 
 def recording_id_of(inner: Any) -> str | None:
-    """Return the id of the recording with the handle `inner`. If `inner` is None, use the current recording."""
+    """Return the id of the recording with the handle `inner`.
+
+    If `inner` is None, return the id of the current recording, or None if there is no current recording.
+    """
     return recording_id_function()(inner)
 
 
 def encoded_rows_of(inner: Any) -> Any:
-    """Give the recording with the handle `inner` a new sink, and return the SDK's object from which it can be read.
+    """Give the recording with the handle `inner` a new sink in memory, and return the SDK's object that has its bytes.
 
-    From now on, the SDK writes the encoded rows of the recording into this object, and its method `read` returns them.
-    The rows that the SDK has kept for the recording come first.
+    From now on, the SDK writes the encoded rows of the recording into this object. Its method `read` returns them. The
+    first ones are the rows that the SDK has kept for the recording until now.
     """
     found = private_names.find("binary_stream")
     if found is not None:
@@ -151,7 +171,11 @@ def encoded_rows_of(inner: Any) -> Any:
 
 
 def clean_up_recordings() -> None:
-    """Let the SDK end the threads of unused recordings. There is no current recording afterwards."""
+    """Let the SDK end the threads of recordings that nothing uses any more.
+
+    Afterwards there is no global current recording. The current recordings of threads stay. Does nothing if this
+    release of the SDK lacks the function.
+    """
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
     if found is not None:
         found()
@@ -161,11 +185,13 @@ _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")
 
 
 def watch_current(changed: Callable[[Any, bool], None]) -> bool:
-    """Call `changed(handle, of_thread)` whenever the current recording of this process or of a thread is changed.
+    """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
-    `handle` is the new current recording's handle; None if there is none. `of_thread` says whether the recording is
-    current in the calling thread only. Returns whether this release of the SDK has both functions of `_SET_CURRENT`. If
-    it lacks one, nothing is watched. Calls of `rr.init` are not watched either, because it uses `new_recording`.
+    `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
+    concerns only the calling thread. Calls of `rr.init` are not watched, because it uses `new_recording`.
+
+    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. Otherwise returns False, and watches
+    nothing.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
@@ -184,13 +210,15 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
 
 
 def make_current(stream: rr.RecordingStream) -> None:
-    """Make `stream` the current recording in this thread, and in each other thread without its own recording."""
+    """Make `stream` the current recording in this thread, and in each other thread that has none of its own."""
     _set_current("set_thread_local_data_recording", None)
     _set_current("set_global_data_recording", stream.to_native())
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of this thread. Returns the previous handle.
+    """Make the recording with the handle `native` the current one of this thread.
+
+    Return the handle of the previous one.
 
     None, as argument or result, means that the thread has no recording of its own.
     """
@@ -204,9 +232,9 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of all threads without a recording of their own.
+    """Make the recording with the handle `native` the current one of all threads that have none of their own.
 
-    Returns the previous handle. None, as argument or result, means that there is no such recording.
+    Returns the handle of the previous one. None, as argument or result, means that there is no such recording.
     """
     before = _get_current("get_global_data_recording")
     _set_current("set_global_data_recording", native)
@@ -234,7 +262,7 @@ def _set_current(name: str, inner: Any) -> None:
 
 
 def _get_current(name: str) -> Any:
-    """Return the handle that the function `name` of the SDK's native module returns.
+    """Return the handle that the function `name` of the SDK's native module returns; None if it returns no recording.
 
     If this release of the SDK has no such native function, calls the public function `rr.<name>` instead.
     """

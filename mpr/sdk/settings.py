@@ -12,9 +12,12 @@ In strict mode, a call of the SDK raises its errors instead of logging them.
 The SDK itself sets back the strict mode of one call at the end of the call. It fails to do so if the same function was
 called again within this call.
 
-Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`). The types that
-`rr.AnyValues` has seen stay known, because a component has one type in the whole recording. The size of viewers
-(`rr.notebook.set_default_size`) stays, because only the process of a notebook shows viewers.
+Covers: the settings in the table.
+Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`).
+
+Two other changes by a task are kept. The types that `rr.AnyValues` has seen stay known, because a component has one
+type in the whole recording. The size of viewers (`rr.notebook.set_default_size`) stays, because only the process of a
+notebook shows viewers.
 """
 
 from __future__ import annotations
@@ -39,9 +42,10 @@ _LOG_TIMELINES = {
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting of the SDK. Two objects are equal if they are about the same setting.
+    """Describes a setting of the SDK, and says how to read and set it.
 
-    `read` returns the present value of the setting, and `put` sets it.
+    `name` is the name of the setting, `read` returns its present value, and `put` sets its value. Two objects are equal
+    if they have the same `name` and `recording_id`.
     """
 
     name: str
@@ -58,7 +62,10 @@ os.register_at_fork(after_in_child=_changed.clear)
 
 
 class ChangedSettings:
-    """Holds the settings that one task has changed. A task may run in several steps, as a generator does."""
+    """Holds the settings that one task has changed, so that they can be set back.
+
+    A task may run in several steps. For example, a generator runs one step for each value that it yields.
+    """
 
     def __init__(self) -> None:
         # The settings that the task has changed, each with its value before this step.
@@ -67,19 +74,22 @@ class ChangedSettings:
         self.own: dict[Setting, bool] = {}
 
     def note(self, setting: Setting, before: bool) -> None:
-        """Note that the task changes `setting`, whose value was `before`."""
+        """Remember that the task changes `setting`, whose value was `before`.
+
+        If the task has changed this setting before in this step, nothing is done.
+        """
         if setting not in self._before:
             self._before[setting] = before
             _changed.setdefault(setting, []).append(self)
 
     def redo(self) -> None:
-        """Give the settings the values from the task's earlier steps again, because the next step begins."""
+        """Set the values from the task's earlier steps again. Call this when the next step begins."""
         for setting, value in self.own.items():
             self.note(setting, setting.read())
             setting.put(value)
 
     def undo(self) -> None:
-        """Give each changed setting the value from before this step, because a step of the task has ended.
+        """Set each changed setting back to the value from before this step. Call this when a step has ended.
 
         If another running task has changed a setting after this task, the setting is set back when the step of that
         other task has ended.
@@ -100,7 +110,7 @@ class ChangedSettings:
                 _changed.pop(setting, None)
 
     def keep(self) -> None:
-        """Let all settings stay as they are now, and forget that they were changed."""
+        """Let all settings stay as they are now, so that later calls of `undo` and `redo` do not change them."""
         for setting in self._before:
             _changed.pop(setting, None)
         self._before.clear()
@@ -108,7 +118,10 @@ class ChangedSettings:
 
 
 def watch_settings(noted: Callable[[Setting, bool], None]) -> None:
-    """Call `noted(setting, old value)` before each change of strict mode, `log_time` or `log_tick` in this process."""
+    """Call `noted(setting, old value)` before each change of strict mode, `log_time` or `log_tick` in this process.
+
+    If this release of the SDK lacks one of the functions that change these settings, that function is not watched.
+    """
     _watch_strict_mode(noted)
     _watch_log_timelines(noted)
 
@@ -169,7 +182,7 @@ def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
 
 
 def _flag(variable: str, default: bool) -> bool:
-    """Return the truth value of the environment variable `variable`, as the SDK reads it.
+    """Return the environment variable `variable` as a bool, by the rules of the SDK.
 
     Returns `default` if the variable is not set, or has a text that the SDK does not know.
     """
@@ -178,9 +191,10 @@ def _flag(variable: str, default: bool) -> bool:
 
 
 def reset_thread() -> None:
-    """Set back the last two settings in the module's table: strict mode of a call, and the stream of a `with` block.
+    """Set back two settings of this thread: the strict mode of one call, and the stream of a `with stream:` block.
 
-    This concerns the calling thread. No call of the SDK may be running in this thread.
+    These are the last two settings in the table of this module. A task may have left them changed. No call of the SDK
+    may be running in this thread.
     """
     strict_mode, stream = _thread_settings()
     if strict_mode is not None:
@@ -191,9 +205,9 @@ def reset_thread() -> None:
 
 @functools.cache
 def _thread_settings() -> tuple[Any, Any]:
-    """Return the SDK's objects with a thread's settings: strict mode of a call, and stream of a `with` block.
+    """Return the two objects of the SDK that hold a thread's strict mode of one call, and its stream of a `with` block.
 
-    If this release of the SDK lacks one of the two objects, None stands for this object.
+    If this release of the SDK lacks one of them, the result has None in its place.
     """
     import rerun as rr
     from rerun import recording_stream
@@ -203,15 +217,15 @@ def _thread_settings() -> tuple[Any, Any]:
 
 
 def strict_mode_of_environment() -> bool:
-    """Return the strict mode with which a process starts that has the present environment variables."""
+    """Return True if the environment variable `RERUN_STRICT` now says that a new process begins in strict mode."""
     return _flag("RERUN_STRICT", False)
 
 
 def follow_environment(before: bool) -> None:
-    """Set the strict mode that the environment variables ask for, unless the program has set strict mode itself.
+    """Set strict mode as the environment variable `RERUN_STRICT` says, unless the program has set strict mode itself.
 
     Call this after the environment variables have changed. `before` is the value that `strict_mode_of_environment`
-    returned before the change.
+    returned before the change. If strict mode has another value than `before`, the program has set it.
     """
     import rerun as rr
 

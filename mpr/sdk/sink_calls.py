@@ -1,7 +1,10 @@
 """Watches the calls of the SDK that change the sink of a recording, and makes some of them without their destination.
 
+The destination of a call is the file, the server or the viewer to which the recording would send its rows. A handle is
+the SDK's object that stands for one recording.
+
 Covers: which calls there are, which recording they concern, and the rest of a call whose destination is skipped.
-Does not cover: which calls are skipped, and what follows from the others (`producer/router.py`).
+Does not cover: the decision which calls are skipped, and the reaction to the others (`producer/router.py`).
 """
 
 from __future__ import annotations
@@ -32,16 +35,16 @@ _DEFAULT_PORT = 9876
 
 
 class SinkCall(NamedTuple):
-    """A call that may change the sink of a recording.
+    """Describes a call that may change the sink of a recording.
 
     Attributes
     ----------
     name:
         The name of the function in the SDK's native module.
     recording:
-        The handle of the recording; None for the current one.
+        The handle of the recording; None for the current one, and for `shutdown`.
     recording_id:
-        The id of the recording; None for `shutdown`, which concerns all recordings.
+        The id of the recording. None for `shutdown`, which concerns all recordings, and if there is no recording.
     """
 
     name: str
@@ -56,9 +59,10 @@ def watch_sinks(
 ) -> None:
     """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    First, `skips` is called. If it returns true, the SDK call is skipped: neither `changes` nor `changed` is called,
-    and the recording keeps its sink. The blueprint of a skipped call is sent to the recording, and the caller gets a
-    result of the usual type.
+    `changed` is also called if the SDK call raises an exception. First of all, `skips` is called. If it returns True,
+    the SDK call is skipped: neither `changes` nor `changed` is called, and the recording keeps its sink. The blueprint
+    of a skipped call is sent to the recording, and the caller gets a result of the usual type. Calls of mpr itself are
+    not watched.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,9 +104,10 @@ _skipped_urls: set[str] = set()
 
 
 def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Do everything that `call` does, but do not open its destination. Returns a result of the call's usual type.
+    """Send the blueprint of `call`, if it has one, but do not open the destination. Return a result of the usual type.
 
-    `args` and `kwargs` are the arguments of the SDK's function.
+    `args` and `kwargs` are the arguments of the SDK's function. The result is a URL, an object from which no rows can
+    be read, or None.
     """
     blueprint = kwargs.get("default_blueprint")
     send = private_names.find("send_blueprint")
@@ -121,17 +126,21 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 
 @functools.cache
 def _empty_stream(_pid: int) -> Any:
-    """Return a stream that gets no rows. There is one for each process id.
+    """Return a stream to which nothing logs.
 
-    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, its caller gets an object from which to read
-    the rows of this stream. So the caller reads no rows.
+    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, the caller gets an object that reads from this
+    stream. So the caller reads no rows. There is one stream for each process id, because a forked process cannot use
+    the stream of its parent.
     """
     with internal.internal():
         return encoder.new_stream("mpr", "mpr-empty")
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original` (`serve_web_viewer`) that shows no page for a server that was not started."""
+    """Return a wrapper of `original`, which is `serve_web_viewer`. It shows no page for a server that was not started.
+
+    In this case it returns None.
+    """
 
     @functools.wraps(original)
     def serve_web_viewer(*args: Any, **kwargs: Any) -> Any:
@@ -145,9 +154,10 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 
 
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
-    """Keep the sink of a stream open after a `with stream:` block, if `is_ours(handle)` is true.
+    """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    Otherwise the SDK would finish a file sink at the end of the block, and lose rows that are logged later.
+    `handle` is the handle of the stream. Otherwise the SDK would finish a file sink at the end of the block, and rows
+    that are logged later would be lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:

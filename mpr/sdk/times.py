@@ -1,4 +1,10 @@
-"""Watches the times that a thread sets for a recording, and removes or restores these times."""
+"""Watches the times that a thread sets for a recording, and removes or restores these times.
+
+A handle is the SDK's object that stands for one recording.
+
+Covers: the functions of the SDK that set or remove a time of a thread.
+Does not cover: the choice of the times of a task (`tasks/context.py`).
+"""
 
 from __future__ import annotations
 
@@ -20,12 +26,15 @@ _REMOVE_TIME = ("disable_timeline", "reset_time")
 
 
 def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
-    """Call `noted(recording id, timeline, (function, value))` whenever a thread of this process sets a time.
+    """Call `noted(recording id, timeline, (function, value))` each time after a thread of this process has set a time.
 
-    `function(timeline, value, recording)` sets the time again. The pair is None if the time was removed. The timeline
-    is None if all times were removed. The SDK's calls are watched, because the SDK has no function that returns the
-    times of a thread. If a release of the SDK lacks one of these calls, no call is watched, because times that are
-    partly known would be restored wrongly.
+    `function(timeline, value, recording)` sets the time again. If a time was removed, `noted` gets None instead of the
+    pair. If all times were removed, it gets None instead of the timeline too. The recording id is None if there is no
+    recording.
+
+    The calls of the SDK are watched, because the SDK has no function that returns the times of a thread. If a release
+    of the SDK lacks one of these calls, no call is watched. The reason is that times which are only partly known cannot
+    be restored correctly.
     """
     if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
         return
@@ -62,10 +71,7 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Replace the times `old` by the times `new`, for this thread and the recording with the handle `native`.
-
-    A handle is the SDK's object that stands for one recording.
-    """
+    """Replace the times `old` by the times `new`, for this thread and the recording with the handle `native`."""
     for timeline in old:
         if timeline not in new:
             private_names.original("disable_timeline")(timeline, native)
