@@ -134,7 +134,10 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep the header of `preamble` for later streams. Nothing is sent, because the recording has own properties."""
+        """Keep the header of `preamble` for later streams.
+
+        Nothing is sent, because the active recording has its own properties.
+        """
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:

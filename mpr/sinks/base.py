@@ -197,7 +197,7 @@ class LiveFeed(Protocol):
     """
 
     def accepted(self, segment: Segment) -> None:
-        """Make `segment` available to all live sinks. The durable sinks have accepted the segment before, or have failed.
+        """Make `segment` available to all live sinks. This method never waits and never raises.
 
-        This method never waits and never raises.
+        Before this call, each durable sink has accepted the segment or has failed.
         """
