@@ -37,7 +37,7 @@ _FAREWELL_SECS = 10.0
 
 
 class PoolRuntime:
-    """Holds the running parts of one pool. No other class knows all parts.
+    """Holds the running parts of one pool, and ends them. No other class knows all parts.
 
     The parts end in seven steps:
 
@@ -131,7 +131,7 @@ class PoolRuntime:
         return Sampler(telemetry, aside(lambda: self._rows.new_pool(size, kinds)), size, kinds, sources)
 
     def _counters(self) -> tuple[int, int]:
-        """Return how many rows the workers have logged, and how many bytes the sinks have. Any thread may call this."""
+        """Return (rows that were logged into the recording, bytes that the sinks have). Any thread may call this."""
         return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     # --- called by the worker supervisor's thread ------------------------------------------------------------------
@@ -171,12 +171,12 @@ class PoolRuntime:
 
     @property
     def state(self) -> PoolState:
-        """The state of the pool, which says whether the pool takes calls."""
+        """The state of the pool: it runs and takes calls, was closed, or was terminated."""
         return self._dispatcher.state
 
     @property
     def ended(self) -> bool:
-        """Whether the pool has ended. As long as `join` runs, steps 6 and 7 may still be under way."""
+        """True if the pool has ended. While `join` runs, this is True already before steps 6 and 7."""
         return self._ended
 
     def check_running(self) -> None:
@@ -184,7 +184,7 @@ class PoolRuntime:
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
-        """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
+        """Return a summary of the telemetry. Raises `ConfigError` if the pool records no telemetry."""
         if self._telemetry is None:
             raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
         return aside(self._telemetry.insights)
@@ -199,7 +199,7 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no new calls."""
+        """Do step 1: take no new calls. Does not wait for the tasks."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
@@ -207,7 +207,10 @@ class PoolRuntime:
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:
-        """Do steps 2 to 7, after `close` or `terminate`. Raises the same errors as `mpr.Pool.join`."""
+        """Do steps 2 to 7, after `close`. If the pool has ended already, do nothing.
+
+        Raises the same errors as `mpr.Pool.join`.
+        """
         if self._dispatcher.state is PoolState.RUNNING:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._ended:
@@ -219,7 +222,7 @@ class PoolRuntime:
         self._dispatcher.raise_unreported()
 
     def terminate(self) -> None:
-        """Do steps 1, 5 and 6, if the pool has not ended before."""
+        """Do steps 1, 5 and 6, if the pool has not ended before. Raises `SinkError` if a sink has failed."""
         finalizer = self._finalizer
         if finalizer is not None and finalizer.still_active():
             finalizer.cancel()
@@ -227,7 +230,10 @@ class PoolRuntime:
         self._ended = True
 
     def _end_dropped(self) -> None:
-        """End a pool that was dropped, or that is still open when the interpreter exits."""
+        """Do steps 1, 5 and 6 for a pool that is garbage-collected, or is still open when the interpreter exits.
+
+        If tasks have no result yet, log a warning with their number.
+        """
         unfinished = self._dispatcher.unfinished
         if unfinished:
             _log.warning(
