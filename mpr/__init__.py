@@ -76,15 +76,15 @@ Where to look:
   (`wait_for_credit`). Rows that were logged before wait in the outbox (`transport/outbox.py`).
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
   not begun go back to the queue in `scheduler/worker_events.py`.
-- Which worker gets which task, and how many ahead? `scheduler/assignment.py`.
+- Which worker gets which task, and how many tasks wait in a worker? `scheduler/assignment.py`.
 - Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   `rrd/verify.py` checks a finished file.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
-- What happens if the bytes of a worker are damaged? `aggregator/guard.py` cuts the worker off. `rrd/checks.py` checks
-  its stream, and `transport/shared_file.py` its memory files.
+- What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
+  its memory files. `aggregator/guard.py` then stops using anything that this worker sends.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
-- Which rows does a viewer get that comes late? The rows of `live/replay_log.py`. If the viewer reconnects,
+- Which rows does a viewer get that starts late? The rows of `live/replay_log.py`. If the viewer reconnects,
   `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.
 - In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
   `recording/runtime.py`.

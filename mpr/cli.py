@@ -77,7 +77,7 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write a line with "mpr run:" and `text` to stderr. If stderr is a terminal, `text` has the colour `colour`."""
+    """Write a line with "mpr run:" and `text` to stderr. If stderr is a terminal, `text` has `colour` (None: plain)."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
@@ -145,7 +145,7 @@ def verify(paths: tuple[Path, ...]) -> None:
 
     When mpr closes a recording, it writes the number of rows into the file. This command reads the whole FILE, counts
     its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows are missing. It is 2
-    if a FILE cannot be read, or does not have the number of its rows.
+    if a FILE cannot be read, or has no such number. With several files, it is the highest of their statuses.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification

@@ -10,7 +10,7 @@ MprError
 ├── RecordingError
 │   ├── RecordingClosedError          the recording was closed before this call
 │   ├── JoinError                     this process cannot join a recording
-│   ├── SinkError (OSError)           a sink could not take or keep the data
+│   ├── SinkError (OSError)           a sink could not be opened or written
 │   ├── ConflictError                 two workers gave one timeline or component two types
 │   ├── DeliveryError                 rows that were logged could not be written to the sinks
 │   └── PictureError                  no picture of the recording could be drawn
@@ -21,7 +21,7 @@ MprError
     ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument or initializer cannot be sent to a worker
     ├── TaskLoadError                 a worker could not load a task that it was sent
     ├── InitializerError (BrokenExecutor)  the initializer raised in a worker
-    ├── TaskError                     a task raised an exception that cannot be sent as it is
+    ├── TaskError                     the exception or the result of a task could not be transferred
     ├── WorkerStartError (BrokenExecutor)  workers die before they are ready
     ├── WorkerDiedError               a worker died while it ran this task
     ├── TaskTimeoutError (TimeoutError)  a task ran longer than the pool allows
@@ -74,7 +74,7 @@ class RecordingError(MprError):
 
 
 class RecordingClosedError(RecordingError):
-    """The recording was closed before this call."""
+    """The recording was closed before this call, or the process that had made the recording has ended."""
 
 
 class JoinError(RecordingError):
@@ -139,7 +139,10 @@ class WrongProcessError(PoolError, RuntimeError):
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument or an initializer cannot be pickled, or is not callable. The message says which."""
+    """A task function, an argument or an initializer cannot be pickled. The message names the part that fails.
+
+    This error is also raised if a task function is not callable, or if a pool itself is pickled.
+    """
 
 
 class TaskLoadError(PoolError):
@@ -299,4 +302,7 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """The parent has read bytes of an outbox (a file in memory) after their release. Only a bug in mpr causes this."""
+    """The parent has read bytes of an outbox (a file in memory) whose memory it had released before.
+
+    Only a bug in mpr causes this error.
+    """

@@ -20,7 +20,7 @@ worker dies. A work item is one or several tasks that a worker gets in one messa
 | `worker.roll` | the worker is about to make another outbox, because its outbox has become large |
 | `worker.opened` | the parent has opened the next outbox, but the SDK still writes into the old one |
 | `worker.rolled` | the SDK writes into a new outbox, but the parent does not know yet that the old one is complete |
-| `parent.segment` | the parent is about to hand rows to the sinks |
+| `parent.segment` | the parent is about to give rows to the sinks |
 | `parent.result` | the sinks have the rows of a result, but the user does not have the result |
 | `parent.telemetry` | a pool is about to write its telemetry, which are rows about its workers and tasks |
 | `parent.closing` | all rows are in the file, but the footer is not |

@@ -1,7 +1,7 @@
 """Opens and makes files safely, so that mpr never reads or writes a file other than the one that the caller wants.
 
 Covers: opening regular files only, temporary files beside a file, files in memory.
-Does not cover: what is in the files.
+Does not cover: the contents of the files.
 
 Other users may put files into a folder that they share with the user. So a path in this folder may lead to a link, a
 FIFO or a device. `open_regular` follows no link and opens only a regular file. `temporary_beside` makes a new file with

@@ -5,8 +5,8 @@ Does not cover: numbers that only one module uses. They stand in that module.
 
 An outbox is a file in memory. A worker writes its encoded rows into the outbox. It announces new rows to the parent: it
 sends a message that says up to which byte the outbox is written. The parent then copies these bytes to the sinks, which
-are the destinations of the rows. A durable sink is a file or the like. A caller gets the result of a task when all
-durable sinks have the rows of the task. A live sink is a viewer or a server. No result waits for a live sink.
+are the destinations of the rows. A durable sink is a file, a folder or a stream. A caller gets the result of a task
+when all durable sinks have the rows of the task. A live sink is a viewer or a server. No result waits for a live sink.
 """
 
 from __future__ import annotations

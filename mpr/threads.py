@@ -9,7 +9,7 @@ So the main thread holds no lock of mpr. A step that needs a lock runs in anothe
 waits for that thread by a `Latch`, which has no lock that two threads share.
 
 Covers: waiting without locks, steps in threads, and a pipe that wakes a thread.
-Does not cover: what the steps do, and exceptions of a user's code (`user_code.py`).
+Does not cover: the work of the steps, and exceptions of a user's code (`user_code.py`).
 """
 
 from __future__ import annotations
@@ -297,7 +297,10 @@ class WakeupPipe:
                 os.write(ends.writer, b"x")
 
     def clear(self) -> None:
-        """Make the descriptor unreadable until the next call of `wake`. Only the thread that waits calls this."""
+        """Read the bytes that earlier calls of `wake` have written (up to 4096), so that the next wait really waits.
+
+        Only the thread that waits calls this.
+        """
         ends = self._ends
         if ends is not None:
             with contextlib.suppress(BlockingIOError):

@@ -1,11 +1,11 @@
-"""Runs code of a user in threads of mpr, and in the main loop of a worker, so that its errors harm only its own task.
+"""Runs code of a user in threads of mpr, and in the main loop of a worker, so that an error in it harms only one task.
 
 Covers: texts of exceptions and other objects, blocks that may raise anything, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
 
 Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
 handler of `logging`. It may raise anything, also `SystemExit`. An exception that leaves such a place would end the
-thread, and all calls that wait for this thread would hang. So mpr goes through the functions of this module instead.
+thread, and all calls that wait for this thread would hang. So mpr runs such code only by the functions of this module.
 An exception of a user's code then becomes a text, or a line in the log.
 
 In the main thread of a program, `KeyboardInterrupt` and `SystemExit` are raised again, because they may come from
@@ -37,8 +37,8 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 def passes(error: BaseException) -> bool:
     """Return True if `error` may come from Ctrl-C or another signal's handler, so that mpr must raise it again.
 
-    That is so if `error` is no `Exception`, such as a `KeyboardInterrupt`, and was raised in the main thread of a
-    process that does not ignore Ctrl-C.
+    That is so if `error` is not an `Exception` (but, for example, a `KeyboardInterrupt`), this function is called in
+    the main thread, and the process does not ignore Ctrl-C.
     """
     return (
         not is_a(error, Exception)
@@ -50,7 +50,7 @@ def passes(error: BaseException) -> bool:
 def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
     """Return True if the type of `value` is `kind`, or a subclass of it. `kind` may be a tuple of classes, too.
 
-    Unlike `isinstance`, this function does not read `value.__class__`, because a user may have made it a property.
+    Unlike `isinstance`, this function does not read `value.__class__`, which may be a property in a user's class.
     """
     return issubclass(type(value), kind)
 
@@ -65,12 +65,15 @@ def type_name(kind: type[Any]) -> str:
 
 
 def plain_name(kind: type[Any]) -> str:
-    """Return the qualified name of the class `kind`, without its module."""
+    """Return the qualified name of the class `kind` without its module, such as 'Outer.Inner'."""
     return writable(_qualname(kind))
 
 
 def describe(error: BaseException) -> str:
-    """Return a text with the type and the text of `error`. Works even if the `__str__` of the exception raises."""
+    """Return the type and the text of `error`, such as 'ValueError: no digits'.
+
+    Works even if the `__str__` of the exception raises.
+    """
     try:
         text = f"{error}"
     except BaseException as failure:
@@ -91,7 +94,10 @@ def represent(value: object) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the text, with the traceback, that Python would print for `error` if no code caught it."""
+    """Return the text, with the traceback, that Python would print for `error` if no code caught it.
+
+    If code of the exception raises, return a shorter text.
+    """
     try:
         return writable("".join(traceback.format_exception(type(error), error, _trace(error))))
     except BaseException as failure:

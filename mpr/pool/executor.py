@@ -217,7 +217,9 @@ class PoolExecutor(Executor):
         ConfigError
             If `chunksize` or `buffersize` cannot be used.
         PoolClosedError
-            If the pool takes no more calls. (If an error has ended the pool, this error is raised.)
+            If the pool takes no more calls. If an error has ended the pool, that error is raised instead.
+        UnpicklableTaskError
+            If `fn` cannot be pickled.
         """
         self._check_running()
         check_chunksize(chunksize)

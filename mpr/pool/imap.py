@@ -73,7 +73,7 @@ def start(
 
 
 def _length_hint(iterable: Iterable[Any]) -> int:
-    """Return the number of items in `iterable` for the progress bar, as `operator.length_hint` finds it, or else 0."""
+    """Return `operator.length_hint(iterable)` for the progress bar; 0 if the length is not known or the call raises."""
     try:
         return operator.length_hint(iterable)
     except BaseException as error:
@@ -87,8 +87,8 @@ def _length_hint(iterable: Iterable[Any]) -> int:
 class ImapFeeder:
     """Submits a task for each of `items`, only as fast as the caller takes results.
 
-    There is room for one more item while the submitted items, minus the results that the caller has taken, stay below a
-    limit. The limit is four chunks per worker. The feeder stops when the caller drops the iterator over the results.
+    For each worker, at most four chunks are submitted whose results the caller has not taken. At this limit, the feeder
+    waits for room. It stops when nothing refers to the iterator over the results any more.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class ImapFeeder:
     room:
         Has one None for each item that may be submitted now. For each result that the caller takes, one None is added.
     results:
-        The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
+        The caller's iterator. The reference is weak, so that the thread ends when the caller needs no more results.
     """
 
     dispatcher: Dispatcher
@@ -147,7 +147,7 @@ class ImapFeeder:
     def _wait_for_room(self) -> bool:
         """Wait until there is room for one chunk, and return True. If the pool is closed, return True at once.
 
-        Return False if the caller has dropped the iterator over the results, or if the pool was terminated.
+        Return False if the iterator over the results does not exist any more, or if the pool was terminated.
         """
         needed = self.chunksize
         while needed:

@@ -32,7 +32,7 @@ class PoolOptions:
     size:
         The number of workers at a time.
     start_method:
-        The way in which worker processes start.
+        The way in which worker processes start: 'forkserver', 'spawn' or 'fork'.
     preload:
         Whether a fork server imports the Rerun SDK before it forks.
     initializer:

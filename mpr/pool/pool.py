@@ -201,7 +201,7 @@ class Pool:
         """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
 
         If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
-        tasks have ended.
+        tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
         """
         return self.map_async(func, iterable, chunksize).get()
 

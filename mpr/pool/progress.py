@@ -25,7 +25,7 @@ class Progress(PoolObserver):
     Parameters
     ----------
     received:
-        Returns the number of rows that the tasks have logged, and the number of bytes that the sinks have.
+        Returns (number of rows that the tasks have logged, number of bytes that the sinks have).
 
     Raises
     ------
@@ -56,7 +56,7 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Count `count` tasks of function `name` as submitted. If more tasks are submitted than announced, add them."""
+        """Count `count` tasks of function `name` as submitted. Add those that no call has announced to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
@@ -92,7 +92,7 @@ class Progress(PoolObserver):
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock within the block. If the block raises, ignore the error, and draw no bar any more.
+        """A context manager that holds the lock. If the block raises, the error is ignored, and no bar is drawn later.
 
         The reason is that no task may fail because of the bar. Only Ctrl-C in the main thread is raised.
         """

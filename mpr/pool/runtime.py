@@ -54,8 +54,8 @@ class PoolRuntime:
 
     `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
     instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. Steps 1,
-    5 and 6 also end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a
-    thread that Ctrl-C does not interrupt.
+    5 and 6 also end a pool that is garbage-collected, or that is still open when the interpreter exits. Steps 3 to 7
+    run in a thread that Ctrl-C does not interrupt.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ class PoolRuntime:
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
-        """Cancel each task that no worker has yet."""
+        """Cancel each task that no worker has yet. The caller of such a task gets a `CancelledError`."""
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:

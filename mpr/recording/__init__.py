@@ -1,9 +1,10 @@
 """Provides `mpr.SharedRecording`: one recording that many processes log into.
 
 The parent is the process that has made the recording. A process joins the recording to log into it, and then has a
-producer, which sends its rows to the parent. The aggregator is a thread of the parent that receives the rows and hands
-them to the sinks. A sink is a destination of rows. A durable sink is a file, a folder or a stream: it has the rows of a
-task before the caller gets the result. A live sink is a viewer or a server: no result waits for it.
+producer, which sends its rows to the parent. The aggregator is a thread of the parent that receives the rows. It gives
+them to the fan-out (`aggregator/fanout.py`), which passes them to all sinks. A sink is a destination of rows. A durable
+sink is a file, a folder or a stream: it has the rows of a task before the caller gets the result. A live sink is a
+viewer or a server: no result waits for it.
 
 ```
 user ─► SharedRecording ─► RecordingOptions (checks) ─► RecordingRuntime ─► open_sinks ─► durable and live sinks

@@ -204,8 +204,8 @@ class RecordingRuntime:
     def connection_info(self, workers: int) -> ConnectionInfo:
         """Return the data by which processes join the recording.
 
-        `workers` is the number of processes that will use the data. With a larger number, the outbox of each process
-        has a smaller limit in bytes.
+        `workers` is the number of processes that will use the data. If there are many, the outbox (the file in memory)
+        of each process has a smaller limit in bytes.
         """
         return ConnectionInfo(
             application_id=self.options.application_id,
@@ -226,7 +226,7 @@ class RecordingRuntime:
     def obstacle(self) -> str | None:
         """Return the reason why no process can join, and where the rows are; None if no such reason is known.
 
-        The text has no full stop at its end. An example of a reason: the folder of the sockets was removed.
+        The text has no full stop at its end. For example, another program has removed the folder of the sockets.
         """
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"

@@ -47,7 +47,7 @@ class SharedRecording:
         The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr takes the first of these that exists:
+        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr uses the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
         2. The active recording of this process, if `rr.init` was called with this application id.
@@ -109,7 +109,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of this recording. Each is followed by the files of recordings that tasks have made with the SDK.
+        """The files of this recording. Behind each are the files of other recordings that tasks have made with the SDK.
 
         For a `DirectorySink`, the file of the recording is `shared.rrd`. The files of single tasks are not in the list.
         """

@@ -1,5 +1,6 @@
 """Defines `RecordingStatistics`, the counts that `SharedRecording.stats()` returns.
 
+Covers: the meaning of each count.
 Does not cover: counting (`aggregator`), and the counts of a live sink (`live/statistics.py`).
 """
 

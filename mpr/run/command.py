@@ -1,7 +1,7 @@
 """Runs an unchanged command, and lets all of its Python processes log into one recording.
 
 Covers: the environment, the start, the signals and the exit status of the command.
-Does not cover: what happens in the processes of the command (`startup.py`), texts about the result (`summary.py`).
+Does not cover: the code of mpr in the processes of the command (`startup.py`), texts about the result (`summary.py`).
 
 The command gets two environment variables, and every process that the command starts inherits both. One variable says
 how to join the recording. The other variable is PYTHONPATH, which begins with a folder made for the run. Python imports
@@ -69,7 +69,7 @@ def application_id_of(command: Sequence[str]) -> str:
 
 
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
-    """Run `command` with one recording for all of its Python processes, and wait until it has ended.
+    """Run `command` with one recording for all of its Python processes, and wait until the command has ended.
 
     Call this function in a process that has no other threads yet, because signals are blocked for all later threads.
 
@@ -80,7 +80,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     application_id:
         The application id, as in `rr.init`. None stands for the name of the script.
     sinks:
-        The sinks, as in `mpr.SharedRecording`. An empty sequence stands for a new file in the working directory.
+        The sinks, as in `mpr.SharedRecording`. If the sequence is empty, they are chosen as with `sinks=None` there.
 
     Returns
     -------

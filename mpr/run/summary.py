@@ -1,6 +1,7 @@
 """Describes the result of `mpr run` in words: where the rows are, which may be missing, and how to open the files.
 
-Does not cover: printing the words (`cli.py`).
+Covers: the texts, and reading the number of rows of a file.
+Does not cover: printing the texts (`cli.py`).
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """Yield lines of text for the user: the files and live sinks, and how many rows or chunks each has.
 
-        The last line is the command that opens the files. If nothing was recorded, there is one line, which says so.
+        If there are files, the last line is the command that opens them. If nothing was recorded, one line says so.
         """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"

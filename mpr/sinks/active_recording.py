@@ -2,8 +2,8 @@
 
 The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
 
-The ambient recording is another recording that gets the rows if the user has named no sinks, and the active recording
-does not suit. Only the pytest plugin sets an ambient recording: the recording of the running test.
+The ambient recording is another recording that gets the rows if the user has named no sinks, and if the active
+recording has other ids. Only the pytest plugin sets an ambient recording: the recording of the running test.
 
 Covers: finding the active recording, sending rows to it, the time limit for sending, the ambient recording.
 Does not cover: the sinks of the active recording, which the calling program chooses.

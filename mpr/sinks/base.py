@@ -1,11 +1,12 @@
-"""The interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
+"""Defines the interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
 
 A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
 a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
 is the last frame of an outbox, and its payload has the manifests of the outbox.
 
-Covers: everything that the rest of mpr may ask a sink or its writer. No other module checks the class of a sink.
-Does not cover: the sinks themselves, each in a file of this package.
+Covers: the methods and attributes of sinks and writers that other packages use. No other package checks the class of a
+sink.
+Does not cover: the sinks themselves, which are in the other files of this package.
 """
 
 from __future__ import annotations
@@ -142,15 +143,20 @@ class Writer(ABC):
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Keep the frames of `segment`. Raises `SinkError` if this fails.
 
-        `published` says whether some frames have rows that are not telemetry of a pool. If so, a file gets its final
-        name.
+        `published` is True if some frames have rows that are not telemetry of a pool. A file then gets its final name.
         """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
-        """Add the manifests at the end of outbox number `outbox`. `footer` is the payload of its `END` frame."""
+        """Keep the manifests at the end of outbox number `outbox` for the footer of the file, if the sink has one.
+
+        `footer` is the payload of the `END` frame of the outbox.
+        """
 
     def distrust(self) -> None:  # noqa: B027  # not every sink can drop rows at its end
-        """Note that a process has sent damaged bytes, so that `close` drops the rows that the SDK cannot decode."""
+        """Note that a process has sent damaged bytes, so that `close` drops the rows that the SDK cannot decode.
+
+        Does nothing if the sink cannot drop rows.
+        """
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
         """Return the number of rows in the chunks of outbox number `outbox`, which has no manifest.

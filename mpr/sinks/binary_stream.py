@@ -93,7 +93,7 @@ class StreamFile:
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Do nothing, because readers still need the file. It is closed when nothing refers to this object."""
+        """Do nothing, because readers still need the file. The file is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:

@@ -32,7 +32,7 @@ class DecodingWriter:
     path:
         The path of the finished file.
     application_id, recording_id:
-        Ids of the only recording in the file.
+        The ids of the only recording in the file.
 
     Raises
     ------

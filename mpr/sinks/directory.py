@@ -255,8 +255,8 @@ class _TaskFile:
 def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> bytes:
     """Return an encoded stream with the properties of the recording of `task`, such as its name and its start time.
 
-    `said` are the components of the properties that the task has set itself. Its name and start time are not replaced.
-    The caller replaces the store id of the stream.
+    `said` are the components of the properties that the task has set itself. A name or a start time in `said` is left
+    out. The caller replaces the store id of the stream.
     """
     import rerun as rr
 

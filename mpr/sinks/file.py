@@ -96,7 +96,10 @@ class FileSink(Sink):
         return FileWriter(path, write_footer=self.write_footer, compact=self.compact)
 
     def check_direct(self) -> None:
-        """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this."""
+        """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this.
+
+        The reason is that the files of the workers can be put together only with their footers.
+        """
         if not self.write_footer:
             raise ConfigError(
                 "route='direct' needs a footer to put the workers' files together: leave write_footer=True"

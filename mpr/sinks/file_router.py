@@ -18,7 +18,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RoutedFile(Protocol):
-    """The interface of a file that gets some of the segments. The methods do the same as those of a `Writer`."""
+    """The interface of a file that gets some of the segments. The methods are those of a `Writer` (`base.py`)."""
 
     def accept(self, segment: Segment, *, published: bool) -> None: ...
 
@@ -34,7 +34,7 @@ class RoutedFile(Protocol):
 
 
 class FileRouter(Generic[K]):
-    """Gives each segment to one of several files.
+    """Gives each segment to one of several files. The key of the segment decides which file.
 
     Parameters
     ----------

@@ -46,7 +46,7 @@ def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, r
     If `sinks` is None, the only sink is a new file in the working directory. The name of the file has both ids and the
     time. Raises `ConfigError` in these cases:
 
-    - An item is no sink.
+    - An item is no sink, or its path or URL cannot be used.
     - A path ends neither with `.rrd` nor with `/`.
     - There is no item.
     - Two sinks need the same file or port.
@@ -121,7 +121,8 @@ def _as_sink(sink: object) -> Sink:
 def _check_kind_of_path(path: object) -> None:
     """Raise `ConfigError` if `path` neither ends with '/' nor is the path of an `.rrd` file.
 
-    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open.
+    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open. An
+    empty path and a device raise nothing here, because `FileSink` refuses them.
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")

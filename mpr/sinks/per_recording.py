@@ -154,7 +154,7 @@ class PerRecordingWriter(Writer):
     def _path(self, recording_id: str) -> Path:
         """Return a new path for the file of the recording `recording_id`, in the folder of the main file.
 
-        If a path was returned before, a number is added to the name.
+        No path is returned twice: a number is added to the name if necessary.
         """
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"

@@ -1,6 +1,8 @@
-"""Defines the live sinks: viewers and servers. No result waits for a live sink, and no file loses rows because of one.
+"""Defines the live sinks: viewers and servers.
 
-An exporter is the process that sends rows to one live sink (`live/exporter.py`).
+No result waits for a live sink, and a live sink cannot cause lost rows in a file. The only exception is
+`route="direct"`, with which workers send rows to viewers themselves. An exporter is the process that sends rows to one
+live sink (`live/exporter.py`).
 
 Covers: the classes of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
 Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
@@ -68,7 +70,7 @@ class LiveSink(Sink):
         """Return a copy of this sink with a free port in place of each port that is 0.
 
         Raises `SinkError` if another program uses a port, or if the sink needs the Rerun viewer and it is not
-        installed. A sink without own ports returns itself.
+        installed. A sink that listens at no port, such as a `GrpcSink`, returns itself.
         """
         return self
 
