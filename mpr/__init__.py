@@ -57,9 +57,11 @@ Used by the packages above:
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
 
-The floor is six modules that import nothing of mpr except each other: `errors.py`, `limits.py`, `files.py` (temporary
-files, files in memory), `threads.py`, `user_code.py` (code of a user in threads of mpr, and the logger), and
-`failpoints.py` (failures that a test causes).
+The floor is six modules that import nothing of mpr except each other:
+
+- `errors.py`, `limits.py`, `threads.py`
+- `files.py`: temporary files, files in memory; `failpoints.py`: failures that a test causes
+- `user_code.py`: code of a user in threads of mpr, and the logger
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->

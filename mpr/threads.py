@@ -130,8 +130,8 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     cannot start a thread, because it exits already, the step runs in the calling thread.
 
     If the calling thread is a thread of mpr (`is_thread_of_ours`), this function never waits. Otherwise the step could
-    wait for the calling thread, and both would wait for ever. A thread of mpr calls this function if it runs a callback
-    of a user that ends the pool, or that deletes the last reference to the pool.
+    wait for the calling thread, and both would wait for ever. This happens if a thread of mpr runs a user's callback,
+    and the callback ends the pool or deletes the last reference to it.
     """
     raised: list[BaseException] = []
     is_over = Latch()

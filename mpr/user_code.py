@@ -1,4 +1,4 @@
-"""Runs code of a user in threads of mpr, and in the main loop of a worker, so that an error in it harms only one task.
+"""Runs code of a user in threads of mpr and in the main loop of a worker. An error in this code harms only one task.
 
 Covers: texts of exceptions and other objects, blocks that may raise anything, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
@@ -37,8 +37,8 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 def passes(error: BaseException) -> bool:
     """Return True if `error` may come from Ctrl-C or another signal's handler, so that mpr must raise it again.
 
-    That is so if `error` is not an `Exception` (but, for example, a `KeyboardInterrupt`), this function is called in
-    the main thread, and the process does not ignore Ctrl-C.
+    Such an error is not an `Exception`, but for example a `KeyboardInterrupt`. Returns False outside the main thread,
+    and in a process that ignores Ctrl-C.
     """
     return (
         not is_a(error, Exception)

@@ -48,8 +48,8 @@ class TaskFuture(Future[R]):
     def result(self, timeout: float | None = None) -> R:
         """Wait up to `timeout` seconds (None: no limit) for the result of the task, and return the result.
 
-        Raises the exception of the task, `TimeoutError` if the time is over, or `CancelledError` if the task was
-        cancelled.
+        Raises the exception of the task, `TimeoutError` if the task has not ended in this time, or `CancelledError` if
+        the task was cancelled.
         """
         self._is_settled.wait(timeout)
         return super().result(0)
@@ -57,8 +57,8 @@ class TaskFuture(Future[R]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait up to `timeout` seconds (None: no limit) for the end of the task, and return its exception, or None.
 
-        Raises `TimeoutError` if the time is over, and `CancelledError` if the task was cancelled before a worker had
-        it.
+        Raises `TimeoutError` if the task has not ended in this time, and `CancelledError` if the task was cancelled
+        before a worker had it.
         """
         self._is_settled.wait(timeout)
         return super().exception(0)

@@ -176,7 +176,7 @@ class PoolRuntime:
 
     @property
     def ended(self) -> bool:
-        """True if the pool has ended. While `join` runs, this is True already before steps 6 and 7."""
+        """True if the pool has ended. While `join` runs, it becomes True before the recording is closed."""
         return self._ended
 
     def check_running(self) -> None:
@@ -199,7 +199,7 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no new calls. Does not wait for the tasks."""
+        """Take no new calls (step 1 in the docstring of the class). Does not wait for the tasks."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
@@ -207,9 +207,9 @@ class PoolRuntime:
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:
-        """Do steps 2 to 7, after `close`. If the pool has ended already, do nothing.
+        """Wait for the tasks, and end all parts: steps 2 to 7 in the docstring of the class.
 
-        Raises the same errors as `mpr.Pool.join`.
+        If the pool has ended already, do nothing. Raises the same errors as `mpr.Pool.join`.
         """
         if self._dispatcher.state is PoolState.RUNNING:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
@@ -222,7 +222,10 @@ class PoolRuntime:
         self._dispatcher.raise_unreported()
 
     def terminate(self) -> None:
-        """Do steps 1, 5 and 6, if the pool has not ended before. Raises `SinkError` if a sink has failed."""
+        """Kill the workers, and close the recording if the pool has made it. If the pool has ended, do nothing.
+
+        These are steps 1, 5 and 6 in the docstring of the class. Raises `SinkError` if a sink has failed.
+        """
         finalizer = self._finalizer
         if finalizer is not None and finalizer.still_active():
             finalizer.cancel()
@@ -230,7 +233,7 @@ class PoolRuntime:
         self._ended = True
 
     def _end_dropped(self) -> None:
-        """Do steps 1, 5 and 6 for a pool that is garbage-collected, or is still open when the interpreter exits.
+        """Do the same as `terminate` for a pool that is garbage-collected, or is open when the interpreter exits.
 
         If tasks have no result yet, log a warning with their number.
         """

@@ -55,9 +55,8 @@ class ParentMembership:
     def flush(self) -> tuple[str, int, int] | None:
         """Send a message to the aggregator that announces all rows that this process has logged.
 
-        Returns the position behind these rows: the name of the producer in messages, the number of its outbox (the file
-        in memory with its rows), and the number of bytes announced. Returns None if this process has no producer, so
-        that it has logged no rows.
+        Returns (name of the producer in messages, number of its outbox, announced bytes of this outbox). An outbox is
+        the file in memory with the rows. Returns None if this process has no producer, because it has logged no rows.
         """
         if self._producer is None:
             return None

@@ -178,7 +178,7 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Return the counts that `SharedRecording.stats` returns."""
+        """Return the present counts of chunks, bytes, rows, messages and processes, for `SharedRecording.stats`."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,

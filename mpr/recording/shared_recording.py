@@ -109,7 +109,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of this recording. Behind each are the files of other recordings that tasks have made with the SDK.
+        """The files of this recording. After the file of each sink come the files of recordings that tasks have made.
 
         For a `DirectorySink`, the file of the recording is `shared.rrd`. The files of single tasks are not in the list.
         """

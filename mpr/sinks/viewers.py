@@ -1,8 +1,8 @@
 """Defines the live sinks: viewers and servers.
 
-No result waits for a live sink, and a live sink cannot cause lost rows in a file. The only exception is
-`route="direct"`, with which workers send rows to viewers themselves. An exporter is the process that sends rows to one
-live sink (`live/exporter.py`).
+No result waits for a live sink, and a live sink cannot cause lost rows in a file. With `route="direct"`, this is
+different, because workers send rows to viewers themselves. An exporter is the process that sends rows to one live sink
+(`live/exporter.py`).
 
 Covers: the classes of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
 Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
