@@ -167,7 +167,8 @@ def check_maxmemoryperchild(limit: object) -> int | None:
 def check_telemetry(telemetry: object) -> frozenset[str]:
     """Return the kinds of telemetry for the value of the argument `telemetry`.
 
-    True stands for all kinds, and False for none. Raises `ConfigError` if the value cannot be used.
+    True stands for all kinds, and False for none. A str is one kind, and an iterable has several. Raises `ConfigError`
+    if the value cannot be used.
     """
     if telemetry is True or telemetry is False:
         return frozenset(TELEMETRY if telemetry else ())

@@ -138,8 +138,9 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 def _wait(pid: int) -> int:
     """Wait until the process with the id `pid` has ended. Meanwhile, forward signals to that process.
 
-    Returns the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the
-    signal, as in a shell.
+    Signals from the terminal are not forwarded, because the terminal itself sends them to that process, too. Returns
+    the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the signal,
+    as in a shell.
     """
     while True:
         number, sender = _next_signal()

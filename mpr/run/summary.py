@@ -71,7 +71,7 @@ class Summary:
             yield f"open with: rerun {shlex.join(shown(path) for path in found)}"
 
     def losses(self) -> Iterator[str]:
-        """Yield a line of text that says which rows may be missing. Yield nothing if no process was incomplete."""
+        """Yield a line of text that says which rows may be missing. Yield nothing if `torn_processes` is 0."""
         if self.torn_processes:
             incomplete = _plural(self.torn_processes, "process was", "processes were")
             yield f"{incomplete} killed, or still logging at the end: rows of the last moment may be missing"
