@@ -1,4 +1,4 @@
-"""mpr: one Rerun recording out of many processes.
+"""Collects the rows of many processes in one Rerun recording.
 
 ```python
 import mpr, rerun as rr
@@ -10,7 +10,13 @@ with mpr.Pool("my_app", sinks=mpr.FileSink("run.rrd")) as pool:
     pool.map(detect, paths)
 ```
 
-The rest of this page is a map for readers of the code.
+The rest of this page is a map for readers of the code. It uses these words:
+
+- Parent: the process that has made the pool or the recording. It writes all rows to the sinks.
+- Sink: a destination of rows, such as a file or a viewer.
+- Worker: a process of a pool, which runs tasks. A task is one call of a function in a worker.
+- Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent.
+- Outbox: a file in memory, into which a producer writes its rows, and from which the parent reads them.
 
 ```
                  user code, mpr run, Ray and the like, pytest
@@ -25,25 +31,25 @@ The rest of this page is a map for readers of the code.
 
 There are five groups of packages, and six modules that all packages use.
 
-Faces, which users call:
+For users:
 
 - `pool`: the calls of `mpr.Pool`, their results, `imap`, the executor, the progress bar
 - `recording`: `mpr.SharedRecording`, and the parts of a recording from start to end
 - `run`: `mpr run`; `pytest_plugin`: the plugin; `cli.py`: the other commands
 
-The parent process:
+In the parent:
 
-- `scheduler`: which worker gets which task, and what a worker's death or a time limit means for the tasks
-- `aggregator`: takes the messages of all producers, and hands rows to the sinks and results to the scheduler
+- `scheduler`: chooses a worker for each task; lets tasks fail or run again if a worker dies or a time limit passes
+- `aggregator`: receives the messages of all producers, and gives rows to the sinks and results to the scheduler
 - `sinks`: files, folders, streams and viewers, as users name them; `live`: the processes that feed viewers
 
-Any process that logs:
+In any process that logs:
 
 - `worker`: the main loop of a worker; it runs tasks and captures their output
 - `tasks`: decorated and wrapped functions; `tasks/context.py` sets the recording, the prefix and the times of a task
-- `producer`: joins a recording, routes the SDK's calls to it, and brings the rows to the parent
+- `producer`: joins a recording, routes the SDK's calls to this recording, and sends the rows to the parent
 
-Ground:
+Used by the packages above:
 
 - `transport`: messages, sockets, and memory that two processes share
 - `processes`: start methods, and pickling; `processes/task_pickling.py` packs functions, arguments, results, exceptions
@@ -51,8 +57,11 @@ Ground:
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
 
-The floor, whose modules import only each other from mpr: `errors.py`, `limits.py`, `files.py` (temporary files, files
-in memory), `threads.py`, `user_code.py` (code of a user in threads of mpr, and the logger), `failpoints.py`.
+The floor is six modules that import nothing of mpr except each other:
+
+- `errors.py`, `limits.py`, `threads.py`
+- `files.py`: temporary files, files in memory; `failpoints.py`: failures that a test causes
+- `user_code.py`: code of a user in threads of mpr, and the logger
 
 The way of a row: `rr.log` -> `sdk/log_calls.py` -> `producer/router.py` -> `producer/outbox_writer.py`, which waits
 while the outbox is full -> `transport/outbox.py` and `transport/sockets.py` -> `aggregator/intake.py` ->
@@ -69,15 +78,15 @@ Where to look:
   (`wait_for_credit`). Rows that were logged before wait in the outbox (`transport/outbox.py`).
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
   not begun go back to the queue in `scheduler/worker_events.py`.
-- Which worker gets which task, and how many ahead? `scheduler/assignment.py`.
-- Have all logged rows come? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
+- Which worker gets which task, and how many tasks wait in a worker? `scheduler/assignment.py`.
+- Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   `rrd/verify.py` checks a finished file.
-- Which results and rows of a dead worker are still taken? `aggregator/intake.py` and `transport/result_journal.py`.
-  `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are taken.
-- What happens if the bytes of a worker are damaged? `aggregator/guard.py` cuts the worker off. `rrd/checks.py` checks
-  its stream, and `transport/shared_file.py` its memory files.
+- Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
+  `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
+- What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
+  its memory files. `aggregator/guard.py` then stops using anything that this worker sends.
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
-- Which rows does a viewer get that comes late? The rows of `live/replay_log.py`. If the viewer reconnects,
+- Which rows does a viewer get that starts late? The rows of `live/replay_log.py`. If the viewer reconnects,
   `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.
 - In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
   `recording/runtime.py`.
@@ -87,8 +96,8 @@ Where to look:
 - Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
-- What keeps an exception, a `repr` or a callback of a user from ending a thread of mpr? `user_code.py`, and
-  `scheduler/outcomes.py` for results.
+- An exception, a `repr` or a callback of a user may raise. Which code then prevents the end of a thread of mpr?
+  `user_code.py`, and `scheduler/outcomes.py` for results.
 - How does mpr open and make files, also in memory? `files.py`.
 - How large may something be, and how long may a step take? `limits.py`.
 

@@ -1,4 +1,4 @@
-"""Runs the command line, for `python -m mpr`."""
+"""Runs the command line `mpr` (`cli.py`) when a user calls `python -m mpr`."""
 
 from mpr.cli import main
 

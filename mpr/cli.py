@@ -1,4 +1,8 @@
-"""Defines the commands of the command line `mpr`."""
+"""Defines the commands of the command line `mpr`: `run`, `doctor`, `recover`, `verify` and `compare`.
+
+Covers: the options, the texts that the commands print, and their exit statuses.
+Does not cover: the work of the commands (`run/command.py`, `rrd/recover.py`, `rrd/verify.py`, `compare/compare.py`).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(mpr.__version__, prog_name="mpr")
 def main() -> None:
-    """One Rerun recording out of many processes."""
+    """Collect the rows of many processes in one Rerun recording."""
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -45,10 +49,12 @@ def run(
     \b
     mpr run --save run.rrd -- python script.py --its-own options
 
-    mpr run ends with the command's exit status, and says where the rows are. Calls in the script that choose where its
-    rows go, such as rr.save and rr.spawn, open nothing, but their blueprint counts. A rerun.RecordingStream that the
-    script makes keeps the sinks that the script gives it. If the script gives it none, its rows go to a file beside
-    that of the run.
+    mpr run prints where the rows are, and exits with the exit status of the command. If the command exits with 0, but
+    the recording has failed, the exit status is 1.
+
+    Calls in the script that choose a destination for the rows, such as rr.save and rr.spawn, open nothing. A blueprint
+    in such a call is used. A rerun.RecordingStream that the script makes keeps the sinks that the script gives it. A
+    RecordingStream without sinks gets its own file beside the file of the run.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command
@@ -71,16 +77,16 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write `text` as one line to stderr, in `colour` if stderr is a terminal."""
+    """Write a line with "mpr run:" and `text` to stderr. If stderr is a terminal, `text` has `colour` (None: plain)."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
 @main.command()
 def doctor() -> None:
-    """Say whether mpr knows the file format and the functions of the installed Rerun SDK.
+    """Print whether mpr knows the file format of the installed Rerun SDK, and finds all functions that mpr uses.
 
-    The exit status is 0 if mpr knows the file format and finds all functions that it uses, else 1. A release of the SDK
-    that mpr was not tested with does not change the exit status.
+    The exit status is 0 if mpr knows the file format and finds all functions, else 1. If mpr was not tested with this
+    release of the SDK, this is printed, too, but does not change the exit status.
     """
     import rerun
 
@@ -110,9 +116,9 @@ def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has all rows that
-    were accepted. The original is kept until the valid file has been verified. Files that are whole, or that are still
-    being written, are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be
-    recovered, or if a PATH has no such file.
+    mpr had written before. The original is kept until the valid file has been verified. Valid files, and files that a
+    process still writes, are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be
+    recovered, or if there is no such file at a PATH. Otherwise, it is 0.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
@@ -137,9 +143,9 @@ def recover(paths: tuple[Path, ...]) -> None:
 def verify(paths: tuple[Path, ...]) -> None:
     """Check that no row of a recording is missing.
 
-    When mpr closes a recording, it writes the number of rows into the recording. This command reads the whole file and
-    compares. The exit status is 1 if rows are missing. It is 2 if a file cannot be read, or does not say how many rows
-    it should have.
+    When mpr closes a recording, it writes the number of rows into the file. This command reads the whole FILE, counts
+    its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows are missing. It is 2
+    if a FILE cannot be read, or has no such number. With several files, it is the highest of their statuses.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification
@@ -183,10 +189,10 @@ def compare(
     entities: tuple[str, ...],
     tolerance: float,
 ) -> None:
-    """Say what differs between two recordings.
+    """Print the differences between two recordings, one per line.
 
-    The order of rows, their chunks and ids, and the ids of the recordings do not count. The exit status is 1 if the
-    recordings differ, and 2 if a file cannot be read.
+    The order of the rows, their division into chunks, their row ids, and the ids of the recordings are not compared.
+    The exit status is 0 if the recordings are equal, 1 if they differ, and 2 if a file cannot be read.
     """
     from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences, unreadable
     from mpr.errors import RecordingError

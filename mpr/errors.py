@@ -1,7 +1,7 @@
-"""Defines every error of mpr, in one tree.
+"""Defines the error classes of mpr. Those that a user may catch are in one tree.
 
 All errors can be pickled, so other processes get them unchanged. A sink is a destination of rows, such as a file.
-`FormatError` is not in the tree, because only code of mpr uses it.
+`FormatError` and `ReleasedError` are not in the tree, because they are only for the code of mpr.
 
 ```
 MprError
@@ -10,7 +10,7 @@ MprError
 ├── RecordingError
 │   ├── RecordingClosedError          the recording was closed before this call
 │   ├── JoinError                     this process cannot join a recording
-│   ├── SinkError (OSError)           a sink could not take or keep the data
+│   ├── SinkError (OSError)           a sink could not be opened or written
 │   ├── ConflictError                 two workers gave one timeline or component two types
 │   ├── DeliveryError                 rows that were logged could not be written to the sinks
 │   └── PictureError                  no picture of the recording could be drawn
@@ -21,7 +21,7 @@ MprError
     ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument or initializer cannot be sent to a worker
     ├── TaskLoadError                 a worker could not load a task that it was sent
     ├── InitializerError (BrokenExecutor)  the initializer raised in a worker
-    ├── TaskError                     a task raised an exception that cannot be sent as it is
+    ├── TaskError                     the exception or the result of a task could not be transferred
     ├── WorkerStartError (BrokenExecutor)  workers die before they are ready
     ├── WorkerDiedError               a worker died while it ran this task
     ├── TaskTimeoutError (TimeoutError)  a task ran longer than the pool allows
@@ -70,18 +70,21 @@ class MissingDependencyError(MprError, ImportError):
 
 
 class RecordingError(MprError):
-    """Something went wrong with a recording or one of its sinks."""
+    """The base class of errors of a recording or of one of its sinks."""
 
 
 class RecordingClosedError(RecordingError):
-    """The recording was closed before this call."""
+    """The recording was closed before this call, or the process that had made the recording has ended."""
 
 
 class JoinError(RecordingError):
     """This process cannot join a recording.
 
-    Either it has not inherited the data that it needs to join, or the data is out of date, or the recording does not
-    answer, or it belongs to another machine or user. The message says which of these is the reason.
+    The message says which of these is the reason:
+
+    - The process has not inherited the data that it needs to join, or this data is out of date or damaged.
+    - The process that has made the recording does not answer.
+    - The recording belongs to another machine or another user.
 
     Attributes
     ----------
@@ -93,27 +96,27 @@ class JoinError(RecordingError):
 
 
 class SinkError(RecordingError, OSError):
-    """A sink could not be opened, or could not take or keep the data. Rows that it has accepted stay readable."""
+    """A sink could not be opened or written. Rows that the sink has accepted before stay readable."""
 
 
 class ConflictError(RecordingError):
-    """Two workers gave one timeline, or one component of an entity, two types.
+    """Two workers gave one timeline, or one component of an entity, two different types.
 
-    All rows are in the recording. But Rerun knows only one type for each timeline or component, and shows the rows of
-    the other type wrongly or not at all.
+    All rows are in the recording. But Rerun uses only one type for each timeline or component. It shows the rows of the
+    other type wrongly or not at all.
     """
 
 
 class DeliveryError(RecordingError):
     """Not all rows that were logged could be written to the sinks.
 
-    The call for the result of a task raises this error if rows of the task may be missing. The end of a recording
-    raises it if rows of any process are missing.
+    If rows of a task may be missing, the call that returns the task's result raises this error. If rows of any process
+    are missing, closing the recording raises this error.
     """
 
 
 class PictureError(RecordingError):
-    """A picture of a recording could not be drawn, or not in time."""
+    """A picture of a recording could not be drawn, or was not ready within the time limit."""
 
 
 class NoViewerError(PictureError):
@@ -121,7 +124,7 @@ class NoViewerError(PictureError):
 
 
 class PoolError(MprError):
-    """Something went wrong with a pool or one of its workers."""
+    """The base class of errors of a pool or of one of its workers."""
 
 
 class PoolClosedError(PoolError, ValueError, RuntimeError):
@@ -132,30 +135,37 @@ class PoolClosedError(PoolError, ValueError, RuntimeError):
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or a recording was used in a process other than the one that had made it."""
+    """A pool or a recording was used in, or pickled for, a process other than the one that had made it."""
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument or an initializer cannot be pickled. The message names the part that fails."""
+    """A task function, an argument or an initializer cannot be pickled. The message names the part that fails.
+
+    This error is also raised if a task function is not callable, or if a pool itself is pickled.
+    """
 
 
 class TaskLoadError(PoolError):
-    """A worker could not unpickle a task, because the task's module is missing or raises an error on import."""
+    """A worker could not unpickle a task or the initializer. A frequent reason: a module is missing in the worker."""
 
 
 class InitializerError(PoolError, BrokenExecutor):
-    """The initializer raised an exception in a worker. The `__cause__` is that exception, with the remote traceback."""
+    """The initializer raised an exception in a worker.
+
+    The `__cause__` is that exception. The `__cause__` of that exception has the traceback in the worker as text.
+    """
 
 
 class TaskError(PoolError):
-    """A task raised an exception that cannot be pickled.
+    """The exception or the result of a task could not be transferred to the parent.
 
-    The message has the type and the text of the exception. The `__cause__` has the traceback.
+    Either the exception cannot be pickled in the worker, or the exception or the result cannot be unpickled in the
+    parent. The message has the reason. The `__cause__` has the traceback in the worker, or the error of unpickling.
     """
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Workers ended again and again before they were ready for tasks. The pool starts no more workers."""
+    """Several workers in a row ended before they were ready for tasks. The pool starts no more workers."""
 
 
 def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
@@ -282,7 +292,7 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """The bytes are damaged, or are no stream in an `.rrd` format that mpr knows."""
+    """The bytes of a stream or a file are damaged, or have no `.rrd` format that mpr knows."""
 
 
 # Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Public classes that
@@ -292,4 +302,7 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """mpr itself has read bytes whose memory was released before. This is a fault of mpr, and never one of a user."""
+    """The parent has read bytes of an outbox (a file in memory) whose memory it had released before.
+
+    Only a bug in mpr causes this error.
+    """

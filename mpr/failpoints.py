@@ -2,8 +2,8 @@
 
 A failpoint is a place, a number and an action. `MPR_FAILPOINTS=worker.noted:3:kill` kills each worker when the worker
 reaches the place `worker.noted` for the third time. `worker.noted@1:3:kill` kills only the worker with number 1, and no
-worker that replaces it. Several failpoints are separated by `;`. Only tests set this environment variable. Without it,
-a place costs one look into an empty dict.
+worker that replaces it. Several failpoints are separated by `;`. The actions are the keys of `_ACTIONS`. Only tests set
+this environment variable. Without the variable, `reach` only looks into an empty dict.
 
 A worker writes its rows into an outbox, a file in memory from which the parent copies them to the sinks (files and
 viewers). It writes each result into a result journal before it sends the result. The parent reads this journal if the
@@ -20,7 +20,7 @@ worker dies. A work item is one or several tasks that a worker gets in one messa
 | `worker.roll` | the worker is about to make another outbox, because its outbox has become large |
 | `worker.opened` | the parent has opened the next outbox, but the SDK still writes into the old one |
 | `worker.rolled` | the SDK writes into a new outbox, but the parent does not know yet that the old one is complete |
-| `parent.segment` | the parent is about to hand rows to the sinks |
+| `parent.segment` | the parent is about to give rows to the sinks |
 | `parent.result` | the sinks have the rows of a result, but the user does not have the result |
 | `parent.telemetry` | a pool is about to write its telemetry, which are rows about its workers and tasks |
 | `parent.closing` | all rows are in the file, but the footer is not |
@@ -87,7 +87,8 @@ _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 def arm(worker: int) -> None:
     """Read the failpoints of this process from the environment variable `MPR_FAILPOINTS`.
 
-    `worker` is the number of this worker, or 0 in the parent. Raises `ValueError` if a place is unknown.
+    `worker` is the number of this worker, or 0 in the parent. Raises `ValueError` if a place is unknown or a number is
+    wrong, and `KeyError` if an action is unknown.
     """
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
@@ -100,9 +101,10 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Count that this process has reached `place`.
+    """Count that this process has reached `place`, and do the action of a failpoint, such as killing this process.
 
-    If a failpoint names this place and this number of times, do its action, such as killing this process.
+    The action is done once, when the count is the number in the failpoint. Without a failpoint at `place`, nothing is
+    done.
     """
     if place in _armed:
         times, act = _armed.pop(place)

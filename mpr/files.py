@@ -1,11 +1,11 @@
-"""Opens and makes files, so that mpr never reads or writes another file than the caller wants.
+"""Opens and makes files safely, so that mpr never reads or writes a file other than the one that the caller wants.
 
 Covers: opening regular files only, temporary files beside a file, files in memory.
-Does not cover: what is in the files.
+Does not cover: the contents of the files.
 
-Other users may put files into a folder that they share with the user. So a path may lead to anything: a link, a FIFO, a
-device. `open_regular` follows no link and opens only a regular file. `temporary_beside` makes a new file with a random
-name.
+Other users may put files into a folder that they share with the user. So a path in this folder may lead to a link, a
+FIFO or a device. `open_regular` follows no link and opens only a regular file. `temporary_beside` makes a new file with
+a random name.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _NAME_LENGTH = 50
 
 
 def odd_kind(path: Path) -> str | None:
-    """Return the kind of file that `path` leads to, such as 'a folder'.
+    """Return the kind of the file at `path` in words, such as 'a folder'. Links are followed.
 
-    Returns None if it leads to a regular file, if there is no file, or if the path cannot be read.
+    Returns None if the file is a regular file, if there is no file, or if the path cannot be read.
     """
     try:
         mode = path.stat().st_mode
@@ -52,7 +52,7 @@ def odd_kind(path: Path) -> str | None:
 
 
 def check_regular(path: Path, *, follow: bool) -> None:
-    """Raise `OSError` if there is no regular file at `path`. With `follow`, `path` may be a link to a regular file."""
+    """Raise `OSError` if there is no regular file at `path`. If `follow` is true, a link to such a file is allowed."""
     _check_mode(os.stat(path, follow_symlinks=follow).st_mode)
 
 
@@ -65,8 +65,8 @@ def _check_mode(mode: int) -> None:
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are those of `os.open`.
 
-    Raises `OSError` if there is a link or any other kind of file at `path`. The call never waits, as opening a FIFO
-    may. It does not open a device, because opening some devices has effects.
+    Raises `OSError` if there is a link or another kind of file at `path`. The call never waits, because it opens no
+    FIFO. It opens no device, because opening some devices has effects.
     """
     with contextlib.suppress(FileNotFoundError):
         check_regular(path, follow=False)
@@ -80,10 +80,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def without_link(path: Path) -> Path:
-    """Return the absolute path of the file that `open(path)` would open. If `path` is a link, this is its target.
+    """Return the absolute path of the file that `open(path)` would open. For a link, this is the target of the link.
 
-    Raises `OSError` if the link belongs to another user and lies in a folder in which every user may make files, such
-    as `/tmp`. Linux does the same if its setting `fs.protected_symlinks` is on.
+    In a folder in which every user may make files, such as `/tmp`, a link must belong to this user or to the owner of
+    the folder. Otherwise raises `OSError`, as Linux does if its setting `fs.protected_symlinks` is on.
     """
     absolute = Path(os.path.abspath(path))
     try:
@@ -104,11 +104,11 @@ def without_link(path: Path) -> Path:
 
 @contextlib.contextmanager
 def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
-    """Make a new, empty file in the folder of `path`, and yield its descriptor and its path.
+    """A context manager that makes an empty file in the folder of `path`, and yields its descriptor and its path.
 
     The file has the permissions `mode`. Its name begins with a dot, has random characters, and ends with `ending`. The
-    block may rename the file. Otherwise, the file is removed after the block. If processes were killed within such a
-    block for the same `path` and `ending`, their files are removed first. Raises `OSError` if no file can be made.
+    `with` block may rename the file. Otherwise, the file is removed after the block. Files that killed processes have
+    left, for the same `path` and `ending`, are removed first. Raises `OSError` if no file can be made.
     """
     start = f".{path.name[:_NAME_LENGTH]}."
     _remove_stale(path.parent, start, ending)
@@ -129,7 +129,10 @@ def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tup
 
 
 def _remove_stale(folder: Path, start: str, ending: str) -> None:
-    """Remove temporary files of this user that no process has locked. `start` and `ending` are parts of their names."""
+    """Remove the temporary files in `folder` that no process has locked, and that belong to this user.
+
+    Their names begin with `start`, have 16 random hexadecimal digits, and end with `ending`.
+    """
     for path in folder.glob(f"{glob.escape(start)}{'[0-9a-f]' * 16}{glob.escape(ending)}"):
         with contextlib.suppress(OSError):
             fd = open_regular(path, os.O_RDONLY)
@@ -153,7 +156,7 @@ class MemoryFile:
     Parameters
     ----------
     name:
-        A name for people who look at the open files of a process.
+        A name by which a person recognizes the file among the open files of a process.
     folder:
         The folder for an ordinary file. By default it is the system's folder for temporary files.
     is_sealed:
@@ -193,8 +196,8 @@ class MemoryFile:
     def close(self) -> None:
         """Close the file. If it is not in memory, also remove it from its folder.
 
-        Other processes that have the file open can go on using it. In a forked child, the file stays in its folder,
-        because it belongs to the parent.
+        Other processes that have opened the file can still use it. In a forked child, the file stays in its folder,
+        because the file belongs to the parent.
         """
         fd, self.fd = self.fd, -1
         os.close(fd)
@@ -203,7 +206,7 @@ class MemoryFile:
     def remove(self) -> None:
         """Remove the file from its folder. Do nothing if the file is in memory, or if this is a forked child.
 
-        Processes that have the file open can go on using it.
+        Processes that have opened the file can still use it.
         """
         # A forked child has a copy of this object, but only the parent may remove the file.
         if not self.in_memory and os.getpid() == self._pid:
@@ -212,7 +215,10 @@ class MemoryFile:
 
 
 def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
-    """Return the descriptor of a new file in memory, or None and the reason why there is none."""
+    """Make a file in memory. Return (descriptor, ""), or (None, reason) if the system cannot make such a file.
+
+    `is_sealed` has the same meaning as in `MemoryFile`.
+    """
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None, "this system has no memfd_create"
     try:

@@ -1,9 +1,12 @@
 """Holds the numbers that tune mpr: limits of memory and of sizes in bytes, and limits of waits in seconds.
 
+Covers: the numbers that several packages use, or that a developer may want to change.
+Does not cover: numbers that only one module uses. They stand in that module.
+
 An outbox is a file in memory. A worker writes its encoded rows into the outbox. It announces new rows to the parent: it
 sends a message that says up to which byte the outbox is written. The parent then copies these bytes to the sinks, which
-are the destinations of the rows. A durable sink is a file or the like. A caller gets the result of a task when all
-durable sinks have the rows of the task. A live sink is a viewer or a server. No result waits for a live sink.
+are the destinations of the rows. A durable sink is a file, a folder or a stream. A caller gets the result of a task
+when all durable sinks have the rows of the task. A live sink is a viewer or a server. No result waits for a live sink.
 """
 
 from __future__ import annotations
@@ -80,5 +83,8 @@ LIVE_FAREWELL_SECS = 3.0
 
 
 def outbox_limit(workers: int) -> int:
-    """Return how many bytes may wait in the outbox of each worker, if there are `workers` workers."""
+    """Return the number of bytes that may wait in the outbox of each worker, if there are `workers` (1 or more).
+
+    The result lies between `OUTBOX_MIN_BYTES` and `OUTBOX_MAX_BYTES`.
+    """
     return max(OUTBOX_MIN_BYTES, min(OUTBOX_MAX_BYTES, OUTBOX_TOTAL_BYTES // workers))

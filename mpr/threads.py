@@ -1,11 +1,15 @@
 """Runs steps in threads, and wakes threads that wait.
 
-`run_to_completion` runs a step to its end in spite of Ctrl-C. `BoundedThread` limits the time of the wait for a step.
+A step is a function without arguments. `run_to_completion` runs a step to its end even if the user presses Ctrl-C.
+`BoundedThread` limits the time of the wait for a step.
 
-A handler of a signal runs in the main thread, between any two of its instructions. It may call mpr, and that call may
-wait for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So the
-main thread holds no lock of mpr: a step that needs one runs in a thread (`aside`), and the main thread waits for the
-thread by a `Latch`, which has no lock that a thread could wait for.
+A handler of a signal runs in the main thread, between any two of its instructions. The handler may call mpr, and that
+call may wait for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever.
+So the main thread holds no lock of mpr. A step that needs a lock runs in another thread (`aside`). The main thread
+waits for that thread by a `Latch`, which has no lock that two threads share.
+
+Covers: waiting without locks, steps in threads, and a pipe that wakes a thread.
+Does not cover: the work of the steps, and exceptions of a user's code (`user_code.py`).
 """
 
 from __future__ import annotations
@@ -27,7 +31,10 @@ SimpleQueue = _queue.SimpleQueue
 
 
 def is_thread_of_ours() -> bool:
-    """Return whether the present thread is one of mpr's own."""
+    """Return True if the calling thread is a thread of mpr, whose name begins with `mpr-`.
+
+    Threads that run single steps (`run_to_completion`, `aside`) have other names, and do not count.
+    """
     return threading.current_thread().name.startswith("mpr-")
 
 
@@ -41,7 +48,8 @@ _INSTEAD = {
 def check_threads(error: type[MprError] = ConfigError) -> None:
     """Raise `error` if gevent or eventlet has replaced the threads of this process.
 
-    Their threads share one real thread. A thread of mpr that waits in ZeroMQ would stop all others for ever.
+    The replaced threads share one real thread. If a thread of mpr waited in ZeroMQ, all other threads would wait for
+    ever.
     """
     package = str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
     if package in _INSTEAD:
@@ -54,8 +62,8 @@ def check_threads(error: type[MprError] = ConfigError) -> None:
 class Latch:
     """An event that is set once, and for which any number of threads can wait.
 
-    Unlike `threading.Event`, it has no lock that threads share. So a handler of a signal may set it or wait for it,
-    whatever the main thread was doing.
+    Unlike `threading.Event`, a latch has no lock that threads share. So a handler of a signal may always set the latch
+    or wait for it, even if the handler interrupts a method of the latch.
     """
 
     def __init__(self) -> None:
@@ -63,11 +71,11 @@ class Latch:
         self._waiters: list[_thread.LockType] = []
 
     def is_set(self) -> bool:
-        """Whether `set` was called."""
+        """Return True if `set` was called."""
         return self._is_set
 
     def set(self) -> None:
-        """Wake all threads that wait. A second call does nothing."""
+        """Set the latch, and wake all threads that wait. A second call does nothing."""
         # In this order, because a thread that begins to wait adds itself first and then looks whether this is set.
         self._is_set = True
         with contextlib.suppress(IndexError):
@@ -75,7 +83,7 @@ class Latch:
                 self._waiters.pop().release()
 
     def wait(self, timeout_secs: float | None = None) -> bool:
-        """Wait until this is set, up to `timeout_secs` (None: no limit). Returns whether it is set."""
+        """Wait up to `timeout_secs` seconds (None: no limit) until the latch is set. Return True if it is set."""
         if self._is_set:
             return True
         waiter = _thread.allocate_lock()
@@ -94,9 +102,9 @@ def start_aside(thread: threading.Thread) -> None:
     """Start `thread` from another thread, and wait until it has started. Raises `RuntimeError` if it cannot start.
 
     `Thread.start` holds a lock for a moment, and every new thread needs this lock. If the main thread called
-    `Thread.start`, a signal could interrupt it at this moment. If the signal's handler then started a thread, it would
-    wait for ever, because the interrupted call could not release the lock. Handlers of signals run only in the main
-    thread, so another thread calls `Thread.start`.
+    `Thread.start`, a signal could interrupt the call at this moment. If the signal's handler then started a thread, the
+    handler would wait for ever, because the interrupted call could not release the lock. Handlers of signals run only
+    in the main thread, so another thread calls `Thread.start`.
     """
     started = Latch()
     raised: list[RuntimeError] = []
@@ -118,11 +126,12 @@ def start_aside(thread: threading.Thread) -> None:
 def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit.
+    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the interpreter
+    cannot start a thread, because it exits already, the step runs in the calling thread.
 
-    If the calling thread is one of mpr's own, this function never waits. The reason is that the step may itself wait
-    for the calling thread, and then both would wait for ever. A thread of mpr's own calls this function if a callback
-    ends its pool, or drops the last reference to the pool.
+    If the calling thread is a thread of mpr (`is_thread_of_ours`), this function never waits. Otherwise the step could
+    wait for the calling thread, and both would wait for ever. This happens if a thread of mpr runs a user's callback,
+    and the callback ends the pool or deletes the last reference to it.
     """
     raised: list[BaseException] = []
     is_over = Latch()
@@ -157,7 +166,7 @@ class _Carrier:
         start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
-        """Have the thread run `step`, which must not raise."""
+        """Give `step` to the thread, and return at once. The step must not raise an exception."""
         self._steps.put(step)
 
     def _run(self) -> None:
@@ -173,7 +182,11 @@ os.register_at_fork(after_in_child=_idle.clear)
 
 
 def aside(step: Callable[[], T]) -> T:
-    """Return `step()`. If this is the main thread, another thread runs `step`, and Ctrl-C ends only the wait."""
+    """Run `step`, wait for its end, and return its result or raise its error.
+
+    If the calling thread is the main thread, another thread runs the step, because the main thread may hold no lock
+    (see the module). Ctrl-C then ends the wait, but not the step.
+    """
     if threading.current_thread() is not threading.main_thread():
         return step()
     try:
@@ -219,9 +232,9 @@ class BoundedThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
-        """Run `step`, and wait up to `timeout_secs` for its end. Raises the error of the step.
+        """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Raises the error of the step.
 
-        Returns whether the step has ended in time.
+        Returns True if the step has ended, and False if it has not. In the second case, the step is not cancelled.
         """
         outcome = _Outcome()
         self._work.put((step, outcome))
@@ -232,7 +245,7 @@ class BoundedThread:
         return True
 
     def close(self) -> None:
-        """Make the thread end after the steps that it still has. If a step hangs, the thread does not end."""
+        """Make the thread end after all steps that it was given. Does not wait. If a step hangs, the thread stays."""
         self._work.put(None)
 
     def _run(self) -> None:
@@ -246,7 +259,7 @@ class BoundedThread:
 
 
 class _Ends:
-    """The two ends of a pipe. They are closed when no thread uses them any more."""
+    """The two ends of a pipe. They are closed when nothing refers to this object any more."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
@@ -262,16 +275,16 @@ class _Ends:
 class WakeupPipe:
     """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
 
-    Any thread and any signal handler may call `wake`, also after `close`. A byte that is written after the close could
-    land in another file, because the system gives the number of a closed descriptor to the next file. So the ends are
-    closed only when the last call of `wake` has returned. No lock is needed for that.
+    Any thread and any signal handler may call `wake`, also after `close`. The ends of the pipe are closed only when the
+    last call of `wake` has returned. Otherwise `wake` could write a byte into another file, because the system gives
+    the number of a closed descriptor to the next file.
     """
 
     def __init__(self) -> None:
         self._ends: _Ends | None = _Ends()
 
     def fileno(self) -> int:
-        """The descriptor that is readable after `wake`, until `clear`; -1 after `close`."""
+        """Return the descriptor that is readable from a call of `wake` until `clear`. Return -1 after `close`."""
         ends = self._ends
         return -1 if ends is None else ends.reader
 
@@ -284,14 +297,17 @@ class WakeupPipe:
                 os.write(ends.writer, b"x")
 
     def clear(self) -> None:
-        """Forget the calls of `wake` until now. Only the thread that waits calls this."""
+        """Read the bytes that earlier calls of `wake` have written (up to 4096), so that the next wait really waits.
+
+        Only the thread that waits calls this.
+        """
         ends = self._ends
         if ends is not None:
             with contextlib.suppress(BlockingIOError):
                 os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Wake the waiting thread no more. The ends of the pipe are closed when no call of `wake` uses them."""
+        """Make later calls of `wake` do nothing. The ends of the pipe are closed when no running call uses them."""
         self._ends = None
 
 

@@ -1,15 +1,15 @@
-"""Runs code of a user in threads of mpr, and in the main loop of a worker, so that it harms only its own task.
+"""Runs code of a user in threads of mpr and in the main loop of a worker. An error in this code harms only one task.
 
 Covers: texts of exceptions and other objects, blocks that may raise anything, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
 
 Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
 handler of `logging`. It may raise anything, also `SystemExit`. An exception that leaves such a place would end the
-thread, and all calls that wait for this thread would hang. So mpr goes through the functions of this module instead.
+thread, and all calls that wait for this thread would hang. So mpr runs such code only by the functions of this module.
 An exception of a user's code then becomes a text, or a line in the log.
 
-In the main thread of a program, `KeyboardInterrupt` and `SystemExit` always pass, because they may come from Ctrl-C or
-from another signal's handler. Workers ignore Ctrl-C, so there everything is an error of the task.
+In the main thread of a program, `KeyboardInterrupt` and `SystemExit` are raised again, because they may come from
+Ctrl-C or from another signal's handler. Workers ignore Ctrl-C, so there every exception is an error of the task.
 """
 
 from __future__ import annotations
@@ -35,7 +35,11 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether `error` may come from Ctrl-C or another signal's handler. Then mpr must raise it again."""
+    """Return True if `error` may come from Ctrl-C or another signal's handler, so that mpr must raise it again.
+
+    Such an error is not an `Exception`, but for example a `KeyboardInterrupt`. Returns False outside the main thread,
+    and in a process that ignores Ctrl-C.
+    """
     return (
         not is_a(error, Exception)
         and threading.current_thread() is threading.main_thread()
@@ -44,9 +48,9 @@ def passes(error: BaseException) -> bool:
 
 
 def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
-    """Return whether the type of `value` is `kind`, one of them, or a subclass.
+    """Return True if the type of `value` is `kind`, or a subclass of it. `kind` may be a tuple of classes, too.
 
-    Unlike `isinstance`, this does not ask `value` for its `__class__`, which may be a property of a user.
+    Unlike `isinstance`, this function does not read `value.__class__`, which may be a property in a user's class.
     """
     return issubclass(type(value), kind)
 
@@ -55,18 +59,21 @@ def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
 
 
 def type_name(kind: type[Any]) -> str:
-    """Return the name of the class `kind`, with its module. The module `builtins` is left out."""
+    """Return the name of the class `kind` with its module, such as 'queue.Empty'. The module `builtins` is left out."""
     name, module = plain_name(kind), _module(kind)
     return name if type(module) is not str or module == "builtins" else writable(f"{module}.{name}")
 
 
 def plain_name(kind: type[Any]) -> str:
-    """Return the qualified name of the class `kind`, without its module."""
+    """Return the qualified name of the class `kind` without its module, such as 'Outer.Inner'."""
     return writable(_qualname(kind))
 
 
 def describe(error: BaseException) -> str:
-    """Return a text with the type and the text of `error`. Works even if the `__str__` of the exception raises."""
+    """Return the type and the text of `error`, such as 'ValueError: no digits'.
+
+    Works even if the `__str__` of the exception raises.
+    """
     try:
         text = f"{error}"
     except BaseException as failure:
@@ -87,7 +94,10 @@ def represent(value: object) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the text, with the traceback, that Python would print for `error` if no code caught it."""
+    """Return the text, with the traceback, that Python would print for `error` if no code caught it.
+
+    If code of the exception raises, return a shorter text.
+    """
     try:
         return writable("".join(traceback.format_exception(type(error), error, _trace(error))))
     except BaseException as failure:
@@ -101,7 +111,7 @@ def traceback_text(error: BaseException) -> str:
 
 
 def writable(text: str) -> str:
-    """Return `text` as a `str` that can be encoded, because messages and rows cannot have lone surrogates."""
+    """Return `text` with an escape sequence for each lone surrogate, because messages and rows must be valid UTF-8."""
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
@@ -109,9 +119,9 @@ def writable(text: str) -> str:
 
 
 class Contained:
-    """Logs an exception that the block raises. Then the program goes on after the block.
+    """A context manager that logs an exception that the block raises. The program then continues after the block.
 
-    Only an exception for which `passes` returns True is raised again.
+    Only an exception for which `passes` returns True leaves the block.
 
     Parameters
     ----------
@@ -153,11 +163,11 @@ class _Around:
 
 
 def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
-    """Make a context manager of `parts`, a generator function with one `yield`, for blocks that run code of a user.
+    """Return a function that makes a context manager from `parts`, for blocks that run code of a user.
 
-    The code behind the `yield` runs after the block, also if the block raises. Unlike `contextlib.contextmanager`, this
-    sets no attributes of an exception that the block raises. Some exceptions of users refuse new values of attributes,
-    for example a frozen dataclass. The error of the refusal would then replace the exception.
+    `parts` is a generator function with one `yield`. The code behind the `yield` runs after the block, also if the
+    block raises an exception. Unlike `contextlib.contextmanager`, this decorator sets no attributes of that exception.
+    The exception of a user may be a frozen dataclass, which raises another error if an attribute is set.
     """
 
     @functools.wraps(parts)
@@ -171,7 +181,7 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """The logger `mpr`. It contains the errors of a user's handlers and filters, so that they end no thread of mpr."""
+    """The logger `mpr`. If a user's handler or filter raises, it prints the error, so that no thread of mpr ends."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
@@ -184,7 +194,10 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 
 
 def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) -> None:
-    """Print a message that cannot be logged, because a handler or a filter has raised `error`."""
+    """Print the message `msg % args` to the original stderr, because a handler or a filter of logging raised `error`.
+
+    Prints nothing if `logging.raiseExceptions` is false.
+    """
     if not logging.raiseExceptions:
         return
     # Not `sys.stderr`, because the program may have replaced it.

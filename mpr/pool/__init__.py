@@ -5,7 +5,12 @@ checks of arguments (`options.py`), the start of all parts and the order in whic
 Does not cover: which worker runs which task (`scheduler`), and where rows go (`recording`).
 May import: transport, processes, worker, scheduler, telemetry, recording.
 
+```
+user ─ call ─► Pool ─► PoolCalls ─ work items ─► dispatcher (scheduler) ─► worker
+user ◄─ result ─ AsyncResult, ResultIterator or TaskFuture ◄─ outcomes ─ dispatcher
+```
+
 A task is one call of a function in a worker. A work item is one or several tasks that a worker gets in one message,
 such as a chunk of a map (`chunksize`). The dispatcher (`scheduler/dispatcher.py`) gives work items to workers. The
-outcome of a task is its result or its error.
+outcome of a task is its result or its error. Telemetry is what a pool logs about its workers and tasks.
 """

@@ -49,10 +49,10 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[Any]:
-        """Submit the call `function(*args, **kwds)` as one task. Returns the object that will have the result.
+        """Submit the call `function(*args, **kwds)` as one task. Return the object that will have the result.
 
-        The result is passed to `callback`, or the exception to `error_callback`. Raises `UnpicklableTaskError` if the
-        function or an argument cannot be pickled.
+        Later, `callback` is called with the result, or `error_callback` with the exception. Raises
+        `UnpicklableTaskError` if the function or an argument cannot be pickled.
         """
         result: SingleResult[Any] = SingleResult(callback, error_callback)
         task = TaskFunction.of(function)
@@ -69,13 +69,14 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item of `iterable`.
+        """Submit a task for each item of `iterable`. Return the object that will have the list of results.
 
-        The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`.
+        The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`. One work item
+        has `chunksize` tasks. If `chunksize` is None, there are about four work items per worker.
 
-        One work item has `chunksize` tasks; None: so many that each worker gets four work items. The list of results
-        is passed to `callback`, or the first exception to `error_callback`. Returns the object that will have the
-        results. Raises `UnpicklableTaskError` if the function or an item cannot be pickled.
+        Later, `callback` is called with the list of results, or `error_callback` with the first exception. Raises
+        `UnpicklableTaskError` if the function or an item cannot be pickled, and `ConfigError` if `chunksize` is below
+        1.
         """
         items = list(iterable)
         if chunksize is None:
@@ -112,15 +113,16 @@ class PoolCalls:
     ) -> ResultIterator[Any]:
         """Start a thread that submits the task `function(item)` for each item of `iterable`.
 
-        The thread submits tasks only as fast as the caller takes results. One work item has `chunksize` tasks. Returns
-        the iterator from which the caller takes the results. If `ordered` is true, the results come in the order of the
-        items, else in the order in which the tasks end.
+        Return the iterator from which the caller takes the results. The thread submits tasks only as fast as the caller
+        takes results. One work item has `chunksize` tasks. If `ordered` is true, the results have the order of the
+        items, else the order in which the tasks end. Raises `UnpicklableTaskError` if `function` cannot be pickled, and
+        `ConfigError` if `chunksize` is below 1.
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
     def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
-        """Make a `concurrent.futures.Executor` that submits to the same dispatcher.
+        """Return a new `concurrent.futures.Executor` that submits tasks to the same dispatcher.
 
-        `check_running` and `shutdown` are parameters of `PoolExecutor`.
+        `check_running` and `shutdown` are the parameters of `PoolExecutor` with these names.
         """
         return PoolExecutor(self._dispatcher, check_running, shutdown)

@@ -1,4 +1,8 @@
-"""Defines `mpr.PoolExecutor`, a pool in the form of a `concurrent.futures.Executor`, and the futures of its tasks."""
+"""Defines `mpr.PoolExecutor`, a pool in the form of a `concurrent.futures.Executor`, and the futures of its tasks.
+
+Covers: submitting calls, futures, cancelling.
+Does not cover: the methods of `multiprocessing.Pool` (`calls.py`), and the workers (`scheduler`).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ P = ParamSpec("P")
 class TaskFuture(Future[R]):
     """The future of a task of a pool. When `result()` returns, all rows of the task are in the recording.
 
-    The future is "running" as soon as a worker has the task, as with a `ProcessPoolExecutor`.
+    `running()` is true as soon as a worker has the task, as with a `ProcessPoolExecutor`.
     """
 
     _dispatcher: Dispatcher
@@ -44,7 +48,8 @@ class TaskFuture(Future[R]):
     def result(self, timeout: float | None = None) -> R:
         """Wait up to `timeout` seconds (None: no limit) for the result of the task, and return the result.
 
-        Raises the exception of the task, `TimeoutError`, or `CancelledError`, as `Future.result` does.
+        Raises the exception of the task, `TimeoutError` if the task has not ended in this time, or `CancelledError` if
+        the task was cancelled.
         """
         self._is_settled.wait(timeout)
         return super().result(0)
@@ -52,7 +57,8 @@ class TaskFuture(Future[R]):
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """Wait up to `timeout` seconds (None: no limit) for the end of the task, and return its exception, or None.
 
-        Raises `TimeoutError` or `CancelledError`, as `Future.exception` does.
+        Raises `TimeoutError` if the task has not ended in this time, and `CancelledError` if the task was cancelled
+        before a worker had it.
         """
         self._is_settled.wait(timeout)
         return super().exception(0)
@@ -60,7 +66,7 @@ class TaskFuture(Future[R]):
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call `fn` with this future when the task has ended, as `Future.add_done_callback` does.
 
-        If `fn` raises, this is only logged. The other callbacks are called in any case.
+        If `fn` raises an exception, the exception is only logged, and the other callbacks are still called.
         """
 
         # `Future` itself lets `SystemExit` pass, and errors of the handlers of `logging`.
@@ -81,7 +87,8 @@ class TaskFuture(Future[R]):
         """Cancel the task if no worker has it yet. If `running` is true, also cancel a task that a worker has.
 
         If a worker runs the task, this worker is killed and replaced. The rows that the task has logged stay in the
-        recording. Returns whether the task was cancelled. If so, `result()` raises `CancelledError`.
+        recording. Returns True if the task was cancelled, and False if not. After True, `result()` raises
+        `CancelledError`.
         """
         work_item = self._work_item
         cancelled = super().cancel()
@@ -96,7 +103,7 @@ class TaskFuture(Future[R]):
         return cancelled
 
     def cancelled(self) -> bool:
-        """Whether the task was cancelled, before or while a worker ran it."""
+        """Return True if the task was cancelled, before or while a worker ran it."""
         return self._cancelled_running or super().cancelled()
 
     def _deliver(self, _first: int, _count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
@@ -125,7 +132,10 @@ class TaskFuture(Future[R]):
 
 
 class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
-    """The future of `length` calls. `result()` returns a pair for each call: (result, None) or (None, error)."""
+    """The future of a work item with `length` calls. `result()` returns a list with a pair for each call.
+
+    The pair is (result, None), or (None, error) if the call has failed.
+    """
 
     def __init__(self, length: int) -> None:
         super().__init__()
@@ -143,7 +153,7 @@ class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
 
 
 class PoolExecutor(Executor):
-    """A `concurrent.futures.Executor` that runs calls in the workers of an `mpr.Pool`. `mpr.Pool.executor` makes it.
+    """A `concurrent.futures.Executor` that runs calls in the workers of an `mpr.Pool`. `mpr.Pool.executor` returns one.
 
     Parameters
     ----------
@@ -152,7 +162,7 @@ class PoolExecutor(Executor):
     check_running:
         Raises an error if the pool takes no more calls.
     shutdown:
-        Shuts the pool down, with the arguments `wait` and `cancel_futures`.
+        Does what `mpr.Pool.shutdown` does. The two arguments are `wait` and `cancel_futures`.
     """
 
     def __init__(
@@ -187,7 +197,9 @@ class PoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Return an iterator over the results of `map(fn, *iterables)`, in order. If a call has failed, `next` raises.
+        """Run the calls of `map(fn, *iterables)` in workers. Return an iterator over the results, in order.
+
+        If a call has failed, `next` raises the error of the call in place of its result.
 
         Parameters
         ----------
@@ -205,7 +217,9 @@ class PoolExecutor(Executor):
         ConfigError
             If `chunksize` or `buffersize` cannot be used.
         PoolClosedError
-            If the pool takes no more calls. (If an error has ended the pool, this error is raised.)
+            If the pool takes no more calls. If an error has ended the pool, that error is raised instead.
+        UnpicklableTaskError
+            If `fn` cannot be pickled.
         """
         self._check_running()
         check_chunksize(chunksize)
@@ -264,7 +278,7 @@ class PoolExecutor(Executor):
         yield future.submit(self._dispatcher, work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Shut the pool down, as `mpr.Pool.shutdown` does: take no new calls.
+        """End the pool, as `mpr.Pool.shutdown` does: take no new calls.
 
         If `wait` is true, return only when all tasks have ended. If the pool has made its recording, the recording is
         closed then, too. If `cancel_futures` is true, cancel the tasks that no worker has yet.

@@ -1,4 +1,8 @@
-"""Reads the input of an `imap` in a thread, only as fast as the caller takes results."""
+"""Reads the input of an `imap` in a thread, only as fast as the caller takes results.
+
+Covers: the thread, the limit of items that are submitted ahead, errors of the input.
+Does not cover: the iterator over the results (`results.py`).
+"""
 
 from __future__ import annotations
 
@@ -37,11 +41,12 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits a task for each item of `iterable`. Returns the iterator over the results.
+    """Start a thread that submits the task `function(item)` for each item of `iterable`.
 
-    The thread submits work items of `chunksize` tasks to `dispatcher`, the dispatcher of a pool with `size` workers.
-    If `ordered` is true, the results come in the order of the items. Raises `UnpicklableTaskError` if `function` cannot
-    be pickled.
+    Return the iterator from which the caller takes the results. The thread submits work items of `chunksize` tasks
+    to `dispatcher`, the dispatcher of a pool with `size` workers. If `ordered` is true, the results have the order
+    of the items, else the order in which the tasks end. Raises `UnpicklableTaskError` if `function` cannot be
+    pickled.
     """
     # Not a semaphore, because a handler of a signal may interrupt the caller while it holds the lock of the semaphore.
     room: SimpleQueue[None] = SimpleQueue()
@@ -68,7 +73,7 @@ def start(
 
 
 def _length_hint(iterable: Iterable[Any]) -> int:
-    """Return how many items `iterable` has, as far as it says so, for the progress bar; 0 if it does not say so."""
+    """Return `operator.length_hint(iterable)` for the progress bar; 0 if the length is not known or the call raises."""
     try:
         return operator.length_hint(iterable)
     except BaseException as error:
@@ -80,9 +85,10 @@ def _length_hint(iterable: Iterable[Any]) -> int:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ImapFeeder:
-    """Submits `items` while there is room for results. If the caller drops the iterator over the results, it stops.
+    """Submits a task for each of `items`, only as fast as the caller takes results.
 
-    There is room if not too many items are submitted whose results the caller has not taken.
+    For each worker, at most four chunks are submitted whose results the caller has not taken. At this limit, the feeder
+    waits for room. It stops when nothing refers to the iterator over the results any more.
 
     Attributes
     ----------
@@ -97,7 +103,7 @@ class ImapFeeder:
     room:
         Has one None for each item that may be submitted now. For each result that the caller takes, one None is added.
     results:
-        The caller's iterator. The reference is weak, so that the thread ends when the caller drops the iterator.
+        The caller's iterator. The reference is weak, so that the thread ends when the caller needs no more results.
     """
 
     dispatcher: Dispatcher
@@ -108,13 +114,16 @@ class ImapFeeder:
     results: weakref.ref[ResultIterator[Any]]
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` items, from item `first` on. If `values` is None, all of them have `error`."""
+        """Give the outcomes of `count` items, from item `first` on, to the caller's iterator, if it still exists.
+
+        `values` are the results. If `values` is None, all these items have failed with `error`.
+        """
         results = self.results()
         if results is not None:
             results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
-        """Submit all items. If the user's iterable raises an exception, this exception becomes the last result."""
+        """Submit all items. If the user's iterable raises an exception, the caller gets it after all results."""
         count = 0
         error: BaseException | None = None
         try:
@@ -136,9 +145,9 @@ class ImapFeeder:
             self.dispatcher.end_feeding(self)
 
     def _wait_for_room(self) -> bool:
-        """Wait for room for one chunk, and return True.
+        """Wait until there is room for one chunk, and return True. If the pool is closed, return True at once.
 
-        Return False if the caller has dropped the iterator over the results, or if the pool was terminated.
+        Return False if the iterator over the results does not exist any more, or if the pool was terminated.
         """
         needed = self.chunksize
         while needed:

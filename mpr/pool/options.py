@@ -25,14 +25,14 @@ from mpr.worker.capture import CaptureOptions
 
 @dataclass(frozen=True, kw_only=True)
 class PoolOptions:
-    """The checked arguments of a pool. `check` makes them.
+    """The checked arguments of a pool. The class method `check` makes such an object.
 
     Attributes
     ----------
     size:
         The number of workers at a time.
     start_method:
-        The way in which worker processes start.
+        The way in which worker processes start: 'forkserver', 'spawn' or 'fork'.
     preload:
         Whether a fork server imports the Rerun SDK before it forks.
     initializer:
@@ -74,10 +74,10 @@ class PoolOptions:
         capture_output: bool,
         telemetry: object,
     ) -> PoolOptions:
-        """Check arguments of `mpr.Pool`, and return them as one value. The parameters are named as those of `mpr.Pool`.
+        """Check arguments of `mpr.Pool`, which have the same names, and return them as one object.
 
-        Raises `ConfigError`, which names the argument, if a value cannot be used. Raises `TypeError` if the initializer
-        is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
+        Raises `ConfigError`, whose text names the argument, if a value cannot be used. Raises `TypeError` if the
+        initializer is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
         """
         size = check_processes(processes)
         method = check_start_method(start_method)
@@ -116,13 +116,14 @@ def check_recording(
     blueprint: object,
     route: object,
 ) -> None:
-    """Check the arguments of `mpr.Pool` about its recording. The parameters are named as those of `mpr.Pool`.
+    """Check the arguments of `mpr.Pool` about its recording, which have the same names.
 
     If the user has given a recording, check that the pool can log into it. Otherwise check that a new recording can be
     made with these arguments.
 
-    Raises `TypeError` or `ConfigError` if arguments contradict each other, `RecordingClosedError` if the
-    recording is closed, and `WrongProcessError` if another process has made the recording.
+    Raises `ConfigError` if a value cannot be used. Raises `TypeError` or `ConfigError` if arguments contradict each
+    other, `RecordingClosedError` if the given recording is closed, and `WrongProcessError` if another process has made
+    it. Raises `SinkError` if `route='direct'` is not possible.
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")
@@ -164,9 +165,10 @@ def check_maxmemoryperchild(limit: object) -> int | None:
 
 
 def check_telemetry(telemetry: object) -> frozenset[str]:
-    """Return the kinds of telemetry that the argument `telemetry` stands for.
+    """Return the kinds of telemetry for the value of the argument `telemetry`.
 
-    Raises `ConfigError` if the value cannot be used.
+    True stands for all kinds, and False for none. A str is one kind, and an iterable has several. Raises `ConfigError`
+    if the value cannot be used.
     """
     if telemetry is True or telemetry is False:
         return frozenset(TELEMETRY if telemetry else ())

@@ -36,10 +36,10 @@ P = ParamSpec("P")
 
 
 class Pool:
-    """Runs tasks in worker processes, and collects in one recording all rows that the tasks log.
+    """Runs tasks in worker processes, and collects all rows that the tasks log in one recording.
 
-    The calls are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a call returns a result, every
-    row of the task is in the recording.
+    The methods are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result of
+    a task, every row of the task is in the recording.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Pool:
         The number of workers. By default, the number of CPUs that this process may use.
     initializer, initargs:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
-        `InitializerError`. If a worker still starts when all work is done, this worker ends without the call.
+        `InitializerError`. A worker that is ready only after all work is done ends without this call.
     maxtasksperchild:
         The number of tasks after which a worker is replaced. In a map, `chunksize` tasks count as one. None: no worker
         is replaced for this reason.
@@ -80,11 +80,11 @@ class Pool:
         Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
         These lines are printed, too.
     telemetry:
-        The kinds of telemetry that the pool records under `mpr/`. True stands for all, False for none. `"workers"` is
-        the state of each worker. `"tasks"` are spans and errors. `"resources"` are processor time, memory, threads and
-        open files of each worker, every second. `"pool"` is throughput, queue, rows and bytes, and the insights at the
-        end. To record them takes less than one percent of a core. A `DirectorySink` gets no telemetry.
-        See `docs/telemetry.md`.
+        The kinds of telemetry (rows about the pool itself) that are recorded under `mpr/`. True stands for all, False
+        for none. `"workers"` is the state of each worker. `"tasks"` are the times and errors of tasks. `"resources"`
+        are CPU time, memory, threads and open files of each worker, every second. `"pool"` is throughput, queue length,
+        rows and bytes, and the insights at the end. Recording them needs less than one percent of a core. A
+        `DirectorySink` gets no telemetry. See `docs/telemetry.md`.
 
     Raises
     ------
@@ -159,7 +159,10 @@ class Pool:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """Call `func(*args, **kwds)` in a worker, and return the result of this call, or raise its exception."""
+        """Call `func(*args, **kwds)` in a worker, and return the result of this call, or raise its exception.
+
+        Raises `UnpicklableTaskError` if the function or an argument cannot be pickled.
+        """
         return self.apply_async(func, args, kwds).get()
 
     def apply_async(
@@ -170,9 +173,9 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[R]:
-        """Do what `apply` does, but return an `AsyncResult` at once, from which the caller gets the result later.
+        """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
-        At the end of the call, `callback` is called with the result, or `error_callback` with the exception. A thread
+        When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A thread
         of mpr runs these functions, so they must be short.
         """
         self._check_running()
@@ -188,11 +191,18 @@ class Pool:
 
     @property
     def executor(self) -> PoolExecutor:
-        """This pool as a `concurrent.futures.Executor`, for libraries that take one. `shutdown` shuts the pool down."""
+        """A `concurrent.futures.Executor` that runs its calls in this pool, for libraries that need an executor.
+
+        The method `shutdown` of the executor ends the pool.
+        """
         return self._runtime.calls.executor(self._check_running, self._shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
-        """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time."""
+        """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
+
+        If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
+        tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
+        """
         return self.map_async(func, iterable, chunksize).get()
 
     def map_async(
@@ -203,14 +213,17 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do what `map` does, but return an `AsyncResult` at once. The callbacks are used as in `apply_async`."""
+        """Submit the tasks of `map`, and return an `AsyncResult` at once. Its method `get` returns the list later.
+
+        When all tasks have ended, `callback` is called with the list, or `error_callback` with the first error.
+        """
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
 
     def starmap(
         self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
     ) -> list[R]:
-        """Return `[func(*item) for item in iterable]`, as `map` does. `chunksize` is that of `map`."""
+        """Return `[func(*item) for item in iterable]`. Everything else is as in `map`."""
         return self.starmap_async(func, iterable, chunksize).get()
 
     def starmap_async(
@@ -221,27 +234,28 @@ class Pool:
         callback: Callback | None = None,
         error_callback: Callback | None = None,
     ) -> AsyncResult[list[R]]:
-        """Do what `starmap` does, but return an `AsyncResult` at once. The callbacks are used as in `apply_async`."""
+        """Submit the tasks of `starmap`, and return an `AsyncResult` at once. Everything else is as in `map_async`."""
         self._check_running()
         return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
 
     def imap(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Return an iterator over the results of `map`, in the order of the items.
+        """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
+        If a task has failed, `next` raises its error in place of the result.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
 
     def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Do what `imap` does, but yield the results in the order in which they come."""
+        """Return an iterator as `imap` does, but with the results in the order in which the tasks end."""
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
     def insights(self) -> Insights:
         """Return how the workers have spent their time until now, and which tasks were the slowest.
 
-        This works at any time, also after the end of the pool. `str` turns the insights into a table. With telemetry
+        This method works at any time, also after the end of the pool. `str(insights)` is a table. With telemetry
         `"pool"`, the insights are written into the recording at the end. Raises `ConfigError` if the pool has
         `telemetry=False`.
         """
@@ -250,14 +264,15 @@ class Pool:
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls. The workers still run all tasks of earlier calls."""
+        """Take no new calls. The workers still run all tasks of earlier calls. This method does not wait for them."""
         self._check_process()
         self._runtime.close()
 
     def terminate(self) -> None:
         """Kill the workers now. If the pool has made the recording, close the recording, so that its files are valid.
 
-        Each call that has no result yet raises `PoolTerminatedError`.
+        Each call that has no result yet raises `PoolTerminatedError`. This method raises `SinkError` if a sink of the
+        recording has failed.
         """
         self._check_process()
         self._runtime.terminate()
@@ -266,16 +281,16 @@ class Pool:
         """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
         Raises `ValueError` if neither `close` nor `terminate` was called before. If `join` closes the recording, it can
-        raise the errors of `SharedRecording.close`. If an error has ended the pool, and no call has raised this error
-        yet, `join` raises it.
+        raise the errors of `SharedRecording.close`. An error that has ended the pool is raised here if no call has
+        raised it before. A callback must not call this method, and gets a `RuntimeError`.
         """
         self._check_process()
         self._runtime.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no new calls, as `close` does. If `wait` is true, then call `join`.
+        """Take no new calls, as `close` does. If `wait` is true, then call `join`, which can raise errors.
 
-        If `wait` is false, the work goes on in the background, and the program does not exit before all work is done.
+        If `wait` is false, the workers still run all tasks, and the program does not exit before the tasks have ended.
         If `cancel_futures` is true, the tasks that no worker has yet are cancelled.
         """
         self._shutdown(wait, cancel_futures)

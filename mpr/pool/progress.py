@@ -1,4 +1,8 @@
-"""Draws the progress bar of `mpr.Pool(progress=True)` with `tqdm`, in a terminal or a notebook."""
+"""Draws the progress bar of `mpr.Pool(progress=True)` with `tqdm`, in a terminal or a notebook.
+
+Covers: counting the tasks of all calls, and drawing.
+Does not cover: the events of tasks, which `scheduler/observer.py` defines.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +20,12 @@ from mpr.user_code import passes
 class Progress(PoolObserver):
     """Draws one bar at a time. A bar begins with the first task of a call, and ends when all tasks have an outcome.
 
+    If calls overlap, one bar counts the tasks of all of them.
+
     Parameters
     ----------
     received:
-        Returns how many rows the tasks have logged, and how many bytes the sinks have.
+        Returns (number of rows that the tasks have logged, number of bytes that the sinks have).
 
     Raises
     ------
@@ -50,14 +56,14 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Count `count` tasks of function `name` as submitted. Add tasks that no call has announced to the bar."""
+        """Count `count` tasks of function `name` as submitted. Add those that no call has announced to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
             self._grow(name, count - known)
 
     def feeding(self, change: int) -> None:
-        """Count an `imap` that begins (`change` is 1) or ends (-1).
+        """Count an `imap` call that begins (`change` is 1) or ends (-1) to submit tasks.
 
         An `imap` may submit fewer tasks than it has announced. So when the last `imap` ends, the announced tasks that
         were not submitted are removed from the bar.
@@ -70,7 +76,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Count `count` tasks as done. If `error` is not None, also count them as failed."""
+        """Count `count` tasks as done. If `error` is not None, also count them as failed. Then draw the bar again."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0
@@ -80,13 +86,16 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def close(self) -> None:
-        """Draw the bar for the last time, because the pool ends."""
+        """Draw the bar for the last time, and close it, because the pool ends."""
         with self._drawing():
             self._end()
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """Hold the lock within the block. If the block raises, hide the bar for good, because no task may fail then."""
+        """A context manager that holds the lock. If the block raises, the error is ignored, and no bar is drawn later.
+
+        The reason is that no task may fail because of the bar. Only Ctrl-C in the main thread is raised.
+        """
         with self._lock:
             try:
                 yield

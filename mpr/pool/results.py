@@ -1,7 +1,10 @@
 """Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`.
 
+Covers: waiting for results, callbacks, and the order of results.
+Does not cover: futures (`executor.py`), and unpickling of results (`scheduler/outcomes.py`).
+
 A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a handler of a
-signal may interrupt the waiting thread and end the pool (see `mpr/threads.py`).
+signal may interrupt the waiting thread and end the pool (see `threads.py`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ Callback = Callable[[Any], object]
 class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
 
-    When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
+    When the call has ended, `callback` is called with the result, or `error_callback` with the exception. A thread of
+    mpr runs these functions.
     """
 
     def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
@@ -33,23 +37,23 @@ class AsyncResult(Generic[R]):
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
-        """Whether the call has ended."""
+        """Return True if the call has ended, with or without an exception."""
         return self._event.is_set()
 
     def successful(self) -> bool:
-        """Whether the call has ended without an exception. Raises `ValueError` if the call has not ended."""
+        """Return True if the call has ended without an exception. Raises `ValueError` if the call has not ended."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait up to `timeout` seconds (None: no limit) until the call has ended."""
+        """Wait up to `timeout` seconds (None: no limit) until the call has ended. `ready` says if it has ended."""
         self._event.wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
         """Wait for the result, and return it. All rows of the tasks of this call are in the recording then.
 
-        Raises the exception of the task, or an error of `mpr.errors` if a worker has died or a sink has failed. Raises
+        Raises the exception of the task, or an error of mpr, such as `WorkerDiedError` or `SinkError`. Raises
         `multiprocessing.TimeoutError` if the call has not ended after `timeout` seconds (None: no limit).
         """
         if not self._event.wait(timeout):
@@ -73,9 +77,10 @@ class SingleResult(AsyncResult[R]):
     """The result of one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the outcome of the task: the only value in `values`, or `error` if `values` is None.
+        """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.
 
-        `first` and `count` are not used, because there is only one task.
+        Then run the callback, and wake the threads that wait. `first` and `count` are not used, because there is only
+        one task.
         """
         self._settle(None if values is None else values[0], error)
 
@@ -96,7 +101,11 @@ class MapResult(AsyncResult[list[R]]):
             self._settle([], None)
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` tasks, from task `first` on. If `values` is None, all of them have `error`."""
+        """Keep the outcomes of `count` tasks, from task `first` on.
+
+        `values` are the results. If `values` is None, all these tasks have failed with `error`. After the last task,
+        run the callback, and wake the threads that wait.
+        """
         with self._lock:
             self._left -= count
             if values is not None:
@@ -115,8 +124,8 @@ _Item = tuple[Any, BaseException | None]
 class ResultIterator(Generic[R], Iterator[R]):
     """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds.
 
-    If `ordered` is true, the results come in the order of the items. `taken` is called for each result that the caller
-    takes.
+    If `ordered` is true, the results have the order of the items, else the order in which the tasks end. `taken` is
+    called for each result that the caller takes.
     """
 
     def __init__(self, ordered: bool, taken: Callable[[], object]) -> None:
@@ -137,7 +146,7 @@ class ResultIterator(Generic[R], Iterator[R]):
         return self
 
     def next(self, timeout: float | None = None) -> R:
-        """Return the next result, or raise the exception of its task.
+        """Return the next result, or raise the exception of its task. Raises `StopIteration` after the last result.
 
         Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
         """
@@ -160,7 +169,10 @@ class ResultIterator(Generic[R], Iterator[R]):
         return self.next()
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
-        """Take the results of `count` items, from item `first` on. If `values` is None, all of them have `error`."""
+        """Make the outcomes of `count` items, from item `first` on, available to the caller.
+
+        `values` are the results. If `values` is None, all these items have failed with `error`.
+        """
         items: list[_Item] = [(None, error)] * count if values is None else [(value, None) for value in values]
         with self._lock:
             self._add(first, items)
@@ -168,7 +180,7 @@ class ResultIterator(Generic[R], Iterator[R]):
     def finish(self, length: int, error: BaseException | None = None) -> None:
         """End the iteration after `length` items. If `error` is not None, the iteration raises it after all results.
 
-        The outcomes of some of these items may still come after this call.
+        This method may be called before all outcomes have arrived.
         """
         with self._lock:
             self._length, self._last_error = length, error

@@ -37,7 +37,7 @@ _FAREWELL_SECS = 10.0
 
 
 class PoolRuntime:
-    """Holds the running parts of one pool. No other class knows all parts.
+    """Holds the running parts of one pool, and ends them. No other class knows all parts.
 
     The parts end in seven steps:
 
@@ -54,8 +54,8 @@ class PoolRuntime:
 
     `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
     instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. Steps 1,
-    5 and 6 also end a pool that is dropped, or that is still open when the interpreter exits. Steps 3 to 7 run in a
-    thread that Ctrl-C does not interrupt.
+    5 and 6 also end a pool that is garbage-collected, or that is still open when the interpreter exits. Steps 3 to 7
+    run in a thread that Ctrl-C does not interrupt.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ class PoolRuntime:
         return Sampler(telemetry, aside(lambda: self._rows.new_pool(size, kinds)), size, kinds, sources)
 
     def _counters(self) -> tuple[int, int]:
-        """Return how many rows the workers have logged, and how many bytes the sinks have. Any thread may call this."""
+        """Return (rows that were logged into the recording, bytes that the sinks have). Any thread may call this."""
         return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     # --- called by the worker supervisor's thread ------------------------------------------------------------------
@@ -171,12 +171,12 @@ class PoolRuntime:
 
     @property
     def state(self) -> PoolState:
-        """The state of the pool, which says whether the pool takes calls."""
+        """The state of the pool: it runs and takes calls, was closed, or was terminated."""
         return self._dispatcher.state
 
     @property
     def ended(self) -> bool:
-        """Whether the pool has ended. As long as `join` runs, steps 6 and 7 may still be under way."""
+        """True if the pool has ended. While `join` runs, it becomes True before the recording is closed."""
         return self._ended
 
     def check_running(self) -> None:
@@ -184,7 +184,7 @@ class PoolRuntime:
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
-        """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
+        """Return a summary of the telemetry. Raises `ConfigError` if the pool records no telemetry."""
         if self._telemetry is None:
             raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
         return aside(self._telemetry.insights)
@@ -199,15 +199,18 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no new calls."""
+        """Take no new calls (step 1 in the docstring of the class). Does not wait for the tasks."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
-        """Cancel each task that no worker has yet."""
+        """Cancel each task that no worker has yet. The caller of such a task gets a `CancelledError`."""
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:
-        """Do steps 2 to 7, after `close` or `terminate`. Raises the same errors as `mpr.Pool.join`."""
+        """Wait for the tasks, and end all parts: steps 2 to 7 in the docstring of the class.
+
+        If the pool has ended already, do nothing. Raises the same errors as `mpr.Pool.join`.
+        """
         if self._dispatcher.state is PoolState.RUNNING:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._ended:
@@ -219,7 +222,10 @@ class PoolRuntime:
         self._dispatcher.raise_unreported()
 
     def terminate(self) -> None:
-        """Do steps 1, 5 and 6, if the pool has not ended before."""
+        """Kill the workers, and close the recording if the pool has made it. If the pool has ended, do nothing.
+
+        These are steps 1, 5 and 6 in the docstring of the class. Raises `SinkError` if a sink has failed.
+        """
         finalizer = self._finalizer
         if finalizer is not None and finalizer.still_active():
             finalizer.cancel()
@@ -227,7 +233,10 @@ class PoolRuntime:
         self._ended = True
 
     def _end_dropped(self) -> None:
-        """End a pool that was dropped, or that is still open when the interpreter exits."""
+        """Do the same as `terminate` for a pool that is garbage-collected, or is open when the interpreter exits.
+
+        If tasks have no result yet, log a warning with their number.
+        """
         unfinished = self._dispatcher.unfinished
         if unfinished:
             _log.warning(

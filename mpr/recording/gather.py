@@ -39,7 +39,7 @@ def check(chosen: Sequence[Sink]) -> None:
     """Raise an error if a sink in `chosen` cannot be used with `route="direct"`.
 
     Raises `ConfigError` if workers cannot write to a sink themselves, or if a `FileSink` has `write_footer=False`.
-    Raises `SinkError` if there is a file, but mpr does not know the file format of the installed SDK.
+    Raises `SinkError` if one of the sinks is a file, and mpr does not know the file format of the installed SDK.
     """
     for sink in chosen:
         if not sink.takes_direct_rows:
@@ -85,13 +85,14 @@ class WorkerFiles:
             )
 
     def abort(self) -> None:
-        """Remove the empty folder, because the recording could not be opened."""
+        """Remove the folder, which is still empty. Called if the recording cannot be opened."""
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
         """Copy the workers' files to the durable sinks, which `fanout` writes to.
 
-        Call this when no worker writes any more. If a file cannot be read, this becomes the failure of `fanout`.
+        Call this when no worker writes any more. If a file cannot be read, a `SinkError` becomes the failure of
+        `fanout`, and the next file is copied.
         """
         try:
             paths = sorted(self.folder.iterdir())
@@ -131,8 +132,8 @@ class WorkerFiles:
     def remove(self, files: Sequence[Path]) -> None:
         """Remove the folder with the workers' files, if `rerun rrd verify` finds that `files` are valid.
 
-        `files` are the files of the recording, which now have all rows. If one of them is not valid, raises `SinkError`
-        and keeps the workers' files.
+        `files` are the files of the recording, which now have all rows. If one of them is not valid, the folder is
+        kept, and `SinkError` is raised.
         """
         for path in files:
             refused = programs.verify(path) if path.exists() else None
@@ -142,7 +143,7 @@ class WorkerFiles:
 
 
 class _WorkerFileReader(OutboxReader):
-    """Reads a worker's file, so that a `Segment` can say which frames of this file the sinks shall copy."""
+    """Opens and reads a worker's file, as the source of a `Segment`: the list of frames that the sinks copy."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

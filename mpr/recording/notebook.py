@@ -25,12 +25,12 @@ _POLL_SECS = 0.05
 
 
 class NotebookView:
-    """One viewer in a notebook.
+    """One viewer in a notebook, and the threads that send the recording to the viewer.
 
     Parameters
     ----------
     replay:
-        The function that yields the recording from the beginning, in streams (see `Replay`).
+        The function that yields the recording from the beginning, as streams of bytes (see `Replay`).
     width, height:
         The size in pixels, or 'auto'. None means 640 for the width, and 480 for the height.
 
@@ -57,7 +57,8 @@ class NotebookView:
     def show(self, wait_secs: float) -> None:
         """Display the viewer in the output of the running cell.
 
-        If the kernel can get messages while a cell runs, wait up to `wait_secs` until the page shows the viewer.
+        If the kernel can get messages while a cell runs, wait up to `wait_secs` seconds until the page shows the
+        viewer. Otherwise return at once.
         """
         from IPython import get_ipython
         from IPython.display import display
@@ -83,7 +84,10 @@ class NotebookView:
             threading.Thread(target=self._send, args=(self._pages,), name="mpr-notebook", daemon=True).start()
 
     def _send(self, page: int) -> None:
-        """Send the recording to the page with the number `page`. Stop if a later page has asked for the recording."""
+        """Send the recording to the widget. `page` is the number of the page that has asked for it, from 1.
+
+        Stop if a later page has asked, because another thread then sends all rows again.
+        """
         for part in self._replay():
             if page != self._pages:
                 # The thread of the later page sends all rows again, and the widget passes them on to both pages.

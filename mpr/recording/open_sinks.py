@@ -2,6 +2,9 @@
 
 The first rows are the preamble (the properties of the recording, such as its start time) and the user's blueprint. The
 docstring of the package explains durable and live sinks.
+
+Covers: opening all sinks or none, and writing streams that the parent makes itself.
+Does not cover: the rows of processes (`aggregator`), and closing the sinks (`runtime.py`).
 """
 
 from __future__ import annotations
@@ -35,7 +38,7 @@ class OpenSinks:
     urls:
         For each live sink, the URL at which a person sees the rows: that of a viewer, a server or a web page.
     served:
-        The URLs in `urls` of servers and web pages that mpr itself starts. They are shown to the user.
+        The URLs in `urls` of servers and web pages that mpr itself starts. A message shows these URLs to the user.
     open_to_senders:
         For each live sink, the URL to which a process can send rows with `route="direct"`.
     """
@@ -50,7 +53,7 @@ class OpenSinks:
 def open_sinks(
     chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
 ) -> OpenSinks:
-    """Open all sinks, and write the first rows to the durable ones. If logging is switched off, no sink is opened.
+    """Open all sinks, and write the first rows to the durable ones. Open no sink if logging is off (`RERUN=off`).
 
     Parameters
     ----------
@@ -70,7 +73,7 @@ def open_sinks(
     Raises
     ------
     SinkError
-        If a sink cannot be opened. The other sinks are closed then.
+        If a sink cannot be opened. The other sinks are then ended, and their unfinished files are removed.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:
@@ -116,9 +119,9 @@ def open_sinks(
 
 
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
-    """Write `stream` to the sink of `writer`. It is a whole stream, from its header to its footer.
+    """Write `stream`, a whole encoded stream from its header to its footer, to the sink of `writer`.
 
-    `telemetry` says that the rows are not data of the user. Raises `SinkError` if the sink fails.
+    If `telemetry` is true, the rows are not data of the user. Raises `SinkError` if the sink fails.
     """
     frames = framing.frames_of(stream)
     last = frames.pop()
@@ -127,15 +130,15 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 
 
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
-    """Return a stream of this recording that logs `notes` as warnings at `entity_path`.
+    """Return an encoded stream with `notes` as text logs of level WARN at `entity_path`.
 
-    The stream is empty (b"") if there are no notes, or if logging is switched off.
+    The ids are those of the recording. The stream is empty (b"") if there are no notes, or if logging is off.
     """
     stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
-    """Return the bytes of `stream` without its header, and without the frame with its footer."""
+    """Return the bytes of `stream` without its header and without its last frame, which has the footer."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -27,7 +27,10 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun would not keep it as it is."""
+    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun could change it.
+
+    Rerun keeps an id of 1 to 180 ASCII letters, digits, spaces and `_-[]:` unchanged.
+    """
     if not isinstance(application_id, str):
         raise ConfigError(
             f"the application id must be a str such as 'my_app', got {application_id!r}: "
@@ -42,7 +45,7 @@ def check_application_id(application_id: object) -> str:
 
 
 def check_recording_id(recording_id: object) -> str:
-    """Return `recording_id` as a str, or a new random id if it is None.
+    """Return `recording_id` as a str. If it is None, return a new random id of 32 hexadecimal digits.
 
     Raises `ConfigError` if the id has no characters, or more than 1000.
     """
@@ -55,7 +58,7 @@ def check_recording_id(recording_id: object) -> str:
 
 
 def check_route(route: object) -> Route:
-    """Return `route`. Raises `ConfigError` if it is neither 'funnel' nor 'direct'."""
+    """Return `route`. Raises `ConfigError` if `route` is neither 'funnel' nor 'direct'."""
     if route == "funnel" or route == "direct":
         return route
     raise ConfigError(f"route must be 'funnel' (through this process) or 'direct' (workers open sinks), got {route!r}")
@@ -72,11 +75,12 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr says where the rows go. That is so if mpr has chosen the sink.
+        Whether a message on stderr says where the rows go. That is so if mpr has chosen the sink, except the recording
+        of a running test.
     blueprint:
         The user's blueprint, or None.
     route:
-        The way in which rows come to the sinks: 'funnel' (through the parent) or 'direct' (from each worker).
+        The way of rows to the sinks: 'funnel' (through the parent) or 'direct' (from each worker itself).
     telemetry_view:
         Whether the viewer shows the views of the pools' telemetry. If not, these views are folded.
     """
@@ -100,10 +104,11 @@ class RecordingOptions:
         route: object,
         telemetry_view: bool,
     ) -> RecordingOptions:
-        """Check the arguments of `mpr.SharedRecording`, which have the same names. If `sinks` is None, choose sinks.
+        """Check the arguments of `mpr.SharedRecording`, which have the same names, and return them as one object.
 
-        Raises `ConfigError` if a value cannot be used. Raises `SinkError` if `route='direct'` is not possible, because
-        mpr does not know the file format of the SDK.
+        If `sinks` is None, this method chooses the sinks, as `mpr.SharedRecording` describes. Raises `ConfigError` if a
+        value cannot be used. Raises `SinkError` if `route='direct'` is not possible, because mpr does not know the file
+        format of the SDK.
         """
         checked_route = check_route(route)
         application_id = check_application_id(application_id)

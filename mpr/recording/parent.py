@@ -1,4 +1,4 @@
-"""Lets the parent log into its own recording, as any other process that joins.
+"""Lets the parent log into its own recording, in the same way as other processes that join.
 
 The docstring of the package explains parent, producer and joining.
 
@@ -28,7 +28,7 @@ class ParentMembership:
     connection_info:
         The data by which this process joins.
     next_index:
-        Reserves an index for a task of this process.
+        Returns an unused index for a task of this process.
     """
 
     def __init__(self, connection_info: ConnectionInfo, next_index: Callable[[], int]) -> None:
@@ -40,7 +40,7 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Return the producer of this process. The first call makes it. Any thread may call this."""
+        """Return the producer of this process. The first call makes the producer. Any thread may call this method."""
         # Another thread makes the producer, and holds the lock. If the main thread held the lock, a signal handler that
         # uses the recording would wait for the lock for ever.
         return aside(self._made) if self._producer is None else self._producer
@@ -53,10 +53,10 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Announce the rows that this process has logged to the aggregator.
+        """Send a message to the aggregator that announces all rows that this process has logged.
 
-        Returns the position after these rows, which is the value of `Producer.flush`. Returns None if this process has
-        logged no rows, so that it has no producer.
+        Returns (name of the producer in messages, number of its outbox, announced bytes of this outbox). An outbox is
+        the file in memory with the rows. Returns None if this process has no producer, because it has logged no rows.
         """
         if self._producer is None:
             return None
@@ -65,14 +65,19 @@ class ParentMembership:
     def propagate(self, new_text: Callable[[], str]) -> None:
         """Let child processes that start from now on join the recording.
 
-        They inherit an environment variable with the text that `new_text()` returns. Only the first call has an effect.
+        The child processes inherit an environment variable with the text that `new_text()` returns. Only the first call
+        has an effect. It also prepares pools of `multiprocessing`: their workers send the rows of a task before its
+        result.
         """
         if self._propagation is None:
             exits.protect_pools()
             self._propagation = propagation.Propagation(new_text())
 
     def close(self) -> None:
-        """Send the rest of the rows that this process has logged, and leave the recording."""
+        """Send the rows of this process that are not sent yet, and leave the recording.
+
+        Child processes that start later cannot join.
+        """
         membership.forget_owned(self._connection_info.secret)
         if self._propagation is not None:
             self._propagation.close()

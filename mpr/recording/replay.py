@@ -26,10 +26,10 @@ Each call begins with the first row. It waits for more rows until the recording 
 
 
 def replay(writers: Sequence[Writer]) -> Replay:
-    """Return a function that yields the recording from the beginning. It reads the first sink that can be read.
+    """Return a function that yields the recording from the beginning, from the first sink that can be read.
 
     `writers` are the writers of the durable sinks. Raises `SinkError` if no sink has the whole recording in one file or
-    in memory, or if this file cannot be read.
+    in memory, or if this file cannot be opened.
     """
     for writer in writers:
         if writer.log is not None:

@@ -1,7 +1,7 @@
 """Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
 
 The docstring of the package explains the aggregator, durable sinks and live sinks. The fan-out passes rows to all
-sinks. Telemetry is what a pool logs about its workers and tasks.
+sinks. Telemetry is what a pool logs about its workers and tasks. The layout is the blueprint of the viewer.
 
 Covers: sockets, aggregator, fan-out, durable and live sinks, the layout of the viewer, telemetry.
 Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
@@ -50,11 +50,11 @@ class RecordingRuntime:
     1. Leave: this process sends the rest of its own rows. New child processes cannot join any more.
        Processes that have joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and
        the recording say whose rows are missing.
-    2. Drain: the aggregator takes everything that was sent before, and its thread ends. Limit: 60 s
+    2. Drain: the aggregator handles all messages that were sent before, and its thread ends. Limit: 60 s
        (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
        steps are left out, because the thread still uses sinks and sockets.
     3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how
-       many chunks each sink lacks.
+       many chunks each sink has not sent.
     4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
     5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
     6. Sockets: they are closed, and their folder is removed. This needs no limit.
@@ -112,7 +112,10 @@ class RecordingRuntime:
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare what workers need to write to the sinks themselves: a folder for their files, and URLs of viewers."""
+        """Prepare `route='direct'`: make a folder for the workers' files, and keep the URLs of the live sinks for them.
+
+        If a later part cannot start, `undo` removes the folder.
+        """
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
@@ -142,12 +145,12 @@ class RecordingRuntime:
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True if `close` was called, even if it has not ended yet."""
         return self._ending.begun
 
     @property
     def is_over(self) -> bool:
-        """Whether `close` has ended, with or without an error. No row arrives after that."""
+        """True if `close` has ended, with or without an error. No row arrives after that."""
         return self._ending.over.is_set()
 
     def check_usable(self) -> None:
@@ -161,7 +164,10 @@ class RecordingRuntime:
             raise RecordingClosedError(f"the recording {self.options.recording_id} is closed")
 
     def flush(self, timeout_secs: float) -> None:
-        """Wait until every durable sink has the rows of this process, as `SharedRecording.flush` promises."""
+        """Wait until every durable sink has all rows that this process has logged.
+
+        Raises `TimeoutError` if this takes more than `timeout_secs` seconds, and `SinkError` if a sink has failed.
+        """
         aside(lambda: self._flush(timeout_secs))
 
     def _flush(self, timeout_secs: float) -> None:
@@ -172,7 +178,7 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Return the counts that `SharedRecording.stats` returns."""
+        """Return the present counts of chunks, bytes, rows, messages and processes, for `SharedRecording.stats`."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,
@@ -187,13 +193,20 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """Return a function that yields all rows, in streams (`Replay`). Raises `SinkError` if no sink can be read."""
+        """Return a function that yields all rows, as streams of bytes (see `Replay`).
+
+        Raises `SinkError` if no sink can be read.
+        """
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
 
     def connection_info(self, workers: int) -> ConnectionInfo:
-        """Return the data by which processes join. If it is for more `workers`, each may get a smaller outbox."""
+        """Return the data by which processes join the recording.
+
+        `workers` is the number of processes that will use the data. If there are many, the outbox (the file in memory)
+        of each process has a smaller limit in bytes.
+        """
         return ConnectionInfo(
             application_id=self.options.application_id,
             recording_id=self.options.recording_id,
@@ -211,7 +224,10 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return why no process can join, and where the rows are, as text without a full stop. None if unknown."""
+        """Return the reason why no process can join, and where the rows are; None if no such reason is known.
+
+        The text has no full stop at its end. For example, another program has removed the folder of the sockets.
+        """
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -224,12 +240,19 @@ class RecordingRuntime:
         return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
-        """Return a number for one more pool, which has `size` workers and records `kinds` of telemetry."""
+        """Return an unused number, from 1, for a pool with `size` workers, which records `kinds` of telemetry.
+
+        The pool is added to the layout.
+        """
         self._blueprint_updates.add_pool(size, kinds)
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write a whole `stream` of telemetry under the ids of the recording, unless it is empty. Update the layout."""
+        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, and then update the layout.
+
+        The stream gets the ids of the recording. Does nothing if there is no durable sink, or if mpr does not know the
+        file format of the SDK. If the aggregator's thread has ended, the rows are dropped.
+        """
         if not self._takes_telemetry():
             return
         if stream:
@@ -257,9 +280,10 @@ class RecordingRuntime:
     def close(self, *, failed: bool) -> None:
         """End all parts. A second call waits until the first call has ended.
 
-        In a process that has not made the recording, this does nothing. With `failed`, a file without a row of the user
-        does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, raises
-        `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two types.
+        In a process that has not made the recording, this does nothing. If `failed` is true, a file without a row of
+        the user does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, also
+        raises `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two
+        types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -303,8 +327,8 @@ class RecordingRuntime:
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
         """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
 
-        With `discard_unpublished`, sinks that are not `Writer.published` are aborted, so that an older file stays.
-        Returns the first error.
+        If `discard_unpublished` is true, writers whose `published` is False are aborted instead, so that an older file
+        stays. Returns the first error, or None.
         """
         failpoints.reach("parent.closing")
         failure = None
@@ -329,7 +353,10 @@ class RecordingRuntime:
         return failure
 
     def _write_count(self, writer: Writer) -> None:
-        """Write into the recording how many rows it has, so that `mpr verify` can check it."""
+        """Write the number of rows to the sink of `writer`, so that `mpr verify` can check its file.
+
+        Nothing is written if the sink cannot count its rows, or if no pool records telemetry.
+        """
         wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
         rows = writer.timed_rows() if wanted else None
         if rows is not None:
@@ -345,9 +372,10 @@ class RecordingRuntime:
 
 
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
-    """Report the lost rows of processes that could not join: in the log, as a note, and as an error of the recording.
+    """Report the lost rows of processes that could not join: in the log, as a note in the recording, and as an error.
 
-    Such a process has written a sentence about its rows to the folder of `sockets`.
+    Such a process has written a text about its rows into a file in the folder of `sockets`. The error is a
+    `DeliveryError`, which the end of the recording raises.
     """
     for loss in ipc_folder.noted_losses(sockets.folder):
         _log.error("mpr: %s", loss)
@@ -356,9 +384,9 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
 
 
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every other call waits until this step has ended.
+    """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the first step has ended.
 
-    If the step itself calls `run` again, this call returns at once, because it would wait for ever.
+    If the step itself calls `run`, this inner call returns at once, because it would wait for ever.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
 """Defines `mpr.SharedRecording`: one recording for many processes, as the user sees it.
 
-Covers: the public names, and the checks whether this process may use the recording.
+Covers: the public names, and checks that this process may use the recording.
 Does not cover: the parts of a recording (`runtime.py`), workers (`pool`).
 """
 
@@ -47,7 +47,7 @@ class SharedRecording:
         The recording id, as in `rr.init`. By default, a new random id.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
-        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr takes the first of these that exists:
+        and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr uses the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
         2. The active recording of this process, if `rr.init` was called with this application id.
@@ -109,12 +109,15 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of this recording. After each file come the files of the recordings that tasks have made."""
+        """The files of this recording. After the file of each sink come the files of recordings that tasks have made.
+
+        For a `DirectorySink`, the file of the recording is `shared.rrd`. The files of single tasks are not in the list.
+        """
         return [path for writer in self._runtime.writers for path in writer.paths]
 
     @property
     def closed(self) -> bool:
-        """Whether `close` was called."""
+        """True if `close` was called, or if the `with` block has ended."""
         return self._runtime.closed
 
     @property
@@ -130,7 +133,7 @@ class SharedRecording:
         """Return the environment of this process with one more variable, by which a child process can join.
 
         Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The value of the variable
-        contains a secret, so keep it out of logs. Raises the errors of `stream`.
+        contains a secret, so do not write it to logs. Raises the same errors as `stream`.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
@@ -139,12 +142,13 @@ class SharedRecording:
         return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
-        """Return a function that does what `fn` does, and logs to this recording from any process on this machine.
+        """Return a function that calls `fn`, and logs to this recording from any process of this user on this machine.
 
         Use this with other engines, such as Dask or joblib. The returned function can be pickled with pickle and with
         cloudpickle. The pickle contains a secret. When the returned function returns or raises, its rows are in every
         durable sink (such as a file). If the recording is closed before such a call, the call raises
-        `RecordingClosedError`. `wrap` itself raises the errors of `stream`.
+        `RecordingClosedError`. `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn`
+        cannot be called.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
@@ -155,13 +159,16 @@ class SharedRecording:
 
         Rows of tasks need no flush, because they are in the sinks when the caller gets the result. Raises
         `TimeoutError` if the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed. Also raises
-        the errors of `stream`.
+        the same errors as `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
 
     def stats(self) -> RecordingStatistics:
-        """Return how many chunks, bytes, rows, messages and processes the recording has had until now."""
+        """Return how many chunks, bytes, rows, messages and processes the recording has had until now.
+
+        This method works also after `close`.
+        """
         return self._runtime.stats()
 
     def notebook_show(
@@ -175,11 +182,11 @@ class SharedRecording:
 
         Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, the page
         gets all rows again. The method needs the extra `notebook`. The recording needs a `FileSink` or a
-        `BinaryStreamSink`, because the rows are read from there.
+        `BinaryStreamSink`, because the rows are read from there. If logging is off (`RERUN=off`), nothing is shown.
 
-        Show the viewer in a cell before the cell with the work. The rows then appear while the work goes on. The reason
-        is that a kernel gets the page's messages between two cells. Whether it also works within one cell depends on
-        the versions of Jupyter and `ipykernel`.
+        Show the viewer in a cell before the cell with the work. The rows then appear while the work goes on, because a
+        kernel gets the page's messages between two cells. With some versions of Jupyter and `ipykernel`, a single cell
+        for both works, too.
 
         Parameters
         ----------
@@ -206,7 +213,7 @@ class SharedRecording:
         view.show(0 if self._runtime.is_over else wait_secs)
 
     def close(self) -> None:
-        """Take all rows that were sent, write the footers of files, and end the processes that feed live sinks.
+        """Receive the rows that were sent before, finish all files, and end the processes that feed live sinks.
 
         A second call only waits for the first one. Raises `SinkError` if a sink has failed. The rows that this sink had
         accepted before stay readable. Raises `DeliveryError` if rows that were logged have not arrived, and
@@ -233,5 +240,5 @@ class SharedRecording:
 
 
 def runtime_of(recording: SharedRecording) -> RecordingRuntime:
-    """Return the runtime of `recording`, which holds its parts. Only mpr itself calls this, for example a pool."""
+    """Return the runtime of `recording`, which holds the parts of the recording. Only mpr itself calls this."""
     return recording._runtime

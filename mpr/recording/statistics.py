@@ -1,4 +1,8 @@
-"""Defines the counts that `SharedRecording.stats()` returns."""
+"""Defines `RecordingStatistics`, the counts that `SharedRecording.stats()` returns.
+
+Covers: the meaning of each count.
+Does not cover: counting (`aggregator`), and the counts of a live sink (`live/statistics.py`).
+"""
 
 from __future__ import annotations
 
@@ -19,14 +23,14 @@ class RecordingStatistics:
         The number of messages that mpr has dropped, because they did not have the recording's secret or could not be
         decoded.
     processes:
-        The number of processes that have joined, including those that have ended. The parent process counts if it has
-        used `stream`, or if a function that is decorated by `@mpr.task` has run in it.
+        The number of processes that have joined, including those that have ended. The parent process is one of them if
+        it has used `stream`, or if a function that is decorated by `@mpr.task` has run in it.
     torn_processes:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
         The number of rows that processes have counted when they logged, and the number of rows that have arrived. mpr
-        compares the two when a process ends, and also after about 256 MiB or 65,536 rows of a process. Rows
+        compares the two numbers when a process ends, and also after about 256 MiB or 65,536 rows of a process. Rows
         after the last comparison are not in these numbers. `accepted_rows` may be higher, because processes do not
         count the rows of importers and properties.
     lost_rows:

@@ -1,5 +1,8 @@
 """Runs an unchanged command, and lets all of its Python processes log into one recording.
 
+Covers: the environment, the start, the signals and the exit status of the command.
+Does not cover: the code of mpr in the processes of the command (`startup.py`), texts about the result (`summary.py`).
+
 The command gets two environment variables, and every process that the command starts inherits both. One variable says
 how to join the recording. The other variable is PYTHONPATH, which begins with a folder made for the run. Python imports
 the `sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the
@@ -57,7 +60,8 @@ _LOOK_SECS = 5.0
 def application_id_of(command: Sequence[str]) -> str:
     """Return an application id, made from the name of the script in `command`: the first part that ends with `.py`.
 
-    If there is no script, the id is made from the name of the program.
+    If there is no script, the id is made from the name of the program. The name loses its folder and its suffix, and
+    other characters than ASCII letters, digits, `_` and `-` become `_`.
     """
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
@@ -65,9 +69,9 @@ def application_id_of(command: Sequence[str]) -> str:
 
 
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
-    """Run `command` with one recording for all of its Python processes.
+    """Run `command` with one recording for all of its Python processes, and wait until the command has ended.
 
-    Call this function in a process that has no other threads yet.
+    Call this function in a process that has no other threads yet, because signals are blocked for all later threads.
 
     Parameters
     ----------
@@ -76,7 +80,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     application_id:
         The application id, as in `rr.init`. None stands for the name of the script.
     sinks:
-        The sinks, as in `mpr.SharedRecording`. An empty sequence stands for a new file in the working directory.
+        The sinks, as in `mpr.SharedRecording`. If the sequence is empty, they are chosen as with `sinks=None` there.
 
     Returns
     -------
@@ -85,7 +89,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     Raises
     ------
     ConfigError
-        If there is no such program.
+        If the program cannot be started, or if the application id or a sink is not valid.
     SinkError
         If a sink cannot be opened.
     """
@@ -132,10 +136,11 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait until the process with the id `pid` has ended. Meanwhile, forward signals to this process.
+    """Wait until the process with the id `pid` has ended. Meanwhile, forward signals to that process.
 
-    Returns the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the
-    signal, as in a shell.
+    Signals from the terminal are not forwarded, because the terminal itself sends them to that process, too. Returns
+    the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the signal,
+    as in a shell.
     """
     while True:
         number, sender = _next_signal()
@@ -152,10 +157,10 @@ def _wait(pid: int) -> int:
 
 
 def _next_signal() -> tuple[int, int]:
-    """Wait for the next signal, and return (number of the signal, sender).
+    """Wait for the next signal that is forwarded, or SIGCHLD, and return (number of the signal, sender).
 
     The sender is 0 if the terminal or the kernel has sent the signal, else it is more than 0. On Linux, returns (0, 0)
-    if no signal comes for `_LOOK_SECS`.
+    if no signal comes for `_LOOK_SECS` seconds.
     """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":

@@ -5,6 +5,9 @@ Also makes the workers of each `multiprocessing.Pool` send the rows of each task
 
 Every Python process under `mpr run` imports this module at its start, before the script. So this module must be quick
 to import, and imports the rest of mpr only when the process needs it.
+
+Covers: actions after the import of Rerun and of modules with pools.
+Does not cover: joining (`producer/membership.py`).
 """
 
 from __future__ import annotations
@@ -19,10 +22,10 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Prepare this process, so that it joins the recording of `mpr run` when it first uses Rerun.
+    """Prepare this process, so that it joins the recording of `mpr run` at its first logging call.
 
-    Also prepare the pools of `multiprocessing` and of pathos. Their workers then send the rows of each task before the
-    task's result.
+    Also prepare the pools of `multiprocessing` and of the package pathos. Their workers then send the rows of each task
+    before the task's result. The preparation takes place when the process imports these modules.
     """
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.
@@ -43,7 +46,10 @@ def _after_pool(name: str) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """Lets the other finders find the module `name`, and calls `imported` after the import of this module."""
+    """A finder for `sys.meta_path` that calls `imported` after the first import of the module `name`.
+
+    The other finders find the module. This finder only adds the call.
+    """
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:
         self._name = name

@@ -1,4 +1,8 @@
-"""Describes the result of `mpr run` in words: where the rows are, which may be missing, and how to open the files."""
+"""Describes the result of `mpr run` in words: where the rows are, which may be missing, and how to open the files.
+
+Covers: the texts, and reading the number of rows of a file.
+Does not cover: printing the texts (`cli.py`).
+"""
 
 from __future__ import annotations
 
@@ -24,11 +28,11 @@ class Summary:
     status:
         The exit status of the command. If a signal has ended the command, it is 128 plus the number of the signal.
     failure:
-        The error of the recording, if there is one.
+        The error of the recording, or None.
     processes, torn_processes, live_sinks:
         The same as in `mpr.RecordingStatistics`.
     paths:
-        The files of the recording.
+        The files of the recording, as in `SharedRecording.paths`.
     """
 
     status: int
@@ -40,11 +44,14 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """The exit status of `mpr run`: that of the command. If that is 0, but the recording has failed, it is 1."""
+        """The exit status of `mpr run`: that of the command, or 1 if this is 0 and the recording has failed."""
         return self.status or int(self.failure is not None)
 
     def lines(self) -> Iterator[str]:
-        """Yield lines that say which files and live sinks there are, and what they have received."""
+        """Yield lines of text for the user: the files and live sinks, and how many rows or chunks each has.
+
+        If there are files, the last line is the command that opens them. If nothing was recorded, one line says so.
+        """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"
             return
@@ -64,16 +71,16 @@ class Summary:
             yield f"open with: rerun {shlex.join(shown(path) for path in found)}"
 
     def losses(self) -> Iterator[str]:
-        """Yield lines that say which rows may be missing."""
+        """Yield a line of text that says which rows may be missing. Yield nothing if `torn_processes` is 0."""
         if self.torn_processes:
             incomplete = _plural(self.torn_processes, "process was", "processes were")
             yield f"{incomplete} killed, or still logging at the end: rows of the last moment may be missing"
 
 
 def rows_in(path: Path) -> int | None:
-    """Return how many rows of users are in the finished file at `path`; None if this cannot be read from its footer.
+    """Return the number of rows of users in the finished file at `path`; None if the file has no readable footer.
 
-    The footer has a manifest, which is a table of the chunks of the file with their numbers of rows.
+    The footer is the end of the file. It has a manifest, which is a table of the chunks with their numbers of rows.
     """
     with path.open("rb") as file:
         try:
@@ -85,7 +92,7 @@ def rows_in(path: Path) -> int | None:
 
 
 def shown(path: Path) -> str:
-    """Return `path` in the form in which a user types it in the working directory."""
+    """Return `path` relative to the working directory if it lies there, else unchanged, for commands and messages."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 

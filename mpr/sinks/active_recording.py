@@ -2,14 +2,14 @@
 
 The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
 
-The ambient recording is another recording that may take the rows, if the user has named no sinks. Only the pytest
-plugin sets an ambient recording: the recording of the running test.
+The ambient recording is another recording that gets the rows if the user has named no sinks, and if the active
+recording has other ids. Only the pytest plugin sets an ambient recording: the recording of the running test.
 
-Covers: finding the active recording, sending rows to it, giving up if sending takes too long, the ambient recording.
+Covers: finding the active recording, sending rows to it, the time limit for sending, the ambient recording.
 Does not cover: the sinks of the active recording, which the calling program chooses.
 
-The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the caller's
-sinks may hang. Blueprints that workers send are not kept.
+The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the sinks of
+the active recording may hang. Blueprints that workers send are left out.
 """
 
 from __future__ import annotations
@@ -36,12 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveRecordingSink(Sink):
-    """The recording to which plain `rr.log` of the calling program logs. This sink is valid only in this process.
+    """A sink that stands for the recording to which plain `rr.log` of this process logs, or for the ambient recording.
+
+    The sink is valid only in this process.
 
     Attributes
     ----------
     application_id, recording_id:
-        Ids of that recording.
+        The ids of that recording.
     """
 
     application_id: str
@@ -53,7 +55,10 @@ class ActiveRecordingSink(Sink):
         return (f"the active recording {self.recording_id}",)
 
     def open(self, context: OpenContext) -> ActiveRecordingWriter:
-        """Open the sink for a new recording. Only mpr itself calls this."""
+        """Return a new writer for this sink. Raises `SinkError` if there is no such recording any more.
+
+        Only mpr itself calls this.
+        """
         return ActiveRecordingWriter(self)
 
     def described(self) -> str:
@@ -63,7 +68,8 @@ class ActiveRecordingSink(Sink):
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
     """Return the active recording as a sink if it has these ids, else the ambient recording, else None.
 
-    If `recording_id` is None, the active recording may have any recording id.
+    If `recording_id` is None, the active recording may have any recording id. The ambient recording need not have these
+    ids.
     """
     stands_in = current()
     found = _own(application_id, recording_id)
@@ -90,9 +96,9 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 class ActiveRecordingWriter(Writer):
     """Sends rows to the active recording of the calling program, or to the ambient recording.
 
-    The caller gets a result only after the sinks of that recording have the rows of the task. If these sinks take
-    longer than `SINK_TIMEOUT_SECS` once, this writer sends nothing more. The writer then logs a warning, and counts the
-    chunks that it does not send.
+    The caller gets a result only after the sinks of that recording have the rows of the task. If these sinks need more
+    than `SINK_TIMEOUT_SECS` seconds for one segment, this writer sends nothing more. It then logs a warning, and counts
+    the chunks that it does not send.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -128,7 +134,10 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep only the header of `preamble`, because the active recording has its own properties."""
+        """Keep the header of `preamble` for later streams.
+
+        Nothing is sent, because the active recording has its own properties.
+        """
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
     def accept(self, segment: Segment, *, published: bool) -> None:
@@ -194,7 +203,7 @@ class ActiveRecordingWriter(Writer):
 
 
 class _System:
-    """A function of the system, bound now because a test that is recorded may replace it."""
+    """Keeps `os.getpid` as it is when this module is imported, because a user's test may replace `os.getpid`."""
 
     getpid = os.getpid
 
@@ -220,15 +229,15 @@ def current() -> rr.RecordingStream | None:
 
 
 def opened(writer: Any) -> None:
-    """Count `writer` as an open writer to an ambient recording, until `closed` is called with it."""
+    """Count `writer` as an open writer to an ambient recording, until `closed` is called with this writer."""
     _writers.add(writer)
 
 
 def closed(writer: Any) -> None:
-    """Stop counting `writer`, because it writes nothing more. Does nothing if `writer` is not counted."""
+    """Stop counting `writer` as open, because it writes nothing more. Does nothing if `writer` is not counted."""
     _writers.discard(writer)
 
 
 def open_writers() -> int:
-    """Return how many pools and shared recordings write to ambient recordings."""
+    """Return how many open shared recordings, including those of pools, write to ambient recordings."""
     return len(_writers)

@@ -1,4 +1,8 @@
-"""Adds arguments for sinks to the command line of a user's script: `--save`, `--connect`, `--serve` and others."""
+"""Adds arguments for sinks to the command line of a user's script: `--save`, `--connect`, `--serve` and others.
+
+Covers: the arguments, and the sinks that they stand for.
+Does not cover: the command `mpr run`, which has its own options (`cli.py`).
+"""
 
 from __future__ import annotations
 
@@ -23,17 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     mpr.add_arguments(parser)
     args = parser.parse_args()
     with mpr.Pool("my_app", **mpr.from_arguments(args)) as pool:
+        ...
     ```
 
     - `--save PATH`: a file. If `PATH` ends with a slash, a folder with one file per task.
     - `--connect [URL]`: a viewer or server that runs already.
     - `--serve [PORT]`: a server for viewers.
     - `--web [PORT]`: a server with a web page that shows the recording.
-    - `--spawn`: a native viewer.
+    - `--spawn`: a new native viewer.
     - `--recording-id ID`: the id of the recording.
 
     If the command line names no sink, mpr uses the sinks in the environment variable `MPR_SINKS`, for example
-    `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`.
+    `MPR_SINKS=run.rrd,rerun+http://127.0.0.1:9876/proxy,serve:9877,web,spawn`. If the variable is not set, mpr chooses
+    a sink (see `mpr.SharedRecording`).
     """
     group = parser.add_argument_group("recording (mpr)")
     group.add_argument("--save", metavar="PATH", action=_Append, help="write an .rrd file; PATH/: one per task")
@@ -61,7 +67,10 @@ def from_arguments(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Append(argparse.Action):
-    """Makes a sink of an option, and appends it to the sinks of the options before."""
+    """Makes a sink from an option and its value, and appends the sink to the list of sinks in the namespace.
+
+    Raises `argparse.ArgumentError` if the value cannot be used.
+    """
 
     def __init__(self, option_strings: list[str], dest: str, **kwargs: Any) -> None:
         super().__init__(option_strings, _DESTINATION, default=None, **kwargs)

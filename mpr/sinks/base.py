@@ -1,11 +1,12 @@
-"""The interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
+"""Defines the interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
 
 A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
 a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
 is the last frame of an outbox, and its payload has the manifests of the outbox.
 
-Covers: everything that the rest of mpr may ask a sink or its writer. No other module checks the class of a sink.
-Does not cover: the sinks themselves, each in a file of this package.
+Covers: the methods and attributes of sinks and writers that other packages use. No other package checks the class of a
+sink.
+Does not cover: the sinks themselves, which are in the other files of this package.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ from mpr.rrd.segment import Segment
 
 @dataclass(frozen=True, kw_only=True)
 class OpenContext:
-    """The facts that a durable sink gets when it is opened.
+    """Holds the values that a durable sink gets when it is opened.
 
     Attributes
     ----------
     application_id, recording_id:
-        Ids of the shared recording.
+        The ids of the shared recording.
     format_is_known:
         Whether mpr knows the file format of the installed Rerun SDK, so that frames can be copied without decoding.
     """
@@ -41,11 +42,11 @@ class OpenContext:
 
     @property
     def store(self) -> bytes:
-        """The store id of the shared recording, in the encoded form of the file format."""
+        """The store id of the shared recording, encoded as in the file format (`rrd/store_id.py`)."""
         return store_id.store_id(self.application_id, self.recording_id)
 
     def check_format(self, who_needs: str) -> None:
-        """Raise `SinkError` if mpr does not know the file format.
+        """Raise `SinkError` if mpr does not know the file format of the installed Rerun SDK.
 
         The text of the error begins with `who_needs`, for example "a DirectorySink needs".
         """
@@ -54,9 +55,10 @@ class OpenContext:
 
 
 class Sink(ABC):
-    """A destination for the data of a recording. Its settings never change after it is made, and it can be pickled.
+    """The base class of all sinks: destinations for the rows of a recording, with their settings.
 
-    A durable sink defines `open`. A live sink derives from `LiveSink` (`viewers.py`).
+    The settings of a sink never change. A durable sink defines `open`. A live sink derives from `LiveSink`
+    (`viewers.py`).
     """
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
@@ -71,15 +73,15 @@ class Sink(ABC):
 
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
-        """Return names of the files and ports that no other sink may use.
+        """Return names of the files and ports that this sink needs for itself.
 
-        If two sinks need the same file or port, both return the same name for it. mpr then refuses to use both.
+        If two sinks need the same file or port, both return the same name for it. mpr then refuses the two sinks.
         """
 
     def open(self, context: OpenContext) -> Writer:
-        """Open the sink for a new recording. Raises `SinkError` if this fails. Only mpr itself calls this.
+        """Open the sink for a new recording, and return its writer. Only mpr itself calls this.
 
-        A live sink has no writer, and raises `TypeError`.
+        Raises `SinkError` if the sink cannot be opened. A live sink has no writer, so this method raises `TypeError`.
         """
         raise TypeError(f"no writer for {self!r}")
 
@@ -87,7 +89,7 @@ class Sink(ABC):
         """Raise `ConfigError` if `takes_direct_rows` is true, but a setting of this sink does not allow direct rows."""
 
     def described(self) -> str:
-        """Return words for this sink in the text of an error, such as 'a FileSink'."""
+        """Return a short description of this sink for the text of an error, such as 'a FileSink'."""
         return f"a {type(self).__name__}"
 
 
@@ -107,62 +109,67 @@ class Writer(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The name of the sink in errors and notes: its path, or some words if it has no path."""
+        """The name of the sink in errors and notes: its path, or a short description if the sink has no path."""
 
     @property
     def paths(self) -> Sequence[Path]:
-        """All files that the writer writes."""
+        """The files of the shared recording, and then `other_files`. Empty if the sink has no files."""
         return ()
 
     @property
     def other_files(self) -> Sequence[Path]:
-        """The files in `paths` that have recordings which tasks have made themselves."""
+        """The files of other recordings, which tasks have made themselves with the SDK."""
         return ()
 
     @property
     def published(self) -> bool:
-        """Whether `close` must be called even if the recording fails.
+        """True if `close` must be called at the end, even if the recording fails.
 
-        It is True if the file of the sink has its final name already, or if another program may have read rows. If it
-        is False, `abort` may be called, and an older file of this name stays.
+        That is so if the file of the sink has its final name already, or if another program may have read rows. If it
+        is False, `abort` may be called instead, and an older file with the same name stays.
         """
         return False
 
     @property
     def log(self) -> ByteLog | None:
-        """The bytes of the shared recording that were written until now; None if they cannot be read as one stream."""
+        """The log by which other threads read the written bytes; None if the bytes cannot be read as one stream."""
         return None
 
     @abstractmethod
     def open(self, preamble: bytes) -> None:
-        """Write `preamble`, with which a file begins: a whole stream of a header, a store info and properties."""
+        """Write `preamble`, the stream with which a file begins. Raises `SinkError` if this fails."""
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Keep the frames of `segment`. Raises `SinkError` if this fails.
 
-        `published` says whether some frames have rows that are not telemetry of a pool. If so, a file gets its final
-        name.
+        `published` is True if some frames have rows that are not telemetry of a pool. A file then gets its final name.
         """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
-        """Add the manifests at the end of outbox number `outbox`. `footer` is the payload of its `END` frame."""
+        """Keep the manifests at the end of outbox number `outbox` for the footer of the file, if the sink has one.
+
+        `footer` is the payload of the `END` frame of the outbox.
+        """
 
     def distrust(self) -> None:  # noqa: B027  # not every sink can drop rows at its end
-        """Note that a process has sent damaged bytes: `close` then drops the rows that the SDK cannot decode."""
+        """Note that a process has sent damaged bytes, so that `close` drops the rows that the SDK cannot decode.
+
+        Does nothing if the sink cannot drop rows.
+        """
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Count the rows in the chunks of an outbox that has no manifest. The first `skip` chunks are not counted.
+        """Return the number of rows in the chunks of outbox number `outbox`, which has no manifest.
 
-        If `users_only` is true, rows of mpr itself and properties of the recording are not counted. Returns None if the
-        sink cannot count the rows, or cannot count them quickly.
+        The first `skip` chunks are not counted. If `users_only` is true, rows of mpr itself and properties of the
+        recording are not counted. Returns None if the sink cannot count the rows, or cannot count them quickly.
         """
         return None
 
     def timed_rows(self) -> int | None:
-        """Count the rows that have times. Returns None if the sink cannot count them.
+        """Return the number of rows that have times; None if the sink cannot count them.
 
-        `mpr verify` checks a file against this number. Static rows have no times, and are left out, because the SDK
+        `mpr verify` compares a file with this number. Static rows have no times, and are not counted, because the SDK
         drops a static row if a later one replaces it.
         """
         return None
@@ -173,24 +180,30 @@ class Writer(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """End the sink without finishing it. For example, a file without its final name is removed. Raises nothing."""
+        """End the sink without finishing it. A file that does not have its final name is removed. Raises nothing."""
 
 
 class Observer(Protocol):
-    """Looks at all rows of a recording as they come, for example to know which entities there are. Keeps no rows."""
+    """The interface of an object that looks at all rows of a recording, for example to list the entities.
+
+    An observer gets the rows after the durable sinks have accepted them. It keeps no rows.
+    """
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, which all durable sinks have accepted. Never waits and never raises."""
+        """Look at `segment`, which all durable sinks have accepted. This method never waits and never raises."""
 
     def note(self, footer: bytes) -> None:
         """Look at the manifests at the end of an outbox. `footer` is the payload of its `END` frame."""
 
 
 class LiveFeed(Protocol):
-    """The interface by which all live sinks of a recording together get rows (`live/supervisor.py`)."""
+    """The interface by which the live sinks of a recording get rows.
+
+    `LiveSupervisor` (`live/supervisor.py`) implements the interface for all live sinks together.
+    """
 
     def accepted(self, segment: Segment) -> None:
-        """Let the live sinks send `segment`. All durable sinks that still work have accepted it before.
+        """Make `segment` available to all live sinks. This method never waits and never raises.
 
-        Never waits and never raises.
+        Before this call, each durable sink has accepted the segment or has failed.
         """

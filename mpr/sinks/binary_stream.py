@@ -1,4 +1,4 @@
-"""`BinaryStreamSink`: gives the encoded recording as bytes to readers in this process, in threads and event loops.
+"""Defines `BinaryStreamSink`, from which threads and event loops of this process read the encoded recording as bytes.
 
 Covers: the file that holds the bytes (first in memory, then on the disk), and the interface for readers.
 Does not cover: writing the bytes (`rrd/writer.py`), and waiting for them (`rrd/byte_log.py`).
@@ -31,7 +31,8 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """The file of one stream: in memory until it has more than `memory_bytes` bytes, and then on the disk.
 
-    When nothing refers to this object any more, the file is closed, and its memory or disk space is free again.
+    The file is closed, and its memory or disk space is released, when nothing refers to this object any more. The
+    methods are those that a `FileWriter` (`rrd/writer.py`) needs of its file.
     """
 
     # `published` is always True, because readers may have read any byte already, so the stream has to be finished.
@@ -75,7 +76,10 @@ class StreamFile:
         """Do nothing, because this file gets no final name."""
 
     def reader(self) -> tuple[framing.Read, None]:
-        """Return a function that reads the file, also after `close`, and None, because the file may still grow."""
+        """Return (function, None). The function reads the file by offset and size in bytes, also after `close`.
+
+        The second value is the size of a finished file. It is None, because this file may always grow.
+        """
         return self._read, None
 
     def _read(self, offset: int, size: int) -> bytes:
@@ -83,13 +87,13 @@ class StreamFile:
         return os.pread(self.fd, size, offset)
 
     def cut(self, size: int) -> None:
-        """Drop all bytes behind the first `size` bytes, if possible."""
+        """Drop all bytes behind the first `size` bytes. Errors of the system are ignored."""
         with contextlib.suppress(OSError):
             os.ftruncate(self.fd, size)
             os.lseek(self.fd, size, os.SEEK_SET)
 
     def close(self) -> None:
-        """Do nothing, because readers still need the file. It is closed when nothing refers to this object."""
+        """Do nothing, because readers still need the file. The file is closed when nothing refers to this object."""
 
 
 def _temporary() -> int:
@@ -98,7 +102,7 @@ def _temporary() -> int:
 
 
 class StreamWriter(FileWriter, Writer):
-    """Writes the shared recording, and all recordings that tasks make themselves, into one stream."""
+    """Writes the shared recording, and all recordings that tasks make themselves, into `file`, as one stream."""
 
     name = "the binary stream"
     paths: tuple[()] = ()
@@ -122,7 +126,7 @@ class StreamWriter(FileWriter, Writer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BinaryStreamSink(Sink):
-    """The encoded recording as bytes, for programs that iterate: `for data in sink` or `async for data in sink`.
+    """Gives the encoded recording as bytes to a program that iterates: `for data in sink` or `async for data in sink`.
 
     Each iteration starts at the first byte. An iteration waits for more bytes while the recording is open, and ends
     when the recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the
@@ -132,7 +136,7 @@ class BinaryStreamSink(Sink):
     all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
     themselves are in the same stream, under their own ids.
 
-    A sink can be used for one recording only. A pickled copy is a new sink.
+    A sink can be used for one recording only. An unpickled copy is a new sink, without the bytes.
 
     Parameters
     ----------
@@ -158,24 +162,33 @@ class BinaryStreamSink(Sink):
             raise ConfigError(f"memory_bytes must be a number of bytes, got {self.memory_bytes!r}")
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the bytes. If the sink fails, raises `SinkError` after the last accepted byte."""
+        """Return an iterator over the bytes. If the sink fails, the iterator raises `SinkError` after the last byte.
+
+        Raises `SinkError` at once if the sink was not given to a pool or recording.
+        """
         return self._reader().read_all()
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the bytes as `for data in sink` does, but wait for more bytes without blocking the event loop."""
+        """Return an asynchronous iterator over the bytes, which waits without blocking the event loop.
+
+        Errors are raised as in `for data in sink`.
+        """
         return self._reader().aread_all()
 
     def parts(self) -> StreamParts:
-        """Return the recording in parts, each of which can be read alone: `for part in sink.parts()`, or `async for`.
+        """Return an object to iterate over the recording in parts: `for part in sink.parts()`, or `async for`.
 
-        Each part is a separate stream without a footer, of a few megabytes at most. Viewers that get data piece by
-        piece need such parts, for example `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first
-        part.
+        Each part is bytes, usually of a few megabytes at most: a separate stream without a footer, which can be decoded
+        without the other parts. Viewers that get data in pieces need this, for example
+        `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first part.
         """
         return StreamParts(self)
 
     def open(self, context: OpenContext) -> StreamWriter:
-        """Open the sink for a new recording. Only mpr itself calls this."""
+        """Return a new writer for this sink. Only mpr itself calls this.
+
+        Raises `SinkError` if the sink was used before, or if mpr does not know the file format of the SDK.
+        """
         context.check_format("a BinaryStreamSink needs")
         writer = StreamWriter(StreamFile(self.memory_bytes))
         with self._lock:
@@ -198,7 +211,7 @@ class BinaryStreamSink(Sink):
 
 @dataclass(frozen=True)
 class StreamParts:
-    """The parts of a recording (see `BinaryStreamSink.parts`). Any number of iterations over the parts is possible."""
+    """The object that `BinaryStreamSink.parts` returns. Each iteration yields all parts of the recording as bytes."""
 
     _sink: BinaryStreamSink
 

@@ -1,8 +1,11 @@
-"""Writes a file by decoding all rows and encoding them again. Used if mpr does not know the SDK's file format.
+"""Writes a file by decoding all rows and encoding them again. mpr does so if it does not know the SDK's file format.
 
-The SDK's reader decodes every segment. The chunks then go to a recording stream of the parent, whose SDK writes the
-file. Only public functions of the SDK are used. This is slower than copying (`rrd/writer.py`): 240 to 430 MB/s were
-measured. Blueprints that workers send are not kept.
+The SDK's reader decodes every segment. The parent then sends the chunks to a recording stream, and the SDK writes them
+into the file. Only public functions of the SDK are used. This is slower than copying (`rrd/writer.py`): 240 to 430 MB/s
+were measured. Blueprints that workers send are left out.
+
+Covers: the writer of one such file.
+Does not cover: the choice between copying and decoding (`file.py`), the SDK's reader (`sdk/reader.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ class DecodingWriter:
     path:
         The path of the finished file.
     application_id, recording_id:
-        Ids of the only recording in the file.
+        The ids of the only recording in the file.
 
     Raises
     ------
@@ -50,11 +53,15 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Begin the file with only `header`, the header of a stream."""
+        """Keep `header`, the header of a stream, for later segments. Used instead of `open` if there is no preamble."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the chunks of `segment`. When this method returns, any process can read the chunks from the file."""
+        """Write the chunks of `segment`. When this method returns, any process can read the chunks from the file.
+
+        If `published` is true, the file gets its final name. Raises `SinkError` if the file cannot be written, and
+        `FormatError` if the SDK cannot decode the segment.
+        """
         stream = self._streams.stream(segment)
         if stream:
             self._send(stream)
@@ -100,7 +107,7 @@ class DecodingWriter:
 
     @property
     def published(self) -> bool:
-        """Whether the file has its final name, so that it has replaced an older file of that name."""
+        """True if the file has its final name, so that it has replaced an older file with that name."""
         return self._file.published
 
     def abort(self) -> None:

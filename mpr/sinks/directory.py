@@ -1,11 +1,12 @@
-"""`DirectorySink`: one file per task, each with its own recording id.
+"""Defines `DirectorySink`, which writes one file per task, each with its own recording id.
 
 Covers: the names and properties of the files, and rows that belong to no task.
 Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
 
-A worker begins a new outbox after each task that has logged. So the rows of a task have their own manifest, and the
-task's file is finished before the caller gets the task's result. Rows that belong to no task (from the parent or an
-initializer) are in the file `shared.rrd`, which has the id of the shared recording.
+A worker writes its rows into an outbox (a file in memory), and begins a new outbox after each task that has logged. So
+the rows of a task have their own manifest, and the task's file is finished before the caller gets the task's result.
+Rows that belong to no task (from the parent or an initializer) are in the file `shared.rrd`, which has the id of the
+shared recording.
 """
 
 from __future__ import annotations
@@ -50,12 +51,12 @@ class DirectoryWriter:
     name:
         The name of a task's file, with the fields `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}`.
     application_id, recording_id:
-        Ids of the shared recording.
+        The ids of the shared recording.
 
     Raises
     ------
     SinkError
-        If the folder cannot be made, or the file for rows of no task cannot be opened.
+        If the folder or the file `shared.rrd` cannot be made.
     """
 
     # There is no `ByteLog`, because the recording is in many files.
@@ -152,7 +153,7 @@ class DirectoryWriter:
         return file
 
     def _free_name(self, task: TaskInfo) -> str:
-        """Return the name for the file of `task`. If another file has this name, a number is added."""
+        """Return a name for the file of `task`. If the file of an earlier task has the name, a number is added."""
         name = self._name.format(
             task=task.number,
             name=_UNUSUAL.sub("_", task.name),
@@ -196,9 +197,10 @@ class _TaskFile:
         self._said: set[str] = set()
 
     def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
-        """Begin with the header of a stream, the store info `info`, and the streams in `layouts`.
+        """Write the beginning of the file: `header` (of a stream), the store info `info`, and `layouts` (blueprints).
 
-        Each layout is a segment, and the payload of its `END` frame. `info` may be empty.
+        Each layout is a pair: the segment, and the payload of the `END` frame. If `info` is empty, no store info is
+        written.
         """
         self._writer.begin(header)
         if info:
@@ -251,9 +253,10 @@ class _TaskFile:
 
 
 def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> bytes:
-    """Return a stream with the properties of the recording of `task`, without those that the task has set (`said`).
+    """Return an encoded stream with the properties of the recording of `task`, such as its name and its start time.
 
-    The caller replaces the stream's store id.
+    `said` are the components of the properties that the task has set itself. A name or a start time in `said` is left
+    out. The caller replaces the store id of the stream.
     """
     import rerun as rr
 
@@ -278,10 +281,10 @@ def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> by
 
 @dataclass(frozen=True, kw_only=True)
 class DirectorySink(Sink):
-    """A folder with one recording per task. This is the usual way to turn a data set into episodes.
+    """A folder with one recording per task, for example one recording per episode of a data set.
 
-    The recording of a task has the rows that the task has logged, its own id and its own name. A task may choose the
-    name and the start by the SDK's calls. The properties of the recording say which function ran, in which worker, for
+    The recording of a task has the rows that the task has logged, its own id and its own name. A task may set the name
+    and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker, for
     how many seconds, and how the function ended. The file is finished before the caller gets the result of the task. If
     a task logs nothing, there is no file for this task. Rows that belong to no task (from the parent or an initializer)
     are in `shared.rrd`.
@@ -299,7 +302,7 @@ class DirectorySink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type. If `name` is not the name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type, or if `name` is not the name of an `.rrd` file.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -328,7 +331,10 @@ class DirectorySink(Sink):
         return (str(Path(self.path).resolve()),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
-        """Open the sink for a new recording. Only mpr itself calls this."""
+        """Return a new writer for this sink. Only mpr itself calls this.
+
+        Raises `SinkError` if the folder cannot be used, or if mpr does not know the file format of the SDK.
+        """
         context.check_format("a DirectorySink needs")
         folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
         return PerRecordingWriter(folder, context.store, lambda path, _application_id, _recording_id: FileWriter(path))

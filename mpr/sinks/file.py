@@ -1,4 +1,9 @@
-"""`FileSink`: one `.rrd` file with the rows of every worker."""
+"""Defines `FileSink`, which writes one `.rrd` file with the rows of all workers.
+
+Covers: the settings of the file and their checks, and the choice between copying and decoding.
+Does not cover: how a file is written (`rrd/writer.py`, `decoding.py`), and recordings that tasks make themselves
+(`per_recording.py`).
+"""
 
 from __future__ import annotations
 
@@ -16,11 +21,11 @@ from mpr.sinks.per_recording import NewFile, PerRecordingWriter
 
 @dataclass(frozen=True, kw_only=True)
 class FileSink(Sink):
-    """One `.rrd` file with the rows of every worker.
+    """One `.rrd` file with the rows of all workers.
 
     When a caller gets the result of a task, the rows of that task are in the file. Another process can then read them,
     with `rr.chunk.RrdReader(path).stream()` or the viewer. The file gets its final name with the first rows. Until then
-    the data is in `.<name>.part` in the same folder. So if a run fails early, an older file is unchanged.
+    it is named `.<name>.part`. So if a run fails before the first rows, an older file stays unchanged.
 
     Parameters
     ----------
@@ -39,8 +44,8 @@ class FileSink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type. If `compact` is set without
-        `write_footer`.
+        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or if `compact` is true and
+        `write_footer` is false.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -66,7 +71,10 @@ class FileSink(Sink):
         return (os.path.realpath(self.path),)
 
     def open(self, context: OpenContext) -> PerRecordingWriter:
-        """Open the sink for a new recording. Only mpr itself calls this."""
+        """Open the file for a new recording, and return its writer. Only mpr itself calls this.
+
+        Raises `SinkError` if the file or its folder cannot be made.
+        """
         folder = Path(self.path).parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -81,11 +89,17 @@ class FileSink(Sink):
         return PerRecordingWriter(main, context.store, new_file)
 
     def _reframing(self, path: Path, _application_id: str, _recording_id: str) -> FileWriter:
-        """Open a writer that copies frames, with the settings of this sink. The frames already have the ids."""
+        """Return a writer that copies frames, with the settings of this sink.
+
+        The ids are not used, because the frames already have them.
+        """
         return FileWriter(path, write_footer=self.write_footer, compact=self.compact)
 
     def check_direct(self) -> None:
-        """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this."""
+        """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this.
+
+        The reason is that the files of the workers can be put together only with their footers.
+        """
         if not self.write_footer:
             raise ConfigError(
                 "route='direct' needs a footer to put the workers' files together: leave write_footer=True"

@@ -18,12 +18,15 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RoutedFile(Protocol):
-    """A file that gets some of the segments. Its methods do the same as those of a `Writer` (`base.py`)."""
+    """The interface of a file that gets some of the segments. The methods are those of a `Writer` (`base.py`)."""
 
     def accept(self, segment: Segment, *, published: bool) -> None: ...
 
     def add_manifests(self, outbox: int, footer: bytes) -> bool | None:
-        """Add manifests as a `Writer` does. Returns True if the file is complete, so that it has to be closed."""
+        """Add the manifests at the end of outbox number `outbox`. `footer` is the payload of its `END` frame.
+
+        Returns True if the file is complete and has to be closed, and False or None if not.
+        """
 
     def close(self) -> None: ...
 
@@ -31,7 +34,7 @@ class RoutedFile(Protocol):
 
 
 class FileRouter(Generic[K]):
-    """Gives each segment to one of several files.
+    """Gives each segment to one of several files. The key of the segment decides which file.
 
     Parameters
     ----------
@@ -43,8 +46,8 @@ class FileRouter(Generic[K]):
         Opens the file for a key.
     open_max:
         The largest number of files that may be open besides `main`, or None for any number. At this limit, the file
-        that has got nothing for the longest time is closed before another one is opened. If more segments with the key
-        of the closed file come, `new_file` opens another file for this key.
+        that has got no segment for the longest time is closed before another one is opened. If a later segment has the
+        key of the closed file, `new_file` opens another file for this key.
     """
 
     def __init__(
@@ -65,21 +68,24 @@ class FileRouter(Generic[K]):
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Give `segment` to the file of its key. The file is opened if it is not open."""
+        """Give `segment` to the file of its key. If the file is not open, open it. Raises `SinkError` if this fails."""
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
         self._by_outbox.setdefault(segment.outbox, {})[key] = file
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Give manifests to all files that have segments of `outbox`, and close the files that are now complete."""
+        """Give the manifests of outbox number `outbox` to each file that has segments of it.
+
+        `footer` is the payload of the `END` frame of the outbox. Files that are now complete are closed.
+        """
         for key, file in self._by_outbox.pop(outbox, {}).items():
             if file.add_manifests(outbox, footer) and key is not None:
                 del self._open[key]
                 file.close()
 
     def close(self) -> None:
-        """Close all files, even if one of them fails. Raises the first `SinkError` afterwards."""
+        """Close all files, even if one of them fails. Afterwards, raise the first `SinkError`, if any."""
         failure = None
         for file in (*self._open.values(), self._main):
             try:
@@ -91,7 +97,7 @@ class FileRouter(Generic[K]):
             raise failure
 
     def abort(self) -> None:
-        """End all files without finishing them. The rows in the files stay readable."""
+        """End all files without finishing them. Files that do not have their final names yet are removed."""
         for file in (*self._open.values(), self._main):
             file.abort()
         self._open.clear()

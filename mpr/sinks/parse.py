@@ -1,4 +1,8 @@
-"""Makes sinks from the objects, paths, URLs and words that a user or the environment gives."""
+"""Makes sinks from objects, paths, URLs and words that a user or an environment variable gives.
+
+Covers: the meaning of each form, the default file, and checks that concern several sinks.
+Does not cover: checks of the settings of one sink, which its class does.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +41,15 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`. A single one of them may be given, too.
+    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`, or for a single one of them.
 
-    If `sinks` is None, the only sink is a new file in the working directory, whose name has the ids and the time.
-    Raises `ConfigError` if an item is no sink, if a path does not say whether it is a file or a folder, if there is no
-    item, or if two sinks need the same file or port.
+    If `sinks` is None, the only sink is a new file in the working directory. The name of the file has both ids and the
+    time. Raises `ConfigError` in these cases:
+
+    - An item is no sink, or its path or URL cannot be used.
+    - A path ends neither with `.rrd` nor with `/`.
+    - There is no item.
+    - Two sinks need the same file or port.
     """
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -65,7 +73,8 @@ def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, r
 def sinks_of_environment() -> list[Sink] | None:
     """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is empty or not set.
 
-    The sinks are words, separated by commas. Raises `ConfigError` if a word is no sink.
+    The value of the variable is words as in `sink_of_word`, separated by commas. Raises `ConfigError` if a word is no
+    sink.
     """
     words = [word.strip() for word in os.environ.get(SINKS_VARIABLE, "").split(",")]
     try:
@@ -88,7 +97,10 @@ def sink_of_word(word: str) -> Sink:
 
 
 def sink_of_path(path: str | os.PathLike[str]) -> Sink:
-    """Return a folder sink with one file per task if `path` ends with a slash, else a file sink."""
+    """Return a `DirectorySink` if `path` is a str that ends with a slash, else a `FileSink`.
+
+    Raises `ConfigError` if the sink cannot use the path.
+    """
     if isinstance(path, str) and path.endswith(os.sep):
         return DirectorySink(path=path)
     return FileSink(path=path)
@@ -109,7 +121,8 @@ def _as_sink(sink: object) -> Sink:
 def _check_kind_of_path(path: object) -> None:
     """Raise `ConfigError` if `path` neither ends with '/' nor is the path of an `.rrd` file.
 
-    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open.
+    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open. An
+    empty path and a device raise nothing here, because `FileSink` refuses them.
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")
@@ -133,7 +146,7 @@ def _check_kind_of_path(path: object) -> None:
 
 
 def _no_sink(value: object) -> ConfigError:
-    """Return the error for a value that is no sink. It names the sink that the user probably wants."""
+    """Return the error for `value`, which is no sink. The text of the error names a sink that can be used instead."""
     # Not `isinstance` with the SDK's classes, because a wrong value must not import the SDK.
     kind = value if isinstance(value, type) else type(value)
     if kind.__module__.startswith("rerun") and kind.__name__ in _COUNTERPARTS:

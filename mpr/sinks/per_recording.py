@@ -27,7 +27,7 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The file of the shared recording. Its members do the same as those of a `Writer` (`base.py`)."""
+    """The interface of the file of the shared recording. The members do the same as those of a `Writer` (`base.py`)."""
 
     @property
     def path(self) -> Path: ...
@@ -54,13 +54,14 @@ class MainFile(RoutedFile, Protocol):
 
 
 class OneFile(MainFile, Protocol):
-    """A file for any recording.
+    """The interface of a file for the shared recording or for another one.
 
-    Either `open` or `begin` is called first. After `begin`, the file has no properties of the recording yet.
+    For the shared recording, `open` is called first. For another recording, `begin` is called first, because the
+    preamble has only the properties of the shared recording.
     """
 
     def begin(self, header: bytes) -> None:
-        """Write only `header`, the header of a stream."""
+        """Begin the file with `header`, the header of a stream, and without properties of a recording."""
 
 
 NewFile = Callable[[Path, str, str], OneFile]
@@ -151,7 +152,10 @@ class PerRecordingWriter(Writer):
         return file
 
     def _path(self, recording_id: str) -> Path:
-        """Return a path for the file of another recording, in the folder of the main file. No path is used twice."""
+        """Return a new path for the file of the recording `recording_id`, in the folder of the main file.
+
+        No path is returned twice: a number is added to the name if necessary.
+        """
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"
         count = self._names[name] = self._names.get(name, 0) + 1

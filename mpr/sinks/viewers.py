@@ -1,6 +1,8 @@
-"""The live sinks: viewers and servers. No result waits for a live sink, and no live sink can make a file lose a row.
+"""Defines the live sinks: viewers and servers.
 
-An exporter is the process that sends rows to one live sink (`live/exporter.py`).
+No result waits for a live sink, and a live sink cannot cause lost rows in a file. With `route="direct"`, this is
+different, because workers send rows to viewers themselves. An exporter is the process that sends rows to one live sink
+(`live/exporter.py`).
 
 Covers: the classes of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
 Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
@@ -36,7 +38,10 @@ _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 
 
 class LiveSink(Sink):
-    """A viewer or a server that gets rows while they come. It may be absent, late or slow, and may end at any time."""
+    """The base class of viewers and servers, which get rows while the tasks run.
+
+    A viewer may start late, be slow, or end at any time.
+    """
 
     is_live = True
     takes_direct_rows = True
@@ -52,7 +57,7 @@ class LiveSink(Sink):
         """Return the URL at which the viewer or server gets rows, such as `rerun+http://127.0.0.1:9876/proxy`."""
 
     def _reached_at(self) -> str:
-        """Return the address that a person opens to see the recording."""
+        """Return the URL that a person opens to see the recording: that of a web page, or else the same as `_url`."""
         return self._url()
 
     def _places(self) -> tuple[str, ...]:
@@ -64,8 +69,8 @@ class LiveSink(Sink):
     def _with_ports(self) -> LiveSink:
         """Return a copy of this sink with a free port in place of each port that is 0.
 
-        Raises `SinkError` if another program uses a port. Also raises it if the sink needs the Rerun viewer, and the
-        viewer is not installed.
+        Raises `SinkError` if another program uses a port, or if the sink needs the Rerun viewer and it is not
+        installed. A sink that listens at no port, such as a `GrpcSink`, returns itself.
         """
         return self
 
@@ -74,29 +79,30 @@ class LiveSink(Sink):
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
         """Start the program that the sink needs, if any: a native viewer, or the server of a web page.
 
-        The exporter calls this while its process has only one thread. `first` says whether this is the first exporter
-        of the sink. Returns the program if the sink cannot work without it, else None.
+        The exporter calls this method while it has only one thread. `first` is True in the first exporter of the sink,
+        and False in an exporter that replaces another one. If the sink cannot work without the program, returns the
+        program, else None.
         """
         return None
 
     def _sdk_sink(self) -> Any:
-        """Return the SDK's sink object by which an exporter sends rows to this viewer or server."""
+        """Return an object of the SDK, such as `rr.GrpcSink`, by which an exporter sends rows to this live sink."""
         import rerun as rr
 
         return rr.GrpcSink(url=self._url())
 
 
 def is_live(sink: Sink) -> TypeGuard[LiveSink]:
-    """Return `sink.is_live`. A type checker then knows that `sink` is a `LiveSink`."""
+    """Return True if `sink` is a live sink. A type checker then knows that `sink` is a `LiveSink`."""
     return sink.is_live
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrpcSink(LiveSink):
-    """A viewer or server that is not started by mpr. mpr connects to it, as `rr.connect_grpc` does.
+    """A viewer or server that mpr does not start. mpr connects to it, as `rr.connect_grpc` does.
 
-    The viewer may start late, stop, die and start again. Each time that it starts, it gets all rows from the beginning
-    if the recording has a `FileSink`, else the last 256 MiB.
+    The viewer may start late, end, and start again. After each start, mpr sends all rows from the beginning if the
+    recording has a `FileSink`, else the last 256 MiB.
 
     Parameters
     ----------
@@ -146,10 +152,10 @@ class GrpcServerSink(LiveSink):
         The address at which the server listens. By default, only this machine reaches it. With '0.0.0.0', all machines
         reach it.
     server_memory_limit:
-        The most memory for rows that the server keeps for viewers that connect later: '512MB', '1GiB', or '10%' of the
-        machine's memory. Above this limit, the oldest rows are dropped.
+        The largest amount of memory for rows that the server keeps for viewers that connect later: '512MB', '1GiB', or
+        '10%' of the machine's memory. Above this limit, the oldest rows are dropped.
     newest_first:
-        Whether a viewer that comes late gets the newest rows first.
+        Whether a viewer that connects late gets the newest rows first.
     cors_allow_origin:
         The web pages (such as 'https://*.example.com') that may connect, besides pages of this machine and rerun.io.
 
@@ -211,8 +217,8 @@ class WebViewerSink(LiveSink):
     open_browser:
         Whether to open the page in the default browser.
     server_memory_limit:
-        The most memory for rows that the server keeps for pages that are opened later: '512MB', '1GiB', or '10%' of the
-        machine's memory. Above this limit, the oldest rows are dropped.
+        The largest amount of memory for rows that the server keeps for pages that are opened later: '512MB', '1GiB', or
+        '10%' of the machine's memory. Above this limit, the oldest rows are dropped.
 
     Raises
     ------
@@ -277,19 +283,18 @@ class WebViewerSink(LiveSink):
 class SpawnViewerSink(LiveSink):
     """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
 
-    The viewer stays open when the program ends. If the user closes the viewer, mpr does not start another one. The
-    viewer runs at a low priority, so that it does not slow the workers down.
+    By default, the viewer stays open when the program ends. If the user closes the viewer, mpr does not start another
+    one. The viewer runs at a low priority, so that the workers get more CPU time.
 
     Parameters
     ----------
     port:
         The port at which the viewer listens, or 0 for a free port.
     memory_limit:
-        The most memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit, the oldest
-        rows are dropped.
+        The largest amount of memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit,
+        the oldest rows are dropped.
     server_memory_limit:
-        The most memory for rows in the server that is part of the viewer, and receives rows for it. The form is the
-        same as for `memory_limit`.
+        The same for the server that is part of the viewer, and receives the rows for it.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
@@ -351,17 +356,20 @@ class SpawnViewerSink(LiveSink):
 
 
 def _end_with_parent() -> None:
-    """Let the kernel kill the calling process when its parent, the exporter, ends. Does nothing except on Linux.
+    """Let the kernel kill the calling process when its parent, the exporter, ends. Works only on Linux.
 
-    The calling process becomes the program that the exporter starts: it calls this function between fork and exec. This
-    is safe, because the exporter has only one thread at this time.
+    The child of the exporter calls this function between fork and exec. This is safe, because the exporter has only one
+    thread at this time.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _reached(ip: str) -> str:
-    """Return the address at which this machine reaches a server that listens at `ip`."""
+    """Return the host for a URL by which this machine reaches a server that listens at `ip`.
+
+    The host is 127.0.0.1 if the server listens at all addresses. Another IPv6 address gets brackets.
+    """
     address = ipaddress.ip_address(ip)
     return "127.0.0.1" if address.is_unspecified else f"[{ip}]" if address.version == 6 else ip
 
