@@ -52,16 +52,8 @@ _DRAIN_LIMIT_SECS = 1.0
 class Aggregator:
     """Reads the messages of all producers of one recording, in a thread of its own.
 
-    Passes the rows of a producer to the sinks, and the results of a worker to its listener.
-
-    Parameters
-    ----------
-    sockets:
-        The sockets of the recording.
-    fanout:
-        Hands rows to the sinks of the recording.
-    has_blueprint:
-        True if the parent has set a blueprint (a layout of the viewer). No worker can replace this blueprint.
+    Passes the rows of a producer to `fanout`, which hands them to the sinks. Passes a worker's results to its listener.
+    If `has_blueprint` is true, the parent has set a blueprint (a layout of the viewer), and no worker can replace it.
     """
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
@@ -106,10 +98,7 @@ class Aggregator:
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """From now on, report the results and the end of worker number `worker` to `listener`.
-
-        Any thread may call this.
-        """
+        """From now on, report the results and the end of worker number `worker` to `listener`. For any thread."""
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
@@ -128,10 +117,9 @@ class Aggregator:
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Have the aggregator's thread call the function `step`. Does not wait for this call.
+        """Have the aggregator's thread call `step`, without waiting. If that thread has ended, call `step` at once.
 
-        If that thread has ended, `step` is called before this method returns. Any thread may call this method. Ctrl-C
-        does not interrupt `step`, because Python raises `KeyboardInterrupt` only in the main thread.
+        Any thread may call this. Ctrl-C does not interrupt `step`, because Python raises it only in the main thread.
         """
         self._steps.add(step)
 
@@ -159,8 +147,8 @@ class Aggregator:
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
         """Wait until the sinks have the first `end` bytes of outbox number `number` of the producer with name `route`.
 
-        Returns True as soon as the sinks have these bytes, or rows are lost because a sink has failed. Returns False if
-        neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
+        Returns True as soon as the sinks have these bytes, or a sink has failed. Returns False if neither happens
+        within `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def is_accepted() -> bool:
@@ -171,10 +159,9 @@ class Aggregator:
             return self._progress.wait_for(is_accepted, timeout_secs)
 
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
-        """Wait until each worker of `listener` has sent its last message, `Goodbye`.
+        """Wait until each worker of `listener` has sent `Goodbye`, its last message, or until the aggregator has ended.
 
-        Returns True as soon as all these workers have sent it, or the aggregator's thread has ended. Returns False if
-        neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
+        Returns False if neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def have_left() -> bool:
@@ -188,8 +175,7 @@ class Aggregator:
     def stop(self, timeout_secs: float) -> bool:
         """Have the aggregator's thread read all messages that were sent before, and then end.
 
-        Waits up to `timeout_secs`. Returns True if the thread has ended. Returns False if it still runs, for example
-        because a sink hangs.
+        Waits up to `timeout_secs`. Returns False if the thread still runs then, for example because a sink hangs.
         """
         self._sockets.up.post(events.encode(StopRequested()))
         self._thread.join(timeout_secs)
@@ -219,10 +205,9 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Process the next message if there is one. Then run steps, reap dead workers, and answer new producers.
+        """Run steps (see `soon`). Process the next message if there is one. Reap dead workers. Answer new producers.
 
-        A step is a function that another thread has passed to `soon`. Returns False if the thread must end, because
-        `stop` was called and no work is left. Otherwise returns True.
+        Returns False if the thread must end, because `stop` was called and no work is left.
         """
         waiting = self._newcomers or self._dead
         timeout_secs = 0 if self._stop_requested or self._steps else _RETRY_SECS if waiting else _IDLE_SECS
@@ -285,8 +270,7 @@ class Aggregator:
         if hello.protocol != PROTOCOL:
             _log.error("a producer (pid %d) speaks protocol %d, not %d", hello.pid, hello.protocol, PROTOCOL)
             return
-        # Look for dead producers now, because nothing reports the end of a producer that is no worker. Without this,
-        # the files of dead producers would stay open.
+        # Nothing reports the end of a producer that is no worker, and its files would stay open.
         for each in list(self._intakes.values()):
             self._release_if_dead(each)
         try:
@@ -314,10 +298,7 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap each worker that has exited, as soon as all its messages were read, but at the latest after 1 s.
-
-        `queue_is_empty` says that no message of any producer waits now.
-        """
+        """Reap each worker that has exited, as soon as all its messages were read, but at the latest after 1 s."""
         now = time.monotonic()
         for died, since in list(self._dead):
             found = [each for each in self._intakes.values() if each.hello.worker == died.worker]
@@ -350,10 +331,7 @@ class Aggregator:
         self._notify_progress()
 
     def _release(self, intake: ProducerIntake) -> None:
-        """Pass the rows that a producer has left to the sinks, close its files, and forget the producer.
-
-        Also log which of its rows are missing.
-        """
+        """Pass the rows that a producer has left to the sinks, note those that are lost, and forget the producer."""
         intake.salvage()
         self._rows_of_gone += intake.rows_logged()
         note_losses(intake, self._fanout)
@@ -364,8 +342,8 @@ class Aggregator:
         self._newcomers = [each for each in self._newcomers if each is not intake]
 
     def _release_if_dead(self, intake: ProducerIntake) -> None:
-        # The pool reports the end of its workers, so workers are skipped here. If the parent cannot open the outbox,
-        # the producer may run in another container, and its process id then means nothing in the parent's container.
+        # The pool reports the end of its workers, so workers are skipped here. An inline producer may run in another
+        # container, and its process id then means nothing in the parent's container.
         is_unsure = intake.hello.worker in self._listeners or intake.is_inline
         if not is_unsure and not process_lives(intake.hello.pid):
             self._release(intake)

@@ -104,16 +104,8 @@ class IntakeContext:
 class ProducerIntake:
     """Processes the messages of one producer, and passes its rows to the sinks and its results to the listener.
 
-    Only the aggregator's thread may call the methods, except for those that say otherwise.
-
-    Parameters
-    ----------
-    hello:
-        The first message of the producer.
-    context:
-        The parts of the recording that all its intakes share.
-    listener:
-        Gets the worker's results, for its pool; None if the producer is no worker of a pool.
+    Only the aggregator's thread may call the methods, except for those that say otherwise. `hello` is the first message
+    of the producer. `listener` gets the worker's results; it is None if the producer is no worker of a pool.
     """
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
@@ -127,7 +119,7 @@ class ProducerIntake:
         self._who = f"worker {hello.worker} (pid {hello.pid})"
         self._context = context
         self._listener = listener
-        # The reason why rows of the producer are lost, and its results fail; None if no rows are lost.
+        # The reason why rows are lost, and later results fail; None if no rows are lost.
         self._failure: BaseException | None = None
         # Whether nothing more of the producer is used, because its bytes could not be read.
         self._is_cut_off = False
@@ -139,7 +131,7 @@ class ProducerIntake:
         # The number of messages that have arrived. The hello is one of them.
         self._message_count = 1
         self._last_result = 0
-        # How many journaled results of a dead worker are not taken, because their rows were lost with the worker.
+        # How many results of a dead worker are not taken from the journal, because their rows were lost.
         self._lost_results = 0
         self._task_recordings = TaskRecordingIntake(hello, context.fanout, functools.partial(context.answer, hello))
         self._owner = RowOwner(hello, listener)
@@ -149,10 +141,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process the next message of the producer. If the message is not valid, cut off the producer.
-
-        `message` is a `MessageError` if the bytes of the message could not be decoded.
-        """
+        """Process a message (a `MessageError` if it cannot be decoded). If it is not valid, cut off the producer."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -212,10 +201,9 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Pass `result` to the listener, unless the result was taken from the journal before.
+        """Pass `result`, whose rows the sinks have, to the listener, unless it was taken from the journal before.
 
-        The caller must have passed all rows of the result to the sinks. Raises `MessageError` if the number of `result`
-        is impossible.
+        Raises `MessageError` if the number of `result` is impossible.
         """
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
@@ -228,10 +216,7 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with its payload from the journal.
-
-        If the payload cannot be read, cut off the producer, and return the result without payload.
-        """
+        """Return the result with its payload. If that cannot be read, cut off the producer, and leave it out."""
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
@@ -256,10 +241,9 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox at `address`, and then answer. If it cannot be opened, cut off the producer.
+        """Open the producer's next outbox unless outboxes are inline, and answer. If that fails, cut off the producer.
 
-        The producer writes into this outbox only after the answer. So all rows in this outbox survive even if the
-        producer dies, because the parent has the outbox open. If the outboxes are inline, nothing is opened.
+        The producer writes into the outbox only after the answer. So the parent has all its rows if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -302,8 +286,7 @@ class ProducerIntake:
     def _consume(self, consume: Callable[[bool], bool]) -> None:
         """Call `consume(wanted)`, which reads rows of the outbox and returns True if the sinks have got some.
 
-        `wanted` is False if the producer was cut off. `consume` then drops the rows. If `consume` raises because the
-        bytes are damaged, cut off the producer and drop the rows.
+        `wanted` is False, and the rows are dropped, if the producer was cut off before, or is now for damaged bytes.
         """
         try:
             if consume(not self._is_cut_off):
@@ -319,8 +302,7 @@ class ProducerIntake:
     def cut_off(self, error: Exception) -> None:
         """Use no more rows of the producer, because its bytes have caused `error`. Only the first call has an effect.
 
-        If the producer is a worker, its later results fail, and its pool replaces it. The reason is logged, and written
-        into the recording.
+        `error` is logged, and written into the recording. A worker's later results fail, and its pool replaces it.
         """
         if self._is_cut_off:
             return
@@ -329,20 +311,14 @@ class ProducerIntake:
         self._fail(f"{self._who} {guard.describe(error)}")
 
     def _compare_rows(self) -> None:
-        """Compare the producer's count of rows with the rows that have arrived.
-
-        If rows are missing, log an error, and have all later results of the producer fail.
-        """
+        """Compare the producer's count of rows with the rows that have arrived. If rows are missing, call `_fail`."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
                 self._fail(f"{self._who}: {missing}")
 
     def _fail(self, reason: str) -> None:
-        """Have all later results of the producer fail, because rows are lost. If it is a worker, its pool replaces it.
-
-        `reason` says why rows are lost. It is logged, and written into the recording.
-        """
+        """Report that rows are lost for this `reason`. All later results fail, and a pool replaces the worker."""
         self._failure = self._failure or DeliveryError(reason)
         _log.error("%s", reason)
         self._context.fanout.note([reason])
@@ -353,10 +329,9 @@ class ProducerIntake:
 
     @guarded
     def take_journaled(self, last: int | None = None) -> None:
-        """Pass results from the journal to the listener: those that have not arrived in messages.
+        """Pass the journaled results that have not arrived, up to number `last` (None: all), to the listener.
 
-        The rows of each result are passed to the sinks before the result. A result whose rows are lost is not passed.
-        `last` is the highest number of a result to pass (None: all results).
+        The sinks get the rows of a result first. A result whose rows are lost is not passed.
         """
         if self.is_inline or self.said_goodbye:
             # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
@@ -373,18 +348,12 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
-
-        A result is overdue if it has not arrived 0.2 s after the worker began its last work item.
-        """
+        """Do what `WorkerMemory.overdue_result` does for the messages that have arrived. Any thread may call this."""
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
-        """Pass all complete rows in the producer's outboxes to the sinks, also rows that it has not announced.
-
-        This is done when the producer or the recording ends.
-        """
+        """At the end of the producer or recording, pass all complete rows to the sinks, also those not announced."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -396,20 +365,13 @@ class ProducerIntake:
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Return True if rows of the producer may be missing.
-
-        This is so if the producer was cut off. It is also so if the producer has sent no `Goodbye`, and it is not
-        certain that all its rows have reached the parent.
-        """
+        """Return True if the producer was cut off, or if it has not said goodbye and perhaps not sent all rows."""
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
         return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
-        """Return sentences about lost rows of recordings that tasks of this producer have made themselves.
-
-        The list is empty if no such rows are lost, or if this is not known.
-        """
+        """Return sentences about lost rows of recordings that tasks have made themselves; none if that is not known."""
         if (page := self._memory.page) is None or self.said_goodbye:
             return []
         return loss_notes(self.hello, page.unsent_rows(), self._lost_results)
@@ -428,10 +390,7 @@ class ProducerIntake:
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Return True if the sinks have the first `end` bytes of the producer's outbox number `number`.
-
-        Any thread may call this.
-        """
+        """Return True if the sinks have the first `end` bytes of outbox number `number`. Any thread may call this."""
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 

@@ -94,12 +94,7 @@ class WriterParts:
 class OutboxWriter(abc.ABC):
     """Writes the rows of one process. Subclasses differ in how the bytes reach the parent or the sinks.
 
-    Parameters
-    ----------
-    parts:
-        The parts of the producer that the writer uses.
-    outbox:
-        The first outbox. The parent has its address already.
+    `outbox` is the first outbox. The parent has its address already.
 
     Attributes
     ----------
@@ -108,8 +103,8 @@ class OutboxWriter(abc.ABC):
     side:
         The thread that gives the SDK another outbox.
     spent:
-        True if this process can send no more rows to the recording, for example because a flush has failed. Once
-        `spent` is True, it stays True.
+        True if this process can send no more rows to the recording, for example because a flush has failed. It then
+        stays True.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
@@ -161,10 +156,7 @@ class OutboxWriter(abc.ABC):
             self.give_up("the recording", failure)
 
     def detach(self) -> None:
-        """Make the SDK finish the current outbox, with the manifest. After that, the SDK writes into no outbox.
-
-        If the SDK cannot finish the outbox, this process is `spent`.
-        """
+        """Make the SDK finish the current outbox, and write into no other. If that fails, this process is `spent`."""
         if self.spent:
             return
         with internal():
@@ -235,7 +227,7 @@ class OutboxWriter(abc.ABC):
             self.report(f"cannot bring its rows to {target}: {reason}", rows_are_lost=True)
             import rerun as rr
 
-            # Otherwise the SDK would wait for its sink at exit.
+            # Without this, the SDK would wait at exit for its sink, which accepts nothing more.
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
@@ -254,8 +246,7 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if it holds many bytes, then wait until the outbox has room. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if this process is `spent`, because otherwise the logging call would wait for ever in the
-        SDK.
+        Raises `DeliveryError` if this process is `spent`. Without this error, the logging call could wait for ever.
         """
         parts = self._parts
         if self.spent:
@@ -306,7 +297,7 @@ class OutboxWriter(abc.ABC):
             rows = parts.status_page.logged()
             self.attach_again()
             counted = parts.row_account.settled()
-            # Wait while another thread changes the outbox, because a result could otherwise be sent before its rows.
+            # Wait while another thread changes the outbox. Without this, a result could be sent before its rows.
             with self._rolling:
                 self.push()
                 parts.task_recordings.collect()
@@ -336,10 +327,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def _do_aside(self, step: Callable[[], None]) -> None:
-        """Run `step` in the thread `side`, and wait for its end.
-
-        If a signal handler raises during the wait, only the wait ends, and `step` still runs to its end.
-        """
+        """Run `step` in the thread `side`, and wait for its end. If a signal handler raises, only the wait ends."""
         self.side.do(step, threading.TIMEOUT_MAX)
 
     def _roll_if_long(self) -> None:
@@ -375,10 +363,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Remember that a task has given the stream another sink.
-
-        Later, `attach_again` gives the stream an outbox again.
-        """
+        """Remember that a task has given the stream another sink, until `attach_again` gives it an outbox again."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------

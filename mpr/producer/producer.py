@@ -81,6 +81,9 @@ def _check_reachable(config: ConnectionInfo) -> None:
 class Producer:
     """Connects this process to one recording, and sends the rows and results of this process.
 
+    Raises `RecordingClosedError` if the recording is closed or the parent has ended. Raises `JoinError` if the parent
+    does not answer, or if the recording belongs to another machine or user.
+
     Parameters
     ----------
     config:
@@ -90,22 +93,13 @@ class Producer:
     timeout_secs:
         The longest wait for the parent's answer, in seconds.
     own_next_index:
-        A function that returns the next index for a task, in the process that has made the recording; None in any other
-        process. If it is given, the rows of this process go through the parent's aggregator, even with
-        `route="direct"`.
+        Returns the next index for a task, in the parent; None in any other process. If it is given, the rows go through
+        the aggregator, even with `route="direct"`.
 
     Attributes
     ----------
     number:
-        The number of this process in the recording, which no other process of the recording has. It is 0 in the process
-        that has made the recording, and equal to `worker` in a worker.
-
-    Raises
-    ------
-    RecordingClosedError
-        If the recording is closed, or the parent has ended.
-    JoinError
-        If the parent does not answer, or if the recording belongs to another machine or user.
+        The number of this process, which no other process of the recording has; 0 in the parent, `worker` in a worker.
     """
 
     def __init__(
@@ -162,11 +156,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Wait up to `timeout_secs` seconds for the parent's answer `Welcome`, and return it.
-
-        Raises `JoinError` if the parent does not answer, and `RecordingClosedError` if the recording is closed
-        meanwhile.
-        """
+        """Return the parent's answer. Raises `JoinError` if none comes, `RecordingClosedError` if the recording closes."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -225,17 +215,11 @@ class Producer:
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Signal handlers run meanwhile.
-
-        Raises `DeliveryError` if this process can send no more rows, because then the wait would have no end.
-        """
+        """Wait until the outbox has room. Signal handlers run meanwhile. Raises `DeliveryError` if `spent` is true."""
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Remember that a task has given the stream another sink by the SDK's function `call`, such as "save".
-
-        This method also logs a warning once. Before the next task, the stream gets an outbox again.
-        """
+        """Remember, and warn once, that a task has given the stream another sink by the SDK's function `call`."""
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
@@ -271,11 +255,7 @@ class Producer:
         self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Receive messages from the parent until `done()` returns True.
-
-        Raises `RecordingClosedError` if the recording is closed. Raises `DeliveryError` if the parent reads no bytes of
-        the outbox for `SINK_TIMEOUT_SECS`.
-        """
+        """Receive messages from the parent until `done()` returns True. Raises what `deliver` raises."""
         held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
@@ -295,8 +275,7 @@ class Producer:
     def begin_task(self) -> None:
         """Make the shared recording the current one, and undo the times and settings that the last task has set.
 
-        Call this only if `log_counters.sdk_used` is true. If it is false, the SDK was not used since the last call, so
-        there is nothing to undo.
+        If `log_counters.sdk_used` is false, this is not needed, because the SDK was not used since the last call.
         """
         self.task_recordings.clean_up()
         self._writer.attach_again()
@@ -321,10 +300,7 @@ class Producer:
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Tell the parent that the running task has ended after `seconds`, and finish the task's outbox.
-
-        `error` is the text of the task's exception; None if the task has returned.
-        """
+        """Tell the parent that the task has ended after `seconds`, with `error` or None. Finish the task's outbox."""
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)
@@ -336,10 +312,7 @@ class Producer:
             self._wait(have_come)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after the rows of its tasks. Returns True if the result waits in this process.
-
-        If `may_wait` is true, the result may wait, so that it is sent together with later results.
-        """
+        """Send `result` after its rows. Returns True if it waits (if it `may_wait`) to be sent with later results."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
@@ -351,17 +324,11 @@ class Producer:
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
-        """Wait without a limit for the next message to the main thread, and return it. Only the main thread calls this.
-
-        Results that wait in this process are sent before the wait.
-        """
+        """Send the results that wait here. Then wait for the next message to the main thread, and return it."""
         return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
-        """Use `message` if it is an answer to this process, or asks for a flush. Returns True if it was used.
-
-        Returns False if it is for the main thread, such as a task.
-        """
+        """Use `message` if it is an answer or asks for a flush. Returns False if it is for the main thread."""
         if isinstance(message, Accepted):
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)

@@ -1,12 +1,9 @@
 """Routes the SDK's calls to this process's producer, or to the task that runs in the calling thread.
 
-The words of this module:
-
-- *plain*: a logging call without an argument `recording` is plain.
-- *take over*: a producer takes over if it gets every plain logging call of the process from now on.
-- *capture*: a producer gets these calls only while a wrapped function runs (`process_capture.py`).
-- *guarded recording*: a shared recording whose calls `guard` watches.
-- *diverted*: `rr.init` is diverted if it uses the stream of the shared recording and makes no new recording.
+A logging call without an argument `recording` is *plain*. A producer *takes over* if it gets every plain logging call
+of the process from now on. In a *capture*, a producer gets these calls only while a wrapped function runs
+(`process_capture.py`). A *guarded* recording is a shared recording whose calls `guard` watches. `rr.init` is *diverted*
+if it uses the stream of the shared recording and makes no new recording.
 
 Covers: the state per process and per thread, and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
 Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
@@ -54,8 +51,7 @@ class _Process:
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
-    #: The producers for which `guard` was called, by recording id. The SDK's sink of their streams leads to mpr, so
-    #: calls that change this sink are watched.
+    #: The producers for which `guard` was called, by recording id.
     guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
     sinks_watched = False
     #: The handles of recordings that user code has made, and that have the id of a guarded recording.
@@ -68,10 +64,9 @@ class _Process:
     entries_installed = False
     taken_over = False
     current_is_watched = False
-    #: The SDK's handle of the recording to which threads without a recording of their own log; None if not known.
+    #: The SDK's handle of the recording to which threads log that have chosen no other; None if not known.
     default_current: Any = None
-    #: The SDK's handle of the recording that is current in a thread when mpr first sees the thread; None if not known.
-    #: It is known only in workers, because another process may have had threads before mpr.
+    #: The handle to which new threads log. None if not known: only in a worker, no thread has begun before mpr.
     current_of_new_threads: Any = None
     #: The logging functions of the SDK that mpr wraps, but that this release of the SDK does not have.
     missing: tuple[str, ...] = ()
@@ -120,8 +115,7 @@ def install_times() -> None:
 def guard(recording_id: str, producer: RoutedProducer) -> None:
     """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
 
-    mpr tells `producer` of each call that changes a sink, and keeps the times that are set. After a `with stream:`
-    block, the sink of the recording stays open.
+    mpr tells `producer` of calls that change a sink, and remembers times. After `with stream:`, the sink stays open.
     """
     install_times()
     _install_sinks()
@@ -145,8 +139,7 @@ def install_entries() -> None:
 def take_over(producer: RoutedProducer) -> bool:
     """Route every plain logging call of this process to `producer` from now on.
 
-    Returns True if mpr can wrap all logging functions of this release of the SDK. Call this only in a worker or in a
-    process that has joined, never in the process that has made the recording.
+    Returns True if mpr can wrap all logging functions of this SDK. The recording's parent must not call this.
     """
     install_entries()
     _install_take_over()
@@ -156,18 +149,14 @@ def take_over(producer: RoutedProducer) -> bool:
 
 
 def capture(producer: RoutedProducer) -> None:
-    """Route every plain logging call of this process to `producer`, until `end_capture` is called.
-
-    A second call before that only changes the producer.
-    """
+    """Route every plain logging call to `producer` until `end_capture`. A second call only replaces the producer."""
     install_entries()
     _install_take_over()
     account = _process.account
     if account is not None:
         # From now on, other threads may log to either recording.
         account.stop()
-    # No account, because a thread may be within a logging call at this moment. The account of the task itself counts
-    # the rows that its body logs.
+    # No account, because a thread may be within a logging call now. The task's own account counts the rows of its body.
     _process.account = None
     recording = recordings.exchange_global_recording(producer.stream.to_native())
     if _process.before is None:
@@ -182,8 +171,7 @@ def capture(producer: RoutedProducer) -> None:
 def end_capture(threads: Iterable[threading.Thread]) -> None:
     """Restore the routes from before `capture`.
 
-    `threads` are the threads that began during the capture and still run. If they log later and no recording is
-    current, their rows are lost, and mpr warns.
+    `threads` began during the capture and still run. If one logs later and no recording is current, mpr warns.
     """
     before, _process.before = _process.before, None
     assert before is not None, "there is a capture"
@@ -196,8 +184,7 @@ def end_capture(threads: Iterable[threading.Thread]) -> None:
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
-    `join` must call `take_over`. After that, calls such as `rr.save` in this process do not change the sinks of the
-    recording.
+    `join` must call `take_over`. After that, calls such as `rr.save` do not change the sinks of the recording.
     """
     _process.lazy = join
     install_times()
@@ -217,27 +204,17 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Return True if mpr notices each change of the current recording, and sets `LogCounters.sdk_used` at each change.
-
-    Returns False if this release of the SDK does not have the functions that mpr would have to wrap.
-    """
+    """Return True if mpr notices each change of the current recording; False if the SDK has other functions for it."""
     return _process.current_is_watched
 
 
 def note_current(handle: Any) -> None:
-    """Remember that mpr has just made the recording of `handle` the current one.
-
-    It is now the current one of this thread, and of all threads without a recording of their own. mpr needs this to
-    count the rows of plain logging calls.
-    """
+    """To count rows, remember that `handle` is current in this thread now, and in all threads that choose no other."""
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """Remember that threads which begin from now on log to the recording of `handle`.
-
-    So mpr can count the rows of plain logging calls in these threads. Only a worker calls this function.
-    """
+    """In a worker, remember that new threads log to the recording of `handle`. mpr then can count their rows."""
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
@@ -257,10 +234,7 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """Forget the producers of the parent process, in a forked child. Returns those producers.
-
-    The child cannot use them, because their sockets, locks and threads belong to the parent process.
-    """
+    """In a forked child, forget the parent process's producers, whose sockets are not the child's. Returns them."""
     parents = list(_process.guarded.values())
     if _process.producer is not None:
         _process.lost_rows = (
@@ -329,11 +303,7 @@ def _join_now() -> RoutedProducer | None:
 
 
 def _warn_of_left_thread(recording: Any) -> None:
-    """Warn once if the calling thread logs after the end of the wrapped function in which it began.
-
-    The warning says that the rows are lost. There is no warning if `recording`, the handle in the logging call, is not
-    None, or if another recording is current.
-    """
+    """Warn once if this thread began in a wrapped function that has ended, and its rows reach no recording."""
     thread = threading.current_thread()
     if recording is None and thread in _process.left_threads:
         _process.left_threads.discard(thread)
@@ -343,10 +313,7 @@ def _warn_of_left_thread(recording: Any) -> None:
 
 
 def _of_this_thread() -> RoutedProducer | None:
-    """Return the producer of the task that runs in this thread, or else the producer of the process.
-
-    Returns None if no producer gets the plain logging calls of this process.
-    """
+    """Return the producer of the task in this thread, or else of the process; None if the process has no producer."""
     context = thread_state.context
     if _process.producer is not None and context is not None and context.producer is not None:
         found: RoutedProducer = context.producer
@@ -364,12 +331,12 @@ def _note_current(handle: Any, of_thread: bool) -> None:
     if of_thread:
         thread_state.current = _process.default_current if handle is None else handle
     elif _process.account is not None and handle is not _process.account.handle:
-        # Threads without a recording of their own may log to the other recording from now on.
+        # Threads that have chosen no recording may log to the other recording from now on.
         _process.account.stop()
 
 
 def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # Does what `_note_sdk_use` does, but without a call, because this runs as often as anything is logged.
+    # This is `_note_sdk_use` without the call, because user code may set a time before each row.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
     if recording_id is None:
@@ -409,10 +376,7 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
 
 
 def _hand_over_made() -> None:
-    """Give the producer the recordings that user code has made before this process has joined.
-
-    Only `mpr run` needs this.
-    """
+    """Under `mpr run`, give the producer the recordings that user code has made before this process joined."""
     if _process.producer is not None:
         made, _process.made_before_joining[:] = list(_process.made_before_joining), []
         _process.producer.task_recordings.until_end = True
@@ -421,10 +385,9 @@ def _hand_over_made() -> None:
 
 
 def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
-    """Return the producer of the recording with this `handle` and id; None if `guard` was not called for it.
+    """Return the producer of the guarded recording with this `handle` and id; None if there is none.
 
-    User code may have made another stream with the id of a guarded recording. For the handle of that stream, returns
-    None, because that stream has its own sinks.
+    Returns None also for another stream that user code has made with the same id, because it has its own sinks.
     """
     found = _process.guarded.get(recording_id)
     if found is not None and _process.twins:
@@ -435,10 +398,9 @@ def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Return True if `call`, which changes a sink, must be skipped.
+    """Return True if `call` must be skipped, because under `mpr run` only the options of `mpr run` choose the sinks.
 
-    This is so only under `mpr run`, because there only the options of `mpr run` choose the sinks. In place of the call,
-    this function logs a warning, or flushes the stream if the call is "disconnect".
+    In place of a skipped call, this function logs a warning, or flushes the stream if the call is "disconnect".
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
