@@ -227,7 +227,7 @@ class Fanout:
         """If `writer` raises `SinkError` in the `with` block, log the error, abort `writer` and use it no more.
 
         The error does not leave the block, because the other sinks continue. Even if no sink is left, this object still
-        accepts segments. Otherwise workers with a full outbox would wait for ever.
+        accepts segments, because a worker with a full outbox waits until its segments are accepted.
         """
         try:
             yield

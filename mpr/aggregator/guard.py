@@ -61,7 +61,7 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
     """Call `call`, a method of a listener. Raises `MessageError` unchanged, and any other exception as `RuntimeError`.
 
     A listener gets the results of a worker for its pool. `guarded` does not catch this `RuntimeError`, so the pool
-    ends. Otherwise a caller of the pool could wait for ever for a result that was not delivered.
+    ends. If the pool went on, a caller of the pool could wait for ever for a result that was not delivered.
     """
     try:
         call(*args, **kwargs)

@@ -121,7 +121,6 @@ class ProducerIntake:
         self._listener = listener
         # The reason why rows are lost, and later results fail; None if no rows are lost.
         self._failure: BaseException | None = None
-        # Whether nothing more of the producer is used, because its bytes could not be read.
         self._is_cut_off = False
         self._is_ready = False
         self._memory = WorkerMemory(hello, context.folder)
@@ -216,14 +215,12 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result with its payload. If that cannot be read, cut off the producer, and leave it out."""
+        """Return the result with its payload from the journal. If that fails, cut off the producer: no payload then."""
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
             self.cut_off(MessageError(f"a result that cannot be read from its memory: {error}"))
             return message.result
-
-    # --- outboxes ----------------------------------------------------------------------------------------------
 
     def _open(self, address: str) -> OutboxReader | None:
         """Open the outbox at `address`. Returns None if this process cannot open the outbox, and logs the reason."""
@@ -243,7 +240,7 @@ class ProducerIntake:
     def _open_next(self, address: str) -> None:
         """Open the producer's next outbox unless outboxes are inline, and answer. If that fails, cut off the producer.
 
-        The producer writes into the outbox only after the answer. So the parent has all its rows if the producer dies.
+        The producer writes into this outbox only after the answer. So no row in it is lost if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -286,7 +283,7 @@ class ProducerIntake:
     def _consume(self, consume: Callable[[bool], bool]) -> None:
         """Call `consume(wanted)`, which reads rows of the outbox and returns True if the sinks have got some.
 
-        `wanted` is False, and the rows are dropped, if the producer was cut off before, or is now for damaged bytes.
+        If the bytes are damaged, cut off the producer. From then on, `wanted` is False, and `consume` drops the rows.
         """
         try:
             if consume(not self._is_cut_off):
@@ -348,7 +345,10 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Do what `WorkerMemory.overdue_result` does for the messages that have arrived. Any thread may call this."""
+        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
+
+        A result is overdue if it has not arrived 0.2 s after the worker began its last work item.
+        """
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
@@ -365,13 +365,13 @@ class ProducerIntake:
             self._compare_rows()
 
     def may_lack_rows(self) -> bool:
-        """Return True if the producer was cut off, or if it has not said goodbye and perhaps not sent all rows."""
+        """Return True if the producer was cut off, or has not said goodbye and may have rows that were not sent."""
         if self._is_cut_off or self.said_goodbye:
             return self._is_cut_off
         return not self.has_flushed if self._memory.page is None else self._memory.page.unflushed() > 0
 
     def loss_notes(self) -> list[str]:
-        """Return sentences about lost rows of recordings that tasks have made themselves; none if that is not known."""
+        """Return sentences about lost rows of recordings that tasks have made; an empty list if no loss is known."""
         if (page := self._memory.page) is None or self.said_goodbye:
             return []
         return loss_notes(self.hello, page.unsent_rows(), self._lost_results)

@@ -38,7 +38,7 @@ class WorkerMemory:
     page:
         The status page; None if the process has none, if the parent cannot open it, or after `close`.
     is_readable:
-        True if the parent can read the memory files of the process. Otherwise all rows and results come in messages.
+        True if the parent can read the memory files of the process. If False, all rows and results come in messages.
     """
 
     def __init__(self, hello: Hello, folder: Path) -> None:
@@ -46,9 +46,9 @@ class WorkerMemory:
         if hello.status_page:
             with contextlib.suppress(OSError):
                 self.page = StatusPageReader(hello.status_page, folder)
-        # If the parent cannot open the page, it does not read the outboxes either. Otherwise the worker would leave
-        # large results in memory that the parent cannot read. A process without a page may still have an outbox that
-        # the parent can read.
+        # A worker that need not send its rows in messages leaves large results in the file of the page. So if the
+        # parent cannot open the page, it does not read the outboxes either, and the worker sends all in messages. A
+        # process without a page may still have an outbox that the parent can read.
         self.is_readable: bool = self.page is not None or not hello.status_page
 
     def load(self, message: ResultInMemory) -> Result:

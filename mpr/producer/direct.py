@@ -95,10 +95,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes. Then check if this process is `spent`.
+        """Flush the SDK if it holds many bytes. If this process is `spent`, do not let it log.
 
-        A worker that is `spent` ends at once. Any other process that is `spent` gets a `DeliveryError`. Otherwise
-        `rr.log` would wait for ever for a viewer that has stopped reading.
+        A worker that is `spent` ends at once. In any other process that is `spent`, this raises `DeliveryError`. If the
+        process logged, `rr.log` could wait for ever for a viewer that has stopped reading.
         """
         if not self.spent:
             super().wait_for_credit()

@@ -2,10 +2,10 @@
 
 There are two kinds of such processes:
 
-- Many forked children call `os._exit`. So do the children of `multiprocess`, the copy of `multiprocessing` that pathos
-  uses. So mpr wraps `os._exit` and `os.exec...`. The process then first leaves its recordings.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. So mpr wraps the worker's main
-  function. The worker then sends the rows of each task before the task's result.
+- Many forked children call `os._exit`, such as those of `multiprocess`, the copy of `multiprocessing` that pathos uses.
+  mpr wraps `os._exit` and `os.exec...`, so the process first leaves its recordings.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
+  function, so the worker sends the rows of each task before the task's result.
 """
 
 from __future__ import annotations

@@ -75,8 +75,8 @@ class _Memberships:
 
 
 _current = _Memberships()
-# The memberships of parent processes, in a forked process. These are kept, because otherwise the forked process would
-# run the finalizers of its parent's objects.
+# The memberships of parent processes, in a forked process. They are kept, so that the forked process does not run the
+# finalizers of its parent's objects.
 _parents: list[_Memberships] = []
 
 
@@ -136,17 +136,19 @@ def is_worker(producer: Producer) -> bool:
 
 
 def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
-    """Join the recording that this process inherited. From now on, plain `rr.log` logs to this recording.
+    """Join the recording that this process inherited. From now on, `rr.log` logs to this recording.
 
-    Call this in a process that mpr did not start:
+    Call this in a `multiprocessing.Process`, a subprocess or a forked child. The process has inherited the recording if
+    one of these conditions is true:
 
-    - a `multiprocessing.Process`
-    - a `subprocess` with the environment `SharedRecording.environ()`, or started within the recording's `with` block
-    - a forked child
+    - It was started within the `with` block of the `mpr.SharedRecording`.
+    - It was started with the environment `SharedRecording.environ()`.
+    - It was started by a worker of `mpr.Pool`, or by a process that has called `join`.
 
-    A second call only returns the stream. So does a call in a worker of `mpr.Pool`. The rows are in every durable sink
-    when the process has ended, unless a signal or a crash has ended it. The rows of a function that is decorated with
-    `@mpr.task` are there as soon as the function has returned.
+    A second call only returns the stream. So does a call in a worker of `mpr.Pool`, or in the process that has made the
+    recording. The rows are in every durable sink (such as a file) when this process has ended, unless a signal or a
+    crash has ended it. If the last rows cannot be delivered, this process raises nothing, but logs an error to the
+    logger `mpr`. The rows of a function that is decorated with `@mpr.task` are in the sinks when the function returns.
 
     Parameters
     ----------
@@ -160,9 +162,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     Raises
     ------
     JoinError
-        If this process has inherited no recording, or if no answer comes within `timeout`. Also if the inherited
-        connection info is damaged, or was made by another version of mpr. Also if gevent or eventlet has replaced the
-        threads of this process.
+        If this process has inherited no recording, or if no answer comes within `timeout`. If the recording belongs to
+        another machine, container or user. If the inherited connection info (the variable `MPR_RECORDING`) is damaged,
+        or was made by another version of mpr. If gevent or eventlet has replaced the threads of this process.
     RecordingClosedError
         If the recording is closed, or the process that has made it has ended.
     """
@@ -281,7 +283,7 @@ def leave_all() -> None:
 def has_joined() -> bool:
     """Return True if this process has joined a recording other than as a worker.
 
-    Then `leave_all` must be called before the process ends.
+    If so, `leave_all` must be called before the process ends.
     """
     return any(producer is not _current.worker for producer in list(_current.joined.values()))
 

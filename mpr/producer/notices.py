@@ -82,11 +82,11 @@ class Notices:
         )
 
     def sink_changed(self, call: str) -> None:
-        """Warn that user code has changed the sink, so that the shared recording does not get the next rows.
+        """Warn that user code has changed the sink, and that the shared recording does not get the next rows.
 
-        In a task, this holds until the task ends, and otherwise from now on. `call` is the name of the SDK's function
-        that changes the sink, such as "save". For "disconnect" and "shutdown", which set no other sink, nothing is
-        logged.
+        If a task has changed the sink, these are the rows until the end of the task. If not, these are all later rows.
+        `call` is the name of the SDK's function that changes the sink, such as "save". For "disconnect" and "shutdown",
+        which set no other sink, nothing is logged.
         """
         # To a terminal, the SDK writes nothing, and keeps the rows for the next sink.
         if call in ("disconnect", "shutdown") or (call == "stdout" and os.isatty(1)):

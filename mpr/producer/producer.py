@@ -94,7 +94,7 @@ class Producer:
         The longest wait for the parent's answer, in seconds.
     own_next_index:
         Returns the next index for a task, in the parent; None in any other process. If it is given, the rows go through
-        the aggregator, even with `route="direct"`.
+        the parent's aggregator, even with `route="direct"`.
 
     Attributes
     ----------
@@ -156,7 +156,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Return the parent's answer. Raises `JoinError` if none comes, `RecordingClosedError` if the recording closes."""
+        """Wait for the parent's answer. Raises `JoinError` without one, `RecordingClosedError` without a recording."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -255,7 +255,7 @@ class Producer:
         self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Receive messages from the parent until `done()` returns True. Raises what `deliver` raises."""
+        """Receive messages until `done()` returns True. Raises the errors of `deliver`, except for a failed sink."""
         held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
@@ -300,7 +300,7 @@ class Producer:
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Tell the parent that the task has ended after `seconds`, with `error` or None. Finish the task's outbox."""
+        """Tell the parent the task's duration and `error` (a text; None for no error). Finish the task's outbox."""
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)
@@ -312,7 +312,7 @@ class Producer:
             self._wait(have_come)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after its rows. Returns True if it waits (if it `may_wait`) to be sent with later results."""
+        """Send `result` after its rows. Returns True if it waits here for later ones, which `may_wait` allows."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:

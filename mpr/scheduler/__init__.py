@@ -7,8 +7,8 @@ callers ── calls ──► dispatcher ──► ready_workers ── work it
 ```
 
 `dispatcher` accepts calls, `worker_events` receives the reports of the aggregator, and `deadlines` checks time limits.
-All three change the shared state of the pool in `books`, under one lock. `outcomes` unpickles the results of tasks and
-calls the callbacks of a user, because both may raise anything.
+These three modules change the shared state of the pool in `books`, under one lock. Unpickling a result and calling a
+callback run code of a user, which may raise anything. So only `outcomes` does this, and it lets no error out.
 
 The docstrings of this package use these words:
 

@@ -100,8 +100,8 @@ class Assignment(Generic[P]):
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
         """Add the worker with the number `worker`, which can run tasks from now on.
 
-        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is True, it may have
-        several of them at a time, otherwise only one. Returns the pairs (worker, work item) to send now.
+        The worker gets up to `work_items` work items in its life (None: any number). It may have several of them at a
+        time if `ahead` is True, and only one if `ahead` is False. Returns the pairs (worker, work item) to send now.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None

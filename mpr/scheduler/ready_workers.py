@@ -42,7 +42,7 @@ class ReadyWorkers:
         """Add the worker with the number `worker`, which can run tasks from now on, and send it work items.
 
         `handle` is the handle of this worker. The worker gets up to `work_items` work items in its life (None: any
-        number). If `ahead` is True, it may have several of them at a time, otherwise only one.
+        number). It may have several of them at a time if `ahead` is True, and only one if `ahead` is False.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
@@ -123,8 +123,8 @@ class ReadyWorkers:
         """Put the `sequence`-th work item that was sent to `worker` into the queue again. The worker did not run it.
 
         Does nothing if the worker does not have this item any more. Raises `MessageError` if the parent has not taken
-        this item back, because the status page of the worker is damaged then. Otherwise the worker would skip every
-        work item, and get the same one again and again.
+        this item back, because the status page of the worker is damaged then. Without this error, the parent would send
+        the item again, and the worker would skip it again, without end.
         """
         handle = self._handles.get(worker)
         if handle is None:

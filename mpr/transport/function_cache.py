@@ -22,8 +22,8 @@ class FunctionCache(Generic[V]):
     """Keeps a value for each of the `FUNCTIONS_KEPT` functions that were used last.
 
     The key of a function is its digest: a hash of 16 bytes of its pickle. The parent calls `use` when it sends a work
-    item. The worker calls `use` when the work item arrives. Both do so in the same order, so both drop the same
-    functions.
+    item. The worker calls `use` when the work item arrives. The order of the calls is the same in parent and worker, so
+    parent and worker drop the same functions.
     """
 
     def __init__(self) -> None:

@@ -69,10 +69,7 @@ class SocketFolder:
         os.close(fd)
 
     def loss(self) -> str | None:
-        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
-
-        The sentence has no full stop at its end.
-        """
+        """Return a sentence, without a full stop, that says how the folder was moved or removed; None if it exists."""
         if (self.path / _OWNER).exists():
             return None
         return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
@@ -95,7 +92,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the descriptor of the lock, in a forked child. Otherwise the lock would remain when the parent ends."""
+        """Close this forked child's copy of the lock's descriptor, which would keep the lock after the parent's end."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -190,9 +187,9 @@ def machine() -> str:
 def place_of(folder: Path) -> str:
     """Return a text that identifies the folder in which `folder` lies. Two processes compare their texts.
 
-    If the texts are equal, both processes see the same files there. Otherwise they run on two machines, or in two
-    containers that do not share that folder. The text names the running kernel (its boot id), the file system, and the
-    inode. It is empty if the system does not tell these.
+    If the texts are equal, the two processes see the same files there. If not, the processes run on two machines, or in
+    two containers that do not share that folder. The text names the running kernel (its boot id), the file system, and
+    the inode. The text is empty if the system does not tell these.
     """
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -31,12 +31,12 @@ class Hello:
     secret:
         The recording's secret, which proves that the producer may join.
     worker, pid:
-        The producer's number among the workers (0: it is no worker), and its process id.
+        The producer's number if it is a worker of a pool (0: it is no worker), and its process id.
     route:
         The producer's name, by which the parent sends messages to it.
     address, status_page:
-        The addresses of the producer's first outbox and of its status page (`status_page.py`; empty: no page). The
-        parent opens both.
+        The addresses of the producer's first outbox and of its status page (`status_page.py`; empty: no page), which
+        the parent opens.
     protocol:
         The version of the messages.
     is_owner:
@@ -257,8 +257,10 @@ class IndicesWanted:
 class Welcome:
     """Answers a `Hello`: the parent accepts the producer.
 
-    If `inline` is True, the producer must send the bytes of its outboxes in messages. `number` is the number of the
-    producer in the recording: 0 for the process that has made the recording, and at least 1 for any other process.
+    If `inline` is True, the parent cannot open the producer's outboxes, for example because the producer runs in
+    another container. The producer then sends the bytes of its outboxes in messages. `number` is the number of the
+    producer in the recording. It is equal to `Hello.worker` for a worker, and 0 for the process that has made the
+    recording. For any other process, `Hello.worker` is 0, and `number` is a new number that no other process has.
     """
 
     inline: bool
@@ -335,7 +337,7 @@ class Accepted:
 class Synced:
     """Answers `Sync(number)`. If `failure` is empty, the sinks have all rows that were announced before the `Sync`.
 
-    Otherwise `failure` says why rows are lost.
+    If rows are lost, `failure` says why.
     """
 
     number: int

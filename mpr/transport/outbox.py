@@ -179,8 +179,8 @@ def punch_hole(fd: int, start: int, end: int) -> bool:
     """Free the memory of the file `fd` from byte `start` to byte `end`, in whole pages of 4096 bytes.
 
     The page with byte `start` is freed completely, so the caller must not need the bytes before `start` in this page.
-    The page with byte `end` is not freed. The size of the file stays the same. Returns False if the system cannot free
-    a part of a file, otherwise True.
+    The page with byte `end` is not freed. The size of the file stays the same. Returns True, or False if the system
+    cannot free a part of a file.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)

@@ -2,7 +2,7 @@
 
 A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. A signal handler may run between two
 steps. If the handler raises an exception, half a message stays in the socket, and the next message is added to this
-half. If the handler sends a message itself, the frames of both messages are mixed.
+half. If the handler sends a message itself, the frames of the two messages are mixed.
 
 ```
 0xFF | number of frames | size of each frame | padding | frame | padding | frame ...

@@ -109,9 +109,8 @@ class ResultJournal:
     def _free_area(self, size: int, sizes_bytes: int) -> int | None:
         """Return the number of a free area for a payload of `size` bytes.
 
-        Returns None if the payload or its list of sizes is too large, or if no area is free.
-
-        `sizes_bytes` is the length of the list of sizes, which has to fit into a slot.
+        `sizes_bytes` is the length of the list of sizes, which has to fit into a slot. Returns None if the payload or
+        its list of sizes is too large, or if no area is free.
         """
         if size > _AREA_BYTES or _HEADER.size + sizes_bytes > PAGE_BYTES:
             return None

@@ -7,7 +7,7 @@ A path such as `/proc/7/fd/9` may lead to a wrong file: in another container, pr
 memory file has a random name, which is a part of its address. The parent checks the name and the user of the file
 before it opens the file, and then locks the file. The parent does not open any other file. Descriptors sent over a
 socket (`SCM_RIGHTS`) would be as safe, but ZeroMQ cannot send them. A second socket would need a thread of its own, and
-an order between the messages of both sockets.
+mpr would have to keep its messages and those of ZeroMQ in order.
 
 A memory file is sealed: its size can only grow. If a file became shorter, reading a mapped page behind its end would
 end the parent by SIGBUS.
@@ -114,7 +114,7 @@ def is_whole(fd: int, start: int, end: int) -> bool:
 
 
 def _checked(fd: int, check: Callable[[], None]) -> int:
-    """Lock and return `fd` if `check` raises no error. Otherwise close `fd`, and raise the error.
+    """Lock and return `fd` if `check` raises no error. If `check` raises, close `fd`, and raise the error.
 
     Raises `BlockingIOError` if another reader has locked the file.
     """

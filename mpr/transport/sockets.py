@@ -9,9 +9,9 @@ Downstream  DEALER ◄── tasks, stop ──────── ROUTER   Downs
 ```
 
 A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
-the first socket, under a lock. Meanwhile the main thread waits at the second socket. Both are `ipc://` sockets in a new
-folder of mode 0700. If a peer has not sent the recording's secret, it gets no answer. Its messages are dropped, and
-nothing in them is unpickled.
+the first socket, under a lock. Meanwhile the main thread waits at the second socket. All sockets are `ipc://` sockets
+in a new folder of mode 0700. If a peer has not sent the recording's secret, it gets no answer. Its messages are
+dropped, and nothing in them is unpickled.
 
 A signal handler may run between any two instructions of a main thread, and may send messages itself. So a producer
 sends each message as one frame (`packing.py`), and its lock is an `RLock`. In the parent, the main thread itself uses
@@ -89,10 +89,7 @@ class Sockets:
         self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
-        """Return None if the folder still exists. Otherwise return a sentence that says how it was moved or removed.
-
-        The sentence has no full stop at its end.
-        """
+        """Return a sentence, without a full stop, that says how the folder was moved or removed; None if it exists."""
         return self._folder.loss()
 
     def obstacle(self) -> str | None:
@@ -381,7 +378,7 @@ class Connection:
     def close(self, *, hand_over: bool = True) -> None:
         """Close both sockets. If `hand_over` is True, wait up to 2 s until the kernel has all sent messages.
 
-        Otherwise messages that the kernel does not have yet are dropped.
+        If `hand_over` is False, messages that the kernel does not have yet are dropped.
         """
         linger = _LINGER_MS if hand_over else 0
         with self._up_lock:

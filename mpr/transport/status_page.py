@@ -253,7 +253,7 @@ def _pass(fence: threading.Lock) -> None:
 
     Acquiring a lock has this effect. The worker writes which item it begins, and then reads which items the parent has
     taken back. The parent writes which items it takes back, and then reads which item the worker has begun. Without
-    this call, both could read an old number.
+    this call, worker and parent could read old numbers, and the worker would run an item that the parent has taken.
     """
     with fence:
         pass
