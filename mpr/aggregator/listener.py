@@ -38,8 +38,9 @@ class SurvivingRows:
 class Listener(Protocol):
     """Receives reports about the workers of a pool. The aggregator's thread makes all calls. No method may wait.
 
-    The only error that a method may raise is `MessageError`, for a message that the worker should not have sent. Each
-    `hello` is the first message of the worker that the call is about.
+    A method raises `MessageError` if the worker should not have sent the message of the call. mpr then uses nothing
+    more of this worker. A method must not raise any other error, because mpr then ends the pool. Each `hello` is the
+    first message of the worker that the call is about.
     """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
@@ -68,8 +69,8 @@ class Listener(Protocol):
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         """Give the tasks of `result` their outcomes.
 
-        If `failure` is None, the sinks have all rows of these tasks. Otherwise rows are lost, and `failure` becomes the
-        outcome of all these tasks.
+        If `failure` is None, the sinks have all rows of these tasks. If rows are lost, `failure` is an error, which
+        becomes the outcome of all these tasks.
         """
 
     def sink_failed(self, error: SinkError) -> None:

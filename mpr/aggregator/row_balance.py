@@ -83,9 +83,9 @@ class RowBalance:
     def compare(self, outbox: int, rows: int | None) -> str:
         """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
-        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. Returns a text about
-        missing rows, such as '3 of its rows are lost (...)'. The text is empty if no rows are missing that were not
-        reported before, or if a number is unknown.
+        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. If rows are missing,
+        returns a text such as '3 of its rows are lost (...)'. Each missing row is reported only once. Returns an empty
+        text if no more rows are missing, or if the rows of an outbox are unknown.
         """
         if outbox > self._added:
             self._added = outbox

@@ -194,9 +194,9 @@ class ForkServerLauncher(ProcessLauncher):
     def _connect(self, fds: list[int]) -> tuple[int, int]:
         """Return the sentinel of a new child, and the write end of the pipe from which the child reads its work.
 
-        `fds` are descriptors that the child needs. If `fds` is empty, the first call uses a child that the constructor
-        has requested in advance. Otherwise the server forks a new child, because descriptors can only be sent with the
-        request for a child.
+        `fds` are descriptors that the child needs. The first call without descriptors uses a child that the constructor
+        has requested in advance. For any other call, the server forks a new child, because descriptors can only be sent
+        with the request for a child.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)

@@ -32,20 +32,21 @@ SERVER_LOOK_SECS = 0.5
 class Launcher(ABC):
     """Starts worker processes that run `target(config, shared)`, and reports which of them have ended.
 
-    Only one thread may use a launcher.
+    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor. If `start`, `waitables`
+    or `ended` raises, mpr ends the pool with an error.
     """
 
     @abstractmethod
     def start(self, worker: int, config: Any) -> int:
         """Start the worker with the number `worker`, and return its process id.
 
-        The worker calls `target(config, shared)`. Raises an error, such as `TimeoutError`, if no process can be
+        The worker calls `target(config, shared)`. Raises any error, such as `TimeoutError`, if no process can be
         started.
         """
 
     @abstractmethod
     def waitables(self) -> list[Any]:
-        """Return objects for `multiprocessing.connection.wait`, which returns when a worker has ended.
+        """Return objects of which one becomes ready in `multiprocessing.connection.wait` when a worker has ended.
 
         The list is empty if there is nothing to wait for.
         """
@@ -161,7 +162,7 @@ class ProcessLauncher(Launcher):
 def call_target(target: str, config: Any, shared: Any) -> None:
     """Call `target(config, shared)`. `target` is a text "module:function".
 
-    It is a text so that only workers import the module.
+    `target` is a text, because only workers should import the module.
     """
     pkgutil.resolve_name(target)(config, shared)
 

@@ -39,8 +39,8 @@ def _known_start_method() -> str | None:
     """Return the default start method of this process, for a new process.
 
     Returns None if no default is chosen yet, or if a library of this process has defined the method. The new process
-    then uses the default of its platform. `get_start_method` is called with `allow_none`, because otherwise it would
-    choose the default, and the program could no longer choose another.
+    then uses the default of its platform. Without `allow_none`, `get_start_method` would choose the default, and the
+    program could no longer choose another start method.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     return method if method in multiprocessing.get_all_start_methods() else None

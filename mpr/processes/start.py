@@ -33,7 +33,7 @@ def check_processes(processes: object) -> int:
     return processes
 
 
-#: Modules that the fork server imports before it forks. Otherwise each import would cost every worker tenths of a
+#: Modules that the fork server imports before it forks, because these imports would cost every worker tenths of a
 #: second. `WITHOUT_SDK` has the modules for a server that does not import the Rerun SDK.
 PRELOAD = ("rerun", "numpy", "pyarrow", "mpr.worker.main", "mpr.worker.preload")
 WITHOUT_SDK = ("numpy", "pyarrow", "mpr.worker.preload")
@@ -61,8 +61,8 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
     """Return a launcher that starts workers by `method`. For 'fork', call this before mpr starts any thread.
 
     Each worker calls the function `target` ("module:function") with two arguments: its own config, and `shared`. With
-    'fork' the workers inherit `shared`, otherwise it is pickled. If `preload` is true, a fork server imports the SDK
-    before it forks workers.
+    'fork' the workers inherit `shared`. With the other methods, `shared` is pickled. If `preload` is true, a fork
+    server imports the SDK before it forks workers.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)

@@ -215,8 +215,8 @@ class _Shown:
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     """Pickle the results of tasks. Returns a list (the pickle and its buffers), and a bool.
 
-    The bool is True if the results were pickled together, as one list. This is so for results that consist of built-in
-    types only, and for a single result. Other results are pickled one by one, so that the parent gets the others if it
+    The bool is True if the results were pickled together, as one list. This happens if they consist of built-in types
+    only, or if there is a single result. Other results are pickled one by one, so that the parent gets the rest if it
     cannot unpickle one of them. `parts_of_results` splits such a pickle.
 
     The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a

@@ -134,7 +134,7 @@ class ZygoteLauncher(Launcher):
 def _is_harmless(thread: threading.Thread) -> bool:
     """Return True if `thread` belongs to mpr, or is the thread with which pyzmq frees memory.
 
-    Both kinds of threads are harmless at a fork, because workers need no lock that such a thread may hold.
+    These threads are harmless at a fork, because workers need no lock that such a thread may hold.
     """
     is_ours = thread.name.startswith("mpr-") or thread.name == CARRIER
     return is_ours or type(thread).__module__.startswith("zmq.")

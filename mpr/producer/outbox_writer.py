@@ -92,9 +92,10 @@ class WriterParts:
 
 
 class OutboxWriter(abc.ABC):
-    """Writes the rows of one process. Subclasses differ in how the bytes reach the parent or the sinks.
+    """Writes the rows of one process. A subclass decides how the bytes reach the parent or the sinks.
 
-    `outbox` is the first outbox. The parent has its address already.
+    For this, it must define `segment` and `retire`, and may replace other methods. The constructor gets the `parts` of
+    the producer that the writer uses, and the first `outbox`, whose address the parent has already.
 
     Attributes
     ----------

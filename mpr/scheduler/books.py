@@ -59,9 +59,8 @@ class PoolBooks:
     def begin_delivery(self) -> None:
         """Note that a delivery of outcomes begins, which lasts until `end_delivery`.
 
-        The calling thread must hold the lock.
-
-        `is_done` returns False until then, because the callers of the tasks do not have these outcomes yet.
+        Until its end, `is_done` returns False, because the callers of the tasks do not have these outcomes yet. The
+        calling thread must hold the lock.
         """
         self._deliveries += 1
 

@@ -10,7 +10,7 @@ Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
 
-Callers submit from any thread. Then the aggregator's thread sends the work items to workers and receives the results.
+Callers submit from any thread. The aggregator's thread then sends the work items to workers, and receives the results.
 The worker supervisor's thread calls `look`.
 
 The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two

@@ -16,8 +16,9 @@ from mpr.user_code import Contained
 class PoolObserver:
     """The base class of observers, whose methods do nothing. The pool calls one method for each kind of event.
 
-    Any thread may call the methods, and some threads hold the lock of `PoolBooks` meanwhile. Therefore no method may
-    wait or call the dispatcher.
+    A subclass overrides the methods that it needs. Any thread may call them, and some threads hold the lock of
+    `PoolBooks` meanwhile. So a method must not wait, and must not call the dispatcher, which would wait for this lock.
+    If a method raises, mpr logs the error, and does not call this observer again.
     """
 
     def announce(self, name: str, count: int) -> None:

@@ -16,7 +16,7 @@ def too_small(limit: int, used: int) -> ConfigError:
     """Return the error for a `maxmemoryperchild` that is too small.
 
     `limit` is the value of `maxmemoryperchild`. `used` is the memory that a worker uses before its first task, which is
-    more. Both are numbers of resident bytes.
+    more. The two values are numbers of resident bytes.
     """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
@@ -49,11 +49,11 @@ class PoolLimits:
 class PoolState(enum.Enum):
     """The state of a pool, which says if the pool accepts tasks."""
 
-    #: The pool takes tasks.
+    #: The pool accepts calls.
     RUNNING = "running"
-    #: The pool takes no new calls, and finishes the tasks of earlier calls.
+    #: The pool accepts no new calls, and runs the tasks of earlier calls to their end.
     CLOSED = "closed"
-    #: The pool works no more. Each task that had no result has an error.
+    #: The pool runs no more tasks. Each task that had no outcome has got an error.
     TERMINATED = "terminated"
 
 
@@ -98,8 +98,8 @@ class PoolLifecycle:
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
         """Set the state to terminated, because of `error` (None: the user has terminated the pool).
 
-        `is_reported` is True if a call gets `error`, so that `raise_unreported` need not raise it. If an earlier error
-        has ended the pool, that error stays.
+        `is_reported` is True if a task without an outcome gets `error`. If so, `raise_unreported` does not raise it
+        later. If an earlier error has ended the pool, that error stays.
         """
         self.state = PoolState.TERMINATED
         if self._error is None:

@@ -205,8 +205,8 @@ class WorkerEvents:
         worker, exitcode:
             The number of the worker, and its exit code (negative for a signal; None if unknown).
         said_goodbye:
-            True if the worker has sent its last message, `Goodbye`. Otherwise mpr logs that the worker is replaced, if
-            another worker starts.
+            True if the worker has sent its last message, `Goodbye`. If it is False and another worker starts, mpr logs
+            that the worker is replaced.
         kept:
             Returns which rows of the worker have survived.
 

@@ -150,16 +150,16 @@ class WorkerSupervisor:
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        Otherwise resume the worker. The worker is suspended so that the answer of `condition` cannot change before the
-        kill. Returns True if the worker was killed, and False if not, or if no worker has this process id. Any thread
-        may call this.
+        If `condition` returns False or raises, resume the worker. The worker is suspended because `condition` may ask
+        which task the worker runs, and this must not change before the kill. Returns True if the worker was killed.
+        Returns False if not, or if no worker has this process id. Any thread may call this.
         """
         import psutil
 
         if pid not in self._pids.values():
             # The worker has ended, or has told a wrong process id. No other process may be killed.
             return False
-        # One thread at a time, because one thread could otherwise resume a worker that another thread has suspended.
+        # One thread at a time, so that no thread resumes a worker that another thread has suspended.
         with self._standstill_lock, contextlib.suppress(psutil.Error):
             worker = psutil.Process(pid)
             is_true = False
@@ -270,7 +270,7 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill the workers that have sent no hello, because they would still import modules, but get no work."""
+        """Kill the workers that have sent no hello, because they still import modules, and will get no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))

@@ -1,8 +1,8 @@
 """Turns a function into a task that may run in any process, by the decorator `@mpr.task`.
 
 The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. mpr
-sets its times, its prefix and its recording only during a step. So one thread may run steps of several tasks one after
-another.
+sets its times, its prefix and its recording only during a step. So the steps of several tasks may alternate in one
+thread.
 
 Covers: plain functions, methods, generators, coroutines and async generators, and how a decorated function is pickled.
 Does not cover: one run of a task (`execution.py`), `SharedRecording.wrap` (`wrapped.py`).
@@ -63,8 +63,9 @@ def task(
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). If the function has
     raised, the text of the exception is there too, at the entity path `mpr/tasks/<name>`. The function starts without
-    any times set. After the call, the times that its caller has set are set again. If there is no recording to join,
-    the function logs to the current recording. If another task calls the function, the function is a part of that task.
+    any times set. After the call, the times that its caller has set are set again. If another task calls the function,
+    the function is a part of that task. If there is no recording to join, or if the inherited recording is closed or
+    cannot be used, the function logs to the current recording. In the second case, mpr logs the reason once.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -96,9 +97,11 @@ def task(
         A call of the function raises this if the path has a field such as `{config.cam_id}`, but the argument has no
         attribute of this name.
     JoinError
-        A call raises this if the process cannot join the inherited recording, as `mpr.join` does.
+        A call raises this if the inherited recording is open, but the process that has made it does not answer within
+        120 s (5 s after the first such error). Also if gevent or eventlet has replaced the threads of this process.
     DeliveryError, RecordingClosedError
-        A call raises these if the function has returned, but the sinks did not get its rows.
+        A call raises these if the function has returned, but the sinks did not get its rows. If the function itself has
+        raised, this loss is only logged. A call also raises these if the task gets no index before the function begins.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,7 +120,7 @@ def task(
         if entity_path_prefix is not None:
             prefix.check(entity_path_prefix, function)
         if "rerun" in sys.modules:
-            # Watch times from now on, because otherwise the times of a caller cannot be restored.
+            # Watch times from now on, because the times of a caller are restored after the call.
             from mpr.producer import router
 
             router.install_times()
@@ -193,9 +196,9 @@ def decorated(
 def _is_being_defined(function: Callable[..., Any]) -> bool:
     """Return True if the module does not have the plain function `function` under the name of the function.
 
-    This is so while `function` is being defined under `@mpr.task`. Later, this name leads to the decorated function, so
-    pickle finds the decorated function by this name. It is also so for a local function, which cloudpickle pickles by
-    value.
+    The result is True while `function` is being defined under `@mpr.task`. Later, this name leads to the decorated
+    function, so pickle finds the decorated function by this name. The result is also True for a local function, which
+    cloudpickle pickles by value.
     """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 

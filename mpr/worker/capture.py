@@ -66,7 +66,8 @@ class LoggingHandler(logging.Handler):
     added to the text. The name and index of the task, the worker's number and the process id are further components of
     the row. A record goes to the recording of the task that emits it. Outside of a task, a record goes to the recording
     that the process has joined, or else to the current recording. Records of mpr itself are not sent, because they may
-    report an error of the recording.
+    report an error of the recording. If a record cannot be written, the handler calls `handleError`, as every handler
+    of `logging` does, and the code that logs gets no error.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ class WorkerConfig:
     results_wait:
         True if a result may wait about 0.01 s in the worker, to be sent together with later results. It waits only for
         tasks of the same work item (tasks that came in one message). If the worker dies in this time, the result is
-        lost.
+        lost, and the task counts as one that the worker had not ended.
     capture:
         Which log records and output of the worker go into the recording.
     """

@@ -38,8 +38,9 @@ def _note_fork() -> None:
 def exit_with(error: BaseException | None) -> NoReturn:
     """End this process with the exit code of a Python program that ends with the exception `error`.
 
-    If `error` is None, the exit code is 0. Otherwise the text that Python would print goes to `sys.__stderr__`. Nothing
-    is flushed, because all buffers, sockets and recordings of this process are copies of the worker's.
+    If `error` is None, the exit code is 0. For any other `error`, the text that Python would print is written to
+    `sys.__stderr__`. Nothing is flushed, because all buffers, sockets and recordings of this process are copies of the
+    worker's.
     """
     code = 0 if error is None else 1
     # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.
