@@ -98,7 +98,7 @@ class Aggregator:
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """From now on, report the results and the end of worker number `worker` to `listener`. For any thread."""
+        """From now on, report results and the end of worker `worker` to `listener`. Any thread may call this."""
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:

@@ -215,7 +215,7 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result with its payload from the journal. If that fails, cut off the producer: no payload then."""
+        """Return the result of `message` with its payload, or without it, and cut off the producer, if that fails."""
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits

@@ -36,7 +36,7 @@ class OutboxIntake:
     keeps_blueprint:
         True if a blueprint (a layout of the viewer) in this outbox does not replace the blueprint of the parent.
     counts_rows:
-        True if all rows since the worker's last result are in this outbox. Otherwise these rows cannot be counted.
+        True if all rows since the worker's last result are in this outbox. If False, these rows cannot be counted.
     """
 
     def __init__(

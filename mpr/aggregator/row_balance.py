@@ -5,9 +5,9 @@ A producer is a process that logs. An outbox is a file in memory, into which a p
 Covers: the comparison for one producer, and the sums of a recording.
 Does not cover: how a process counts (`producer/row_account.py`), and reading the rows (`outbox_intake.py`).
 
-Both numbers are known at the end of each outbox. The SDK writes a manifest there, which says how many rows the outbox
-has. The producer sends its count after the last bytes of the outbox. If the outboxes have fewer rows than the producer
-has counted, rows are lost.
+The two numbers are compared at the end of each outbox. The SDK writes a manifest there, which says how many rows the
+outbox has. The producer sends its count after the last bytes of the outbox. If the outboxes have fewer rows than the
+producer has counted, rows are lost.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class Announcer:
     def _next_wakeup(self) -> bool:
         """Wait up to `every_secs` seconds until `announce_soon` or `close` wakes the thread.
 
-        Returns False if `close` has woken the thread, which then has to end. Otherwise returns True.
+        Returns True if the thread must announce now. Returns False if `close` has woken the thread, which must end.
         """
         try:
             goes_on = self._wakeups.get(timeout=self._every_secs)

@@ -6,6 +6,8 @@ There are two kinds of such processes:
   mpr wraps `os._exit` and `os.exec...`, so the process first leaves its recordings.
 - A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
   function, so the worker sends the rows of each task before the task's result.
+
+Covers: these two kinds. Does not cover: the delivery of the rows itself (`membership.py`).
 """
 
 from __future__ import annotations
@@ -48,10 +50,10 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
 
 
 def protect_pools() -> None:
-    """Make workers of each `multiprocessing.Pool` that this process starts from now on send rows before results.
+    """From now on, make each worker of a `multiprocessing.Pool` send the rows of a task before the task's result.
 
-    Each worker then sends the rows of a task before the task's result. The same holds for pools of `multiprocess`
-    (pathos), if it is imported.
+    Only pools that this process starts are changed. Pools of `multiprocess` (pathos) are changed too, if that module is
+    imported.
     """
     # Imported here, because `multiprocessing.Pool` imports its module when it is called.
     importlib.import_module(_POOLS[0])

@@ -128,9 +128,9 @@ def close_worker(producer: Producer) -> None:
 
 
 def is_worker(producer: Producer) -> bool:
-    """Return True if `producer` is the one of this worker process.
+    """Return True if `producer` belongs to this process, and this process is a worker of a pool.
 
-    The rows of a worker are delivered with its results.
+    The end of a task then need not deliver rows, because a worker's rows are delivered with its results.
     """
     return producer is _current.worker
 

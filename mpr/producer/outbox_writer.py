@@ -10,7 +10,7 @@ rr.log ─► router (waits here while the outbox is full) ─► SDK's batcher 
 
 No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
 credit is the number of bytes that may still be written into the outbox. The parent frees the bytes that the sinks have
-accepted. Both processes see how many bytes the file holds.
+accepted. This process and the parent see how much memory the file takes, so they need no messages about the credit.
 
 The SDK writes a *manifest*, a list of the chunks of rows in an outbox, only at the end of the outbox. So this process
 gives the SDK another outbox from time to time. This change is called *rolling*.
@@ -234,8 +234,8 @@ class OutboxWriter(abc.ABC):
     def report(self, event: str, *, rows_are_lost: bool) -> None:
         """Send the parent a text that begins with the name of this process, and ends with `event`.
 
-        `rows_are_lost` is True if no sink has the rows. Results that wait are sent first, because their rows are not
-        lost.
+        `rows_are_lost` is True if no sink has the rows. The parent then lets all later results fail. So results that
+        wait here are sent before the text, because their rows are not lost.
         """
         self.announcer.announce()
         worker = self._parts.worker

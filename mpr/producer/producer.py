@@ -63,7 +63,8 @@ WELCOME_TIMEOUT_SECS = 30.0
 def _check_reachable(config: ConnectionInfo) -> None:
     """Raise an error if this process cannot join the recording of `config`.
 
-    Raises `RecordingClosedError` if the recording is closed, and `JoinError` if it belongs to another machine or user.
+    Raises `RecordingClosedError` if the recording is closed or the parent has ended. Raises `JoinError` if the
+    recording belongs to another machine, container or user.
     """
     if ipc_folder.is_owned(config.folder):
         return
@@ -292,7 +293,7 @@ class Producer:
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
         """Tell the parent that task number `task` of the work item `work_item` begins, for the `attempt`-th time.
 
-        The task gets an outbox of its own, so that a sink can keep its rows apart from those of other tasks.
+        The task gets an outbox of its own, so that a sink can keep the rows of the task apart from those of others.
         """
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())

@@ -66,10 +66,10 @@ class Routes:
     producer, account:
         The producer that got every plain logging call, and its row account; None if there was none.
     default_current:
-        The SDK's handle of the recording to which threads without a recording of their own logged; None if mpr did not
-        know it.
+        The handle (the SDK's native object) of the recording to which threads logged that had chosen no recording; None
+        if mpr had not noticed which one it was.
     recording:
-        The same handle, as the SDK knew it; None if there was no such recording.
+        The handle of the process's current recording that the SDK itself has returned; None if there was none.
     """
 
     producer: RoutedProducer | None

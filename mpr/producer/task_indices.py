@@ -23,8 +23,8 @@ What may go wrong:
 - A process forks: the child joins by itself, and gets indices of its own.
 - Two threads ask at the same time: each request is answered, and the indices that are left are used later.
 - A signal handler calls a task while the main thread waits for indices: the handler asks too, in another thread.
-- A signal handler calls a task while a worker of a pool waits for its next task. No thread can read an answer then, so
-  the index is a large number: the number of the process times 2^32, plus a count.
+- A signal handler calls a task while a worker of a pool waits for its next task. Until the handler returns, no thread
+  can read an answer, so the index is a large number: the number of the process times 2^32, plus a count.
 """
 
 from __future__ import annotations

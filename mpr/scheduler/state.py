@@ -47,7 +47,7 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """The state of a pool, which says if the pool accepts tasks."""
+    """The state of a pool: it accepts calls (RUNNING), only runs tasks of earlier calls (CLOSED), or is TERMINATED."""
 
     #: The pool accepts calls.
     RUNNING = "running"
