@@ -136,8 +136,6 @@ class ProducerIntake:
         self._owner = RowOwner(hello, listener)
         self._balance = RowBalance(context.totals)
 
-    # --- messages ----------------------------------------------------------------------------------------------
-
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
         """Process a message (a `MessageError` if it cannot be decoded). If it is not valid, cut off the producer."""
@@ -215,7 +213,10 @@ class ProducerIntake:
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
-        """Return the result of `message` with its payload, or without it, and cut off the producer, if that fails."""
+        """Return the result of `message`, with its payload from the journal.
+
+        If the payload cannot be read, cut off the producer, and return the result without payload.
+        """
         try:
             return self._memory.load(message)
         except Exception as error:  # noqa: BLE001  # the result is settled in any case, because its caller waits
@@ -321,8 +322,6 @@ class ProducerIntake:
         self._context.fanout.note([reason])
         if self._listener is not None:
             hear(self._listener.unfit, self.hello)
-
-    # --- the end of the producer -------------------------------------------------------------------------------
 
     @guarded
     def take_journaled(self, last: int | None = None) -> None:

@@ -29,7 +29,7 @@ class RecordingNumbers:
         """Return the answer to `hello`, with the number of the process that has sent `hello`.
 
         A worker keeps its number, the process that has made the recording has 0, and any other process gets a new
-        number. `inline` says that the process has to send its rows in messages.
+        number. `inline` is True if the process has to send its rows in messages.
         """
         if hello.worker or hello.is_owner:
             return Welcome(inline, hello.worker)

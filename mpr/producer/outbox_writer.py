@@ -220,8 +220,8 @@ class OutboxWriter(abc.ABC):
     def give_up(self, target: str, reason: str) -> None:
         """Make this process `spent`, and report to the parent that rows are lost. A second call does nothing.
 
-        `target` is a text that names the place which the rows do not reach, and `reason` is a text, too. From then on,
-        this process delivers no more rows, and a pool replaces this process.
+        `target` and `reason` are texts: the place that the rows do not reach, and why. From then on, this process
+        delivers no more rows. If it is a worker, its pool replaces it.
         """
         if not self.spent:
             self.spent = True

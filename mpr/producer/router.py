@@ -115,7 +115,7 @@ def install_times() -> None:
 def guard(recording_id: str, producer: RoutedProducer) -> None:
     """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
 
-    mpr tells `producer` of calls that change a sink, and remembers times. After `with stream:`, the sink stays open.
+    mpr tells `producer` of calls that change a sink, and notes times that are set. `with stream:` leaves the sink open.
     """
     install_times()
     _install_sinks()
@@ -209,12 +209,12 @@ def current_is_watched() -> bool:
 
 
 def note_current(handle: Any) -> None:
-    """To count rows, remember that `handle` is current in this thread now, and in all threads that choose no other."""
+    """To count rows, remember that `handle` is now current in this thread, and in threads that have chosen no other."""
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """In a worker, remember that new threads log to the recording of `handle`. mpr then can count their rows."""
+    """In a worker, remember that new threads log to the recording of `handle`, so that mpr can count their rows."""
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
@@ -234,7 +234,7 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """In a forked child, forget the parent process's producers, whose sockets are not the child's. Returns them."""
+    """In a forked child, forget and return the parent process's producers. The child cannot use their sockets."""
     parents = list(_process.guarded.values())
     if _process.producer is not None:
         _process.lost_rows = (

@@ -15,7 +15,8 @@ The worker supervisor's thread calls `look`.
 
 The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
 instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
-observer. The reason is that a signal handler may run in the main thread and end the pool (see `mpr/threads.py`).
+observer. If it did, a signal handler in the main thread that ends the pool would wait for ever for the lock which the
+interrupted code holds (see `mpr/threads.py`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 producer                                                              parent
 sockets.Connection ── upstream messages ────────────────────────────► sockets.UpstreamServer
 sockets.Connection ◄── downstream messages ────────────────────────── sockets.DownstreamServer
-outbox, status_page, result_journal ── memory that both can read ───► their readers
+outbox, status_page, result_journal ── shared memory ───────────────► their readers
 ```
 
 The parent is the process with the recording and its sinks. These words have the same meaning in all modules:
