@@ -1,8 +1,8 @@
 """Finds timelines and components to which several processes give different types.
 
 A column is a timeline, or a component of an entity. Rerun keeps one type for each column of a recording, and shows rows
-of another type wrongly or not at all. The types are read from the manifests that the SDK writes at the end of each
-outbox (a file in memory, into which a process writes its rows). Therefore no row is decoded.
+of another type wrongly or not at all. An outbox is a file in memory, into which a process writes its rows. The types
+are read from the manifests that the SDK writes at the end of each outbox. The rows themselves are not decoded.
 
 Covers: comparing the types, and a sentence for each conflict.
 Does not cover: what follows from a conflict (`fanout.py`).

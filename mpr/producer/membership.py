@@ -130,7 +130,7 @@ def close_worker(producer: Producer) -> None:
 def is_worker(producer: Producer) -> bool:
     """Return True if `producer` belongs to this process, and this process is a worker of a pool.
 
-    The end of a task then need not deliver rows, because a worker's rows are delivered with its results.
+    If so, a task need not deliver its rows at its end, because a worker delivers rows with the result of their task.
     """
     return producer is _current.worker
 

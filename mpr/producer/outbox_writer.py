@@ -191,7 +191,7 @@ class OutboxWriter(abc.ABC):
     def _flush_failure(self) -> str:
         """Flush the SDK. Returns an empty text if the flush succeeds, else the reason for the failure.
 
-        The flush also fails if the SDK writes nothing for `FLUSH_SILENT_SECS`.
+        The flush also fails if the SDK writes nothing for 30 s (`FLUSH_SILENT_SECS`).
         """
         size, silent_secs = -1, 0.0
         while True:

@@ -15,8 +15,8 @@ The worker supervisor's thread calls `look`.
 
 The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
 instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
-observer. If it did, a signal handler in the main thread that ends the pool would wait for ever for the lock which the
-interrupted code holds (see `mpr/threads.py`).
+observer. The reason is that a signal handler may interrupt the main thread and end the pool. If the interrupted code
+held the lock, the handler would wait for the lock for ever (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class Dispatcher:
         """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and False if it is not.
 
         If `running` is True, a work item that a worker has is cancelled, too. If the worker has begun the work item,
-        the worker is killed and replaced, and the caller gets the outcome, a `CancelledError`, after the worker's end.
+        the worker is killed and replaced. After its end, the caller gets the outcome, a `CancelledError`.
         Returns False if all tasks of `work_item` have their outcome already.
         """
         self._take_submitted()

@@ -40,8 +40,8 @@ class Outcome(NamedTuple):
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> Iterator[Outcome]:
     """Yield the outcomes of `count` tasks of `work_item`, in the order of the tasks. Unpickles them from `result`.
 
-    If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. If something cannot be
-    unpickled, its tasks get an error. If results were pickled one by one, this is only one task.
+    If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. If results that were pickled
+    together cannot be unpickled, all these tasks get an error. If they were pickled one by one, only one task gets it.
     """
     first = result.first
     if failure is not None:

@@ -59,7 +59,7 @@ class WorkerSupervisor:
         Called with (worker, exit code) in the supervisor's thread, when a worker has ended. If the worker could not be
         started, or its exit code is not known, the exit code is None.
     failed:
-        Called with the error in the supervisor's thread, when a worker cannot be started.
+        Called with the error in the supervisor's thread, when a worker cannot be started, or when this thread fails.
     has_no_hello:
         Called with the number of a worker. Returns True if no hello of this worker has arrived. The hello is the first
         message of a worker.

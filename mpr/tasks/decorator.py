@@ -61,11 +61,12 @@ def task(
     `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or an
     `mpr.Pool`. It may also be called directly.
 
-    When the function has returned or raised, its rows are in every durable sink (such as a file). If the function has
-    raised, the text of the exception is there too, at the entity path `mpr/tasks/<name>`. The function starts without
-    any times set. After the call, the times that its caller has set are set again. If another task calls the function,
-    the function is a part of that task. If there is no recording to join, or if the inherited recording is closed or
-    cannot be used, the function logs to the current recording. In the second case, mpr logs the reason once.
+    When the function has returned or raised, its rows are in every durable sink (such as a file). In a worker of
+    `mpr.Pool`, they are there when the pool's caller gets the result. If the function has raised, the text of the
+    exception is in the recording, too, at the entity path `mpr/tasks/<name>`. The function starts without any times
+    set. After the call, the times that its caller has set are set again. If another task calls the function, the
+    function is a part of that task. If there is no recording to join, the function logs to the current recording. It
+    also does so if the inherited recording is closed or cannot be joined, and mpr logs the reason once.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -97,8 +98,8 @@ def task(
         A call of the function raises this if the path has a field such as `{config.cam_id}`, but the argument has no
         attribute of this name.
     JoinError
-        A call raises this if the inherited recording is open, but the process that has made it does not answer within
-        120 s (5 s after the first such error). Also if gevent or eventlet has replaced the threads of this process.
+        A call raises this if the inherited recording is open, but its process does not answer. The first call waits for
+        120 s, and later calls for 5 s. Also if gevent or eventlet has replaced the threads of this process.
     DeliveryError, RecordingClosedError
         A call raises these if the function has returned, but the sinks did not get its rows. If the function itself has
         raised, this loss is only logged. A call also raises these if the task gets no index before the function begins.
