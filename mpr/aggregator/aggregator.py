@@ -119,7 +119,7 @@ class Aggregator:
     def soon(self, step: Callable[[], None]) -> None:
         """Have the aggregator's thread call `step`, without waiting. If that thread has ended, call `step` at once.
 
-        Any thread may call this. Ctrl-C does not interrupt `step`, because Python raises it only in the main thread.
+        Any thread may call this. Ctrl-C does not interrupt `step`, because it interrupts only the main thread.
         """
         self._steps.add(step)
 
@@ -298,7 +298,7 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap each worker that has exited, as soon as all its messages were read, but at the latest after 1 s."""
+        """Reap each exited worker when all its messages were read (`queue_is_empty`: none waits), or after 1 s."""
         now = time.monotonic()
         for died, since in list(self._dead):
             found = [each for each in self._intakes.values() if each.hello.worker == died.worker]

@@ -241,7 +241,7 @@ class ProducerIntake:
     def _open_next(self, address: str) -> None:
         """Open the producer's next outbox unless outboxes are inline, and answer. If that fails, cut off the producer.
 
-        The producer writes into this outbox only after the answer. So no row in it is lost if the producer dies.
+        The producer writes into the outbox only after the answer. So the parent can read its rows if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:

@@ -115,8 +115,8 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 def deliver_of_closed(producer: Producer) -> None:
     """Deliver the rows of a generator that was closed, by `producer.deliver()` in another thread.
 
-    Raises the errors of `producer.deliver()`, and also `DeliveryError` if the delivery takes longer than
-    `_CLOSED_SECS`.
+    Raises the errors of `producer.deliver()`, and also `DeliveryError` if the delivery takes longer than 10 s
+    (`_CLOSED_SECS`). The rows may still arrive later.
 
     The wait has this limit because the garbage collector may close a generator at any moment, even while this thread
     delivers rows. Without a limit, this thread would then wait for itself for ever. If no thread can be started, the

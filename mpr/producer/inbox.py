@@ -57,7 +57,7 @@ class Inbox:
     def is_interrupted(self) -> bool:
         """Return True if the caller runs in a signal handler that has interrupted `next_message`.
 
-        Then no thread can receive an answer before the handler has returned.
+        If so, no thread can receive an answer before the handler has returned.
         """
         return self._main == threading.get_ident()
 

@@ -40,7 +40,7 @@ class LogCounters:
     counters:
         The numbers in the status page. One of them is the number of rows.
     sdk_used:
-        True if the SDK was used since the last task began. Then the SDK's times and its current recording have to be
+        True if the SDK was used since the last task began. If so, the SDK's times and its current recording have to be
         reset before the next task.
     entered:
         The number of logging calls, plus the number of other calls that make a flush necessary.
@@ -50,7 +50,7 @@ class LogCounters:
         The number of bytes that were logged since the last call of `take_unchecked`.
     sees_all:
         True if `enter` is called for every logging call of the process. If it is False, a row may have been logged
-        without being counted. Then the producer flushes the SDK even if `entered` has not changed.
+        without being counted, so the producer flushes the SDK even if `entered` has not changed.
     """
 
     __slots__ = (

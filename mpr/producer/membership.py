@@ -377,8 +377,8 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
     """Leave the recording of `producer` as soon as all other non-daemon threads of this process have ended.
 
     `multiprocessing` runs this finalizer before it waits for those threads. So if there are any, another thread waits
-    for them and then leaves. Does nothing if `memberships` are not those of this process, because it was forked
-    meanwhile.
+    for them and then leaves. Does nothing if this process was forked meanwhile, because `memberships` then belong to
+    the parent process.
     """
     these = (threading.main_thread(), threading.current_thread())
     others = [each for each in threading.enumerate() if not each.daemon and each not in these]

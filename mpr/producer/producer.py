@@ -83,7 +83,7 @@ class Producer:
     """Connects this process to one recording, and sends the rows and results of this process.
 
     Raises `RecordingClosedError` if the recording is closed or the parent has ended. Raises `JoinError` if the parent
-    does not answer, or if the recording belongs to another machine or user.
+    does not answer, or if the recording belongs to another machine, container or user.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Wait for the parent's answer. Raises `JoinError` without one, `RecordingClosedError` without a recording."""
+        """Return the parent's answer. Raises `JoinError` if none comes, `RecordingClosedError` if the parent ends."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -313,7 +313,7 @@ class Producer:
             self._wait(have_come)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after its rows. Returns True if it waits here for later ones, which `may_wait` allows."""
+        """Send `result` after its rows, or keep it for a later message if `may_wait`. Returns True if it is kept."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:

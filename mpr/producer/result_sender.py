@@ -32,7 +32,8 @@ class ResultSender:
     journal:
         Keeps the last results in memory, which remains after the death of this process.
     parent_reads:
-        Whether the parent can read this process's files in memory: the outbox and the journal. If not, no result waits.
+        True if the parent can read this process's files in memory: the outbox and the journal. If False, no result
+        waits.
 
     Attributes
     ----------

@@ -204,7 +204,7 @@ def _install_take_over() -> None:
 
 
 def current_is_watched() -> bool:
-    """Return True if mpr notices each change of the current recording; False if the SDK has other functions for it."""
+    """Return True if mpr notices each change of the current recording; False if the SDK lacks a function to wrap."""
     return _process.current_is_watched
 
 

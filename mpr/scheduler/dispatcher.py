@@ -141,7 +141,7 @@ class Dispatcher:
         """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and False if it is not.
 
         If `running` is True, a work item that a worker has is cancelled, too. If the worker has begun the work item,
-        the worker is killed and replaced. After its end, the caller gets the outcome, a `CancelledError`.
+        the worker is killed and replaced. The caller then gets the outcome, a `CancelledError`, after the worker's end.
         Returns False if all tasks of `work_item` have their outcome already.
         """
         self._take_submitted()
@@ -253,8 +253,8 @@ class Dispatcher:
     def unfinished(self) -> int:
         """The number of tasks without an outcome.
 
-        This property takes no lock, because the garbage collector may delete a pool in any thread, even in a thread
-        that holds the lock.
+        This property takes no lock, because the garbage collector may delete a pool in any thread. A thread that held
+        the lock at that time would wait for itself for ever.
         """
         return self._books.work.unfinished
 

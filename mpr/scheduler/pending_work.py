@@ -16,8 +16,9 @@ from mpr.scheduler.work_item import WorkItem
 class PendingWork:
     """Keeps work items from their submission to their outcome. The lock of `PoolBooks` guards this object.
 
-    `submit` takes no lock, because Ctrl-C may interrupt a caller that holds a lock. `unfinished` takes no lock, because
-    the garbage collector may delete a pool at any time, even in a thread that holds the lock.
+    `submit` takes no lock, because Ctrl-C may interrupt the caller, and the lock could then stay locked. `unfinished`
+    takes no lock, because the garbage collector may delete a pool at any time. If the thread held the lock at that
+    time, it would wait for itself for ever.
 
     A *feeder* is the part of an `imap` call that submits the work items of the call.
     """

@@ -42,8 +42,7 @@ class WorkerLoss:
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """Decide which tasks of `work_item` fail, because the worker has died.
 
-        Tasks that the worker had begun are run again if `work_item.attempt` is at most `retries`. If it is higher, they
-        fail.
+        Tasks that the worker had begun are run again if `work_item.attempt` is at most `retries`. If not, they fail.
         Tasks that the worker had not begun do not fail, and run later in another worker. If mpr has killed the worker
         because of `work_item`, no begun task is run again. If `work_item` was cancelled, all its tasks fail.
 

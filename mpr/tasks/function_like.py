@@ -18,8 +18,8 @@ from typing import Any, Final
 class FunctionLike:
     """An object that other libraries treat as a plain function.
 
-    Subclasses define `__reduce__`, which says how to pickle it. cloudpickle, too, treats such an object as a function,
-    and pickles a copy of `call`. So `call` may only refer to objects that can be pickled.
+    A subclass must define `__reduce__`, which says how to pickle the object. cloudpickle, too, treats such an object as
+    a function, and pickles a copy of `call`. So `call` may only refer to objects that can be pickled.
 
     Parameters
     ----------

@@ -130,11 +130,10 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def watch(folder: Path) -> None:
-    """Keep the file `owner` of `folder` open until `unwatch`.
+    """Keep the file `owner` of `folder` open until `unwatch`, because `is_owned` tests the lock of this file.
 
-    So `is_owned` gives the right answer even if another program removes the folder.
-
-    Does nothing if the file cannot be opened, or is open already.
+    Without this, `is_owned` would return False if another program removes the folder while the recording is open. Does
+    nothing if the file cannot be opened, or is open already.
     """
     with _watched.lock, contextlib.suppress(OSError):
         if folder not in _watched.fds:
