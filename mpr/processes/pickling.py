@@ -92,8 +92,8 @@ class Portable:
     If that pickler fails, cloudpickle pickles the value. With the start method `fork`, nothing is pickled, because the
     child inherits the value.
 
-    The child unpickles the value when its code reads the property `value` for the first time. So that code gets the
-    error if unpickling fails, and can report it to the parent.
+    The child unpickles the value when its code reads the property `value` for the first time. If unpickling fails, this
+    code gets the error, and can report it to the parent.
     """
 
     def __init__(self, value: Any) -> None:
