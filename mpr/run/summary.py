@@ -28,7 +28,7 @@ class Summary:
     status:
         The exit status of the command. If a signal has ended the command, it is 128 plus the number of the signal.
     failure:
-        The error of the recording, or None.
+        The error that closing the recording has raised, for example because rows are lost; None if there is none.
     processes, torn_processes, live_sinks:
         The same as in `mpr.RecordingStatistics`.
     paths:
