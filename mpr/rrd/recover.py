@@ -72,7 +72,8 @@ def find(path: Path) -> list[Path]:
 
     If `path` is a folder, these are all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
     subfolder that cannot be read is one of the paths too, because `recover` then raises an error with the reason. If
-    `path` is missing and its `.part` file exists, returns the path of the `.part` file. Otherwise returns `path` alone.
+    `path` is missing and its `.part` file exists, returns the path of the `.part` file. In all other cases, returns
+    `path` alone.
     """
     if path.is_dir():
         return _in_folder(path)

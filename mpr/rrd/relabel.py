@@ -79,7 +79,7 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
     Both are encoded store ids. They must have the same length, because no byte of the file is moved.
 
-    Returns True if the file has a footer, which means that its writer has closed the file. Otherwise returns False.
+    Returns True if the file has a footer, which means that its writer has closed the file, and False if it has none.
     Raises `DamagedError` if the file has bytes that are no frame, and `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)

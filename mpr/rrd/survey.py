@@ -119,7 +119,7 @@ def survey(read: Read, size: int) -> Survey:
     """Find the messages in a file of `size` bytes, which `read` reads, and return them.
 
     If a frame has a size above `MESSAGE_MAX_BYTES`, the file counts as damaged there, and the rest is not searched.
-    Otherwise the rest of the file would count as one incomplete message.
+    Without this limit, a damaged size could make the rest of the file count as one incomplete message.
 
     Raises `FormatError` if mpr does not know the file's format.
     """

@@ -48,8 +48,9 @@ class Target(Protocol):
     def make_recording(self) -> Any:
         """Make a recording, and return its handle.
 
-        Code under test may call `rr.save` without a recording of its own. Then the new recording gets the sink of this
-        call, because the test's recording must keep its own sink.
+        This module calls the method if code under test gives the current recording another sink, for example by
+        `rr.save`, and if this recording is that of the test. The new recording then becomes the current one and gets
+        the sink, because the recording of the test must keep its own sink.
         """
 
     def logged(self) -> None:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class _ForkState:
     """Holds three flags of this process.
 
-    They say if it was forked from another process, if `new_recording` and `shutdown` of the SDK are wrapped, and if its
-    program has made a recording since the fork.
+    They say if the process was forked from another one, if `new_recording` and `shutdown` of the SDK are wrapped, and
+    if the program has made a recording since the fork.
     """
 
     #: True if this process was forked from another process.

@@ -190,8 +190,8 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
     concerns only the calling thread. Calls of `rr.init` are not watched, because it uses `new_recording`.
 
-    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. Otherwise returns False, and watches
-    nothing.
+    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. If it lacks one of them, returns
+    False, and watches nothing.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False

@@ -156,8 +156,8 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
     """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    `handle` is the handle of the stream. Otherwise the SDK would finish a file sink at the end of the block, and rows
-    that are logged later would be lost.
+    `handle` is the handle of the stream. Without this change, the SDK finishes a file sink at the end of the block, and
+    rows that are logged later are lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:
