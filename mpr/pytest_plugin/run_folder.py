@@ -34,8 +34,8 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
     `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder above it, which
-    has all runs. Both are `str` and not `Path`, because a test may have replaced functions that the methods of `Path`
-    call.
+    has all runs. The two folders are `str` and not `Path`, because a test may have replaced functions that the methods
+    of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)

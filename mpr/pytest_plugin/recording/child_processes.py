@@ -69,7 +69,7 @@ class Children:
         """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
 
         Returns a note if pools or shared recordings of the test are still open, because their later rows are not
-        recorded. Otherwise returns None.
+        recorded. Returns None if none is open.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)

@@ -152,8 +152,9 @@ class LogSources:
     def make_recording(self) -> Any:
         """Make a recording with the application id of the running test, and return its handle.
 
-        `mpr/sdk/copies.py` calls this method if a test calls `rr.save` without a recording of its own. Without a
-        running test, the application id is "pytest".
+        `mpr/sdk/copies.py` calls this method if a test gives the current recording another sink, for example by
+        `rr.save`, and if this recording is that of the test. The new recording then gets the sink, because the
+        recording of the test must keep its own. Without a running test, the application id is "pytest".
         """
         running = self._running()
         application_id = running.stream.application_id if running is not None else "pytest"
