@@ -167,7 +167,7 @@ class _Carrier:
         start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
-        """Give `step` to the thread, and return at once. The step must not raise an exception."""
+        """Give `step` to the thread, and return at once. The step must not raise, because that would end the thread."""
         self._steps.put(step)
 
     def _run(self) -> None:

@@ -14,7 +14,8 @@ class LiveSinkStatistics:
     """Says how many chunks one live sink has got. A chunk is some rows of one entity.
 
     An exporter is the process that sends rows to the sink. If the connection breaks, the exporter ends, and mpr starts
-    another exporter, which sends all kept rows again.
+    another exporter. The new exporter sends the rows again, from the beginning if the recording has a `FileSink`, else
+    the last 256 MiB.
 
     Attributes
     ----------

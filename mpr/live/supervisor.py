@@ -90,7 +90,7 @@ class LiveSupervisor:
 
         Exporters that still run after this time are killed. Returns one text for each sink that lacks rows, with the
         number of chunks that it lacks. Any thread except the supervisor's own may call this method. Do not call
-        `accepted` after it.
+        `accepted` afterwards, because the replay log is closed.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()

@@ -51,9 +51,9 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    Call this function when all other files of the run are written. If there are no other files, it removes the folder
-    of the run instead of writing `run.json`. `settings` are the options of the run, and `results` the results of its
-    tests.
+    Call this function when all other files of the run are written, because `run.json` lists them. If there are no other
+    files, the function removes the folder of the run, and writes no `run.json`. `settings` are the options of the run,
+    and `results` are the results of its tests.
     """
     folder = settings.folder
     for path in journal_files(folder):

@@ -244,7 +244,7 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and the messages that were `found` from the file `fd` to the file `out`. Both are descriptors.
+    """Copy the header and the messages that were `found` from the descriptor `fd` to the descriptor `out`.
 
     The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
     """
@@ -263,7 +263,7 @@ def _copied(fd: int, out: int, found: Survey) -> Chunks:
 
 
 def _copy(fd: int, out: int, start: int, end: int) -> None:
-    """Append the bytes `[start, end)` of the file `fd` to the file `out`. Both are descriptors.
+    """Append the bytes `[start, end)` of the file of descriptor `fd` to the file of descriptor `out`.
 
     Raises `OSError` if another process has made the file shorter, or if the disk reports an error.
     """

@@ -84,7 +84,7 @@ class Survey:
         return zip(self.chunks[::2], self.chunks[1::2], strict=True)
 
     def keep(self, frame: Frame) -> None:
-        """Add `frame`, which is a message. Call this for the messages in the order that they have in the file."""
+        """Add `frame`, which is a message, after all messages that come before it in the file."""
         if self.runs and self.runs[-1] == frame.start:
             self.runs[-1] = frame.end
         else:

@@ -170,7 +170,7 @@ class FileWriter:
     def distrust(self) -> None:
         """Have the SDK decode all rows at the close, and drop those that it cannot decode.
 
-        Call this if a process has sent damaged bytes.
+        Call this if a process has sent damaged bytes, because without this, the SDK could not read the whole file.
         """
         self._is_distrusted = True
 

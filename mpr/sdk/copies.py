@@ -106,7 +106,8 @@ def stop(target: Target) -> None:
 def forget_times(recording_id: str) -> None:
     """Forget which times this thread has set for the recording of a test, which has the id `recording_id`.
 
-    Call this at the beginning of a test, when the recording has no times.
+    Call this at the beginning of each test. The stream then writes a new file, and has no times, but this module still
+    knows those of the previous test.
     """
     _thread.wanted.pop(recording_id, None)
     _thread.shown.pop(recording_id, None)

@@ -47,7 +47,8 @@ def leave_parents_recordings() -> None:
     recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
     process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
-    Call this before any other module of mpr wraps `new_recording`.
+    Call this before any other module of mpr wraps `new_recording`, so that this wrapper is not called for an `rr.init`
+    that mpr diverts to its own stream.
     """
     if _process.is_watched:
         return
@@ -95,9 +96,9 @@ def never_free(value: object) -> None:
 def forbid_preloaded_servers() -> None:
     """Make `CatalogClient` and `Server` of the SDK raise `RuntimeError` in this process.
 
-    Call this in a worker whose fork server has preloaded (imported) the SDK. Without this error, both classes would
-    wait without limit. They need the SDK's async runtime. Its threads exist only in the fork server, because threads do
-    not survive a fork.
+    Call this in a worker whose fork server has preloaded (imported) the SDK. Without the error, the two classes would
+    wait without limit. The reason is that they need threads of the SDK's async runtime. These threads exist only in the
+    fork server, because threads do not survive a fork.
     """
     import rerun as rr
 

@@ -188,7 +188,8 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
-    concerns only the calling thread. Calls of `rr.init` are not watched, because it uses `new_recording`.
+    concerns only the calling thread. Calls of `rr.init` are not watched here, because they change the current recording
+    by another function, `new_recording` (see `divert_new_recordings`).
 
     Returns True if this release of the SDK has both functions of `_SET_CURRENT`. If it lacks one of them, returns
     False, and watches nothing.

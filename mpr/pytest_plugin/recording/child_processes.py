@@ -84,7 +84,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings that this object has made. Call this method after the last test."""
+        """Close the shared recordings that this object has made. Call this after the last test, which may use them."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of
