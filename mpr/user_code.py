@@ -121,7 +121,7 @@ def writable(text: str) -> str:
 class Contained:
     """A context manager that logs an exception that the block raises. The program then continues after the block.
 
-    Only an exception for which `passes` returns True leaves the block.
+    Only an exception that may come from Ctrl-C or another signal leaves the block (`passes` returns True for it).
 
     Parameters
     ----------

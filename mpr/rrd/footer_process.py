@@ -1,4 +1,4 @@
-"""Makes the footer of a file in another process, because the SDK may end its process when it reads a damaged chunk.
+"""Makes the footer of a file in another process, because a damaged chunk may make the SDK abort the process.
 
 Covers: the footer, and finding the chunks that the SDK cannot read.
 Does not cover: the parts of the footer (`footer.py`), and which frames are chunks (`survey.py`).

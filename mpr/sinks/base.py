@@ -150,10 +150,11 @@ class Writer(ABC):
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Keep the frames of `segment`. Raises `SinkError` if this fails.
 
-        Raises `FormatError` if this writer decodes the rows and they are damaged. mpr then uses nothing more from the
-        process that has sent them, and the sink continues.
+        A writer that decodes rows raises `FormatError` if the rows are damaged. In this case, mpr uses no more rows
+        from the process that has sent them, and the sink continues.
 
-        `published` is True if some frames have rows that are not telemetry of a pool. A file then gets its final name.
+        `published` is True if some frames have rows that are not telemetry of a pool. A file gets its final name in the
+        first such call.
         """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
