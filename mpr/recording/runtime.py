@@ -308,10 +308,10 @@ class RecordingRuntime:
             )
 
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
-        """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
+        """Write the last layout, `notes` and the number of rows to all durable sinks, and close each of them.
 
-        If `discard_unpublished` is true, writers whose `published` is False are aborted instead, so that an older file
-        stays. Returns the first error, or None.
+        If one fails, the others are still closed. If `discard_unpublished` is true, writers whose `published` is False
+        are aborted instead, so that an older file stays. Returns the first error, or None.
         """
         failpoints.reach("parent.closing")
         failure = None

@@ -6,8 +6,8 @@ Covers: which frames are messages, and where the messages end.
 Does not cover: the contents of chunks, which only the SDK can read (`footer_process.py`), and the new file
 (`recover.py`).
 
-The search needs memory for 16 bytes per chunk, for each run of messages, and for the store infos. A frame that is no
-message takes no memory.
+The search needs 16 bytes of memory for each chunk and for each run of messages, and memory for the store infos. A
+frame that is no message takes no memory.
 """
 
 from __future__ import annotations

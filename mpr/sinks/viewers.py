@@ -84,9 +84,9 @@ class LiveSink(Sink):
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
         """Start the program that the sink needs, if any: a native viewer, or the server of a web page.
 
-        The exporter calls this method while it has only one thread. `first` is True in the first exporter of the sink,
-        and False in an exporter that replaces another one. If the sink cannot work without the program, returns the
-        program, else None.
+        The exporter calls this method while it has only one thread, because a fork is not safe while other threads run.
+        `first` is True in the first exporter of the sink, and False in an exporter that replaces another one. If the
+        sink cannot work without the program, returns the program, else None.
         """
         return None
 

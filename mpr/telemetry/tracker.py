@@ -130,7 +130,7 @@ class TelemetryTracker(PoolObserver):
     def unsettled(self) -> int:
         """Return the number of submitted tasks that have neither a result nor an error yet.
 
-        Only the thread of the sampler may call this method.
+        Only the thread of the sampler may call this method, because it counts without the lock.
         """
         while self._submitted:
             self._submitted_count += self._submitted.popleft()
