@@ -369,7 +369,7 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
 class _EndOnce:
     """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the first step has ended.
 
-    If the step itself calls `run`, this inner call returns at once, because it would wait for ever.
+    If the step itself calls `run`, this inner call returns at once, because the step cannot end while it waits.
     """
 
     def __init__(self) -> None:

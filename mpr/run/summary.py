@@ -50,7 +50,8 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """Yield lines of text for the user: the files and live sinks, and how many rows or chunks each has.
 
-        If there are files, the last line is the command that opens them. If nothing was recorded, only one line says so.
+        If there are files, the last line is the command that opens them. If nothing was recorded, the only line says
+        this.
         """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"

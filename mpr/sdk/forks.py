@@ -47,8 +47,8 @@ def leave_parents_recordings() -> None:
     recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
     process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
-    Call this before any other module of mpr wraps `new_recording`, so that this wrapper is not called for an `rr.init`
-    that mpr diverts to its own stream.
+    Call this before any other module of mpr wraps `new_recording`. The wrapper of this module is then the inner one.
+    So it is not called for an `rr.init` that mpr diverts to a stream of its own.
     """
     if _process.is_watched:
         return

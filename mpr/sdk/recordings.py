@@ -217,9 +217,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of this thread.
-
-    Return the handle of the previous one.
+    """Make the recording with the handle `native` the current one of this thread, and return the previous handle.
 
     None, as argument or result, means that the thread has no recording of its own.
     """

@@ -194,7 +194,7 @@ def reset_thread() -> None:
     """Set back two settings of this thread: the strict mode of one call, and the stream of a `with stream:` block.
 
     These are the last two settings in the table of this module. A task may have left them changed. No call of the SDK
-    may be running in this thread.
+    may be running in this thread, because the call would lose its own strict mode.
     """
     strict_mode, stream = _thread_settings()
     if strict_mode is not None:

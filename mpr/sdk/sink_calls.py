@@ -137,9 +137,9 @@ def _empty_stream(_pid: int) -> Any:
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original`, which is `serve_web_viewer`. It shows no page for a server that was not started.
+    """Return a wrapper of `original`, which is `serve_web_viewer`.
 
-    In this case it returns None.
+    If the page would connect to a server whose start was skipped, the wrapper shows no page, and returns None.
     """
 
     @functools.wraps(original)

@@ -116,7 +116,7 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """Return a dict from the number of each worker whose process runs to the place of this worker."""
+        """The place of each worker whose process runs, by the number of the worker."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
