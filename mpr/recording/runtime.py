@@ -234,8 +234,9 @@ class RecordingRuntime:
     def accept_telemetry(self, stream: bytes) -> None:
         """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, and then update the layout.
 
-        The stream gets the ids of the recording. Does nothing if there is no durable sink, or if mpr does not know the
-        file format of the SDK. If the aggregator's thread has ended, the rows are dropped.
+        The stream gets the ids of the recording. A new layout is written at once only if a viewer or the user's program
+        reads the recording now. Does nothing if there is no durable sink, or if mpr does not know the file format of
+        the SDK. If the aggregator's thread has ended, the rows are dropped.
         """
         if not self._takes_telemetry():
             return

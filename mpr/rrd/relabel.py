@@ -165,7 +165,7 @@ class Relabeller:
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
         """Return the new beginning of `frame`, and the offset in `source` from which the frame stays unchanged.
 
-        The beginning is empty if `frame` does not change.
+        The beginning of a store info is the whole frame. For any other frame that does not change, it is empty.
         """
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)
