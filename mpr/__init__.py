@@ -78,9 +78,11 @@ Where to look:
   (`wait_for_credit`). Rows that were logged before wait in the outbox (`transport/outbox.py`).
 - What happens to the tasks of a killed worker, and which are retried? `scheduler/worker_death.py`. Tasks that it had
   not begun go back to the queue in `scheduler/worker_events.py`.
-- Which worker gets which task, and how many tasks wait in a worker? `scheduler/assignment.py`.
+- Which worker gets which task, and how many tasks wait in a worker? `scheduler/assignment.py`. How far does `imap` read
+  its input ahead? `pool/imap.py`.
 - Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
-  `rrd/verify.py` checks a finished file.
+  If a worker has died, `aggregator/intake.py` (`salvage`) reads its last count, has it compared, and logs and notes
+  the rows that are lost. `rrd/verify.py` checks a finished file.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
 - What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
@@ -98,8 +100,9 @@ Where to look:
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
 - An exception, a `repr` or a callback of a user may raise. Which code then prevents the end of a thread of mpr?
   `user_code.py`, and `scheduler/outcomes.py` for results.
-- How does mpr open and make files, also in memory? `files.py`.
-- How large may something be, and how long may a step take? `limits.py`.
+- Which tests does the pytest plugin record, and which recordings does it keep? `pytest_plugin/recording/retention.py`.
+- How does mpr open and make files, also in memory? `files.py`. How large may something be, and how long may a step
+  take? `limits.py`.
 
 Which package may import which: `tests/test_layers.py` has the table and enforces it. The rows of the table are ordered:
 a package imports only packages above its own row. The docstring of each package says what the package covers and which

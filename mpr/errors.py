@@ -165,7 +165,7 @@ class TaskError(PoolError):
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Several workers in a row ended before they were ready for tasks. The pool starts no more workers."""
+    """Several workers, one after another, ended before they were ready for tasks. The pool starts no more workers."""
 
 
 def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
@@ -302,7 +302,7 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """The parent has read bytes of an outbox (a file in memory) whose memory it had released before.
+    """The parent has tried to read bytes of an outbox (a file in memory) after it had released their memory.
 
     Only a bug in mpr causes this error.
     """

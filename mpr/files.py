@@ -82,8 +82,8 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 def without_link(path: Path) -> Path:
     """Return the absolute path of the file that `open(path)` would open. For a link, this is the target of the link.
 
-    In a folder in which every user may make files, such as `/tmp`, a link must belong to this user or to the owner of
-    the folder. Otherwise raises `OSError`, as Linux does if its setting `fs.protected_symlinks` is on.
+    Raises `OSError` if the link is in a folder in which every user may make files, such as `/tmp`, and belongs neither
+    to this user nor to the owner of the folder. Linux does the same if its setting `fs.protected_symlinks` is on.
     """
     absolute = Path(os.path.abspath(path))
     try:
@@ -106,9 +106,9 @@ def without_link(path: Path) -> Path:
 def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
     """A context manager that makes an empty file in the folder of `path`, and yields its descriptor and its path.
 
-    The file has the permissions `mode`. Its name begins with a dot, has random characters, and ends with `ending`. The
-    `with` block may rename the file. Otherwise, the file is removed after the block. Files that killed processes have
-    left, for the same `path` and `ending`, are removed first. Raises `OSError` if no file can be made.
+    The file has the permissions `mode`. Its name begins with a dot, has random characters, and ends with `ending`. If
+    the `with` block does not rename the file, the file is removed after the block. Before the file is made, files that
+    killed processes have left for the same `path` and `ending` are removed. Raises `OSError` if no file can be made.
     """
     start = f".{path.name[:_NAME_LENGTH]}."
     _remove_stale(path.parent, start, ending)

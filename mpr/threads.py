@@ -129,9 +129,10 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the interpreter
     cannot start a thread, because it exits already, the step runs in the calling thread.
 
-    If the calling thread is a thread of mpr (`is_thread_of_ours`), this function never waits. Otherwise the step could
-    wait for the calling thread, and both would wait for ever. This happens if a thread of mpr runs a user's callback,
-    and the callback ends the pool or deletes the last reference to it.
+    If the calling thread is a thread of mpr (`is_thread_of_ours`), this function never waits. The reason is that the
+    step may wait for the calling thread, and then each of the two would wait for the other for ever. This would happen
+    if a thread of mpr ran a user's callback, and the callback ended the pool or deleted the last reference to it.
+    Without a wait, an error of the step is not raised.
     """
     raised: list[BaseException] = []
     is_over = Latch()
@@ -166,7 +167,7 @@ class _Carrier:
         start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
-        """Give `step` to the thread, and return at once. The step must not raise an exception."""
+        """Give `step` to the thread, and return at once. The step must not raise, because that would end the thread."""
         self._steps.put(step)
 
     def _run(self) -> None:
@@ -184,8 +185,9 @@ os.register_at_fork(after_in_child=_idle.clear)
 def aside(step: Callable[[], T]) -> T:
     """Run `step`, wait for its end, and return its result or raise its error.
 
-    If the calling thread is the main thread, another thread runs the step, because the main thread may hold no lock
-    (see the module). Ctrl-C then ends the wait, but not the step.
+    If the calling thread is the main thread, another thread runs the step, because the step may need a lock, and the
+    main thread must hold no lock (see the docstring of the module). Ctrl-C then ends the wait, but not the step. If no
+    thread can be started, the calling thread runs the step.
     """
     if threading.current_thread() is not threading.main_thread():
         return step()
@@ -234,7 +236,8 @@ class BoundedThread:
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
         """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Raises the error of the step.
 
-        Returns True if the step has ended, and False if it has not. In the second case, the step is not cancelled.
+        The time in which earlier steps still run counts, too. Returns True if `step` has ended, and False if it has not
+        ended in time. It is not cancelled then, and its later error is ignored.
         """
         outcome = _Outcome()
         self._work.put((step, outcome))
@@ -276,8 +279,8 @@ class WakeupPipe:
     """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
 
     Any thread and any signal handler may call `wake`, also after `close`. The ends of the pipe are closed only when the
-    last call of `wake` has returned. Otherwise `wake` could write a byte into another file, because the system gives
-    the number of a closed descriptor to the next file.
+    last call of `wake` has returned. The reason is that the system gives the number of a closed descriptor to the next
+    file, so a call of `wake` that still runs could write a byte into that file.
     """
 
     def __init__(self) -> None:

@@ -4,9 +4,9 @@ Covers: texts of exceptions and other objects, blocks that may raise anything, a
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
 
 Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
-handler of `logging`. It may raise anything, also `SystemExit`. An exception that leaves such a place would end the
-thread, and all calls that wait for this thread would hang. So mpr runs such code only by the functions of this module.
-An exception of a user's code then becomes a text, or a line in the log.
+handler of `logging`. Such code may raise anything, also `SystemExit`. An exception that is not caught there would end
+the thread, and all calls that wait for this thread would hang. So mpr runs such code only by the functions of this
+module. An exception of a user's code then becomes a text, or a line in the log.
 
 In the main thread of a program, `KeyboardInterrupt` and `SystemExit` are raised again, because they may come from
 Ctrl-C or from another signal's handler. Workers ignore Ctrl-C, so there every exception is an error of the task.
@@ -121,7 +121,7 @@ def writable(text: str) -> str:
 class Contained:
     """A context manager that logs an exception that the block raises. The program then continues after the block.
 
-    Only an exception for which `passes` returns True leaves the block.
+    Only an exception that may come from Ctrl-C or another signal leaves the block (`passes` returns True for it).
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """The logger `mpr`. If a user's handler or filter raises, it prints the error, so that no thread of mpr ends."""
+    """The logger `mpr`. An error of a user's handler or filter is printed, so that it ends no thread of mpr."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:

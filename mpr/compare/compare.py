@@ -102,11 +102,11 @@ def differences(
     tolerance: float = 0.0,
     limit: int = 20,
 ) -> list[str]:
-    """Return the differences between two recordings, as sentences.
+    """Return the differences between two recordings, as a list with a sentence for each; empty if there are none.
 
-    Two recordings are equal if they have the same cells at the same times. A cell has the values of one component of
-    one entity in one row. The order of rows and chunks does not matter. It also does not matter how often an equal
-    static cell was logged. Both recordings are held in memory.
+    Two recordings are equal if they have the same cells at the same times. The docstring of the module explains cells.
+    The order of rows and chunks is not compared, and neither is the number of equal static cells. The process holds
+    both recordings in memory.
 
     Parameters
     ----------
@@ -125,11 +125,6 @@ def differences(
         absolute expected number is smaller than 1, `tolerance` itself is the largest difference.
     limit:
         The largest number of differences that are returned. If there are more, one more sentence says how many more.
-
-    Returns
-    -------
-    list[str]
-        A sentence for each difference; empty if there is none.
 
     Raises
     ------
@@ -261,10 +256,7 @@ def _add_cells(series: _Series, column: pa.ListArray, times: dict[str, pa.Array]
 
 
 def _type_of(schema: pa.Field) -> str:
-    """Return the Arrow type of a component's values as text, without "not null".
-
-    Old releases of the SDK do not write "not null", so files of two releases would seem to have different types.
-    """
+    """Return the Arrow type of a component's values as text, without "not null", which old SDKs do not write."""
     return str(schema.type.value_type).replace(" not null", "")
 
 
@@ -326,8 +318,8 @@ def _of_series(
     """Return in words how the series `other` differs from the expected series `one`; None if they are equal.
 
     `level` and `tolerance` are those of `differences`. `timelines` has the names and Arrow types of the timelines to
-    compare. If the cells are the pixels of images, `image_format` is the series with the formats of these images.
-    Otherwise it is None. `is_static` is true if the cells are static.
+    compare. If the cells are the pixels of images, `image_format` is the series with the formats of these images. For
+    other cells, it is None. `is_static` is true if the cells are static.
     """
     if one.type != other.type:
         return f"type {one.type} expected, {other.type} found"
@@ -382,10 +374,7 @@ def _changes(
     *,
     is_static: bool,
 ) -> Iterator[str]:
-    """Yield a sentence for each cell that differs, is missing or is new, sorted by time.
-
-    The parameters are those of `_of_series`.
-    """
+    """Yield a sentence for each cell that differs, is missing or is new, sorted by time. Parameters: `_of_series`."""
     from mpr.compare.cells import are_close, words, words_of_both
     from mpr.compare.pixels import words_of_pixels
 
@@ -437,10 +426,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, _Place]], left: Counter[tup
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Return `cells`, which have the same time, sorted by their values.
-
-    In this order, similar cells of two recordings have the same position, and are compared with each other.
-    """
+    """Return `cells` of one time sorted by their values, so that similar cells of two recordings are compared."""
     from mpr.compare.cells import plain
 
     found = list(cells)

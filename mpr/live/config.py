@@ -33,8 +33,8 @@ class ExporterConfig:
     first:
         True if this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
-        The environment variables of the parent, which the exporter sets. Otherwise an exporter that a fork server
-        starts would have the older variables of the fork server.
+        The environment variables of the parent, which the exporter sets. They are needed because an exporter that a
+        fork server starts has the older variables of the fork server.
     pipe:
         The connection to the parent.
     """

@@ -185,7 +185,8 @@ class ExporterHandle:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
         `now` is the present `time.monotonic()`. If the exporter was told to send the previous slice less than 25 ms
-        ago, nothing is sent. The result is then the time at which to call this method again. Otherwise returns None.
+        ago, nothing is sent. The result is then the time at which to call this method again. In all other cases, the
+        result is None.
 
         If `is_last` is true, the slice is sent at once. If there are no new rows, the exporter is told to finish.
         """

@@ -153,7 +153,11 @@ class ReplayLog:
         return self._head
 
     def accepted(self, segment: Segment) -> None:
-        """Keep the frames of `segment`. Call this after all durable sinks that still work have accepted `segment`."""
+        """Keep the frames of `segment`.
+
+        Call this after all durable sinks that still work have accepted `segment`, because the frames in the file of a
+        `FileSink` are not copied.
+        """
         if self._file is not None and self._file.end > self.sources[0].end:
             self.sources[0].grow(self._file.end)
         else:

@@ -40,7 +40,7 @@ _KILL_SECS = 1.0
 
 
 class LiveSupervisor:
-    """Keeps an exporter for each live sink of one recording, and tells it which rows to send, in a thread of its own.
+    """Has a thread that keeps an exporter for each live sink of one recording, and tells it which rows to send.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class LiveSupervisor:
         self._thread.start()
 
     def accepted(self, segment: Segment) -> None:
-        """Give the rows of `segment` to the exporters. This never waits for an exporter.
+        """Make the rows of `segment` available to the exporters. This method never waits for an exporter.
 
         Only the aggregator's thread calls this method, after all durable sinks that still work have accepted these
         rows.
@@ -86,13 +86,11 @@ class LiveSupervisor:
         return [handle.stats() for handle in self._handles]
 
     def finish(self) -> list[str]:
-        """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more.
+        """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more, and then end them and the thread.
 
-        Then end the exporters and the thread.
-
-        An exporter that still runs then is killed. Any thread except the supervisor's own may call this. `accepted`
-        must not be called after that. Returns one text for each sink that lacks rows, which says how many chunks it
-        lacks.
+        Exporters that still run after this time are killed. Returns one text for each sink that lacks rows, with the
+        number of chunks that it lacks. Any thread except the supervisor's own may call this method. Do not call
+        `accepted` afterwards, because the replay log is closed.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()

@@ -265,7 +265,7 @@ def _listens(port: int) -> bool:
 def _ended(status: int, output: str) -> PictureError:
     """Return the error for a viewer that has ended with the exit status `status` and has written `output`.
 
-    The error is a `NoViewerError` if the viewer has found no graphics driver, and a `PictureError` otherwise.
+    The error is a `NoViewerError` if the viewer has found no graphics driver, else another `PictureError`.
     """
     if "render context" in output or "graphics adapter" in output:
         return NoViewerError(

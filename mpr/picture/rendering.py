@@ -156,7 +156,7 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    Closing the standard input of the process asks it to end. After 5 s, both are killed.
+    Closing the standard input of the process asks the process to end. After 5 s, it and the viewer are killed.
     """
     assert process.stdin is not None
     # The process ends when its standard input closes.

@@ -228,7 +228,8 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
     """Yield a function that starts pools. The rows of these pools go to this test's recording, if `sinks` is not given.
 
     Call the fixture as `pool = mpr_pool(2)`, which starts an `mpr.Pool` with two workers. The arguments are those of
-    `mpr.Pool` without `application_id`. When the test ends, its pools are terminated.
+    `mpr.Pool` without `application_id`. When the test ends, its pools are terminated. Rows of a task are not lost if
+    the test has the result of the task.
     """
     import mpr
 

@@ -1,4 +1,6 @@
-"""Writes and reads journals. A journal is a file with one JSON line for each event: a test has started or has ended.
+"""Writes and reads journals. A journal is a file with one JSON line for each event of the tests in one process.
+
+An event is the start or the end of a test, the start of a phase (setup, call, teardown), or an error of mpr itself.
 
 Each process that records tests writes a journal into the folder of the run. The `Controller` reads all journals when
 all processes have ended. If a journal then has the start of a test, but not its end, the process of the test has

@@ -138,7 +138,7 @@ class Settings:
 
     @property
     def folder(self) -> Path:
-        """Return the path of this run's folder."""
+        """The path of this run's folder."""
         return self.output / self.run
 
 

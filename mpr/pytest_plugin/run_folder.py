@@ -34,8 +34,8 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
     `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder above it, which
-    has all runs. Both are `str` and not `Path`, because a test may have replaced functions that the methods of `Path`
-    call.
+    has all runs. The two folders are `str` and not `Path`, because a test may have replaced functions that the methods
+    of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -51,9 +51,9 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    Call this function when all other files of the run are written. If there are no other files, it removes the folder
-    of the run instead of writing `run.json`. `settings` are the options of the run, and `results` the results of its
-    tests.
+    Call this function when all other files of the run are written, because `run.json` lists them. If there are no other
+    files, the function removes the folder of the run, and writes no `run.json`. `settings` are the options of the run,
+    and `results` are the results of its tests.
     """
     folder = settings.folder
     for path in journal_files(folder):

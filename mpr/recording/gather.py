@@ -91,8 +91,9 @@ class WorkerFiles:
     def gather(self, fanout: Fanout) -> None:
         """Copy the workers' files to the durable sinks, which `fanout` writes to.
 
-        Call this when no worker writes any more. If a file cannot be read, a `SinkError` becomes the failure of
-        `fanout`, and the next file is copied.
+        Call this when no worker writes any more, because each file is read only once. If a file cannot be read, a
+        `SinkError` becomes the failure of `fanout`, which the end of the recording raises. The other files are still
+        copied.
         """
         try:
             paths = sorted(self.folder.iterdir())

@@ -58,7 +58,7 @@ class NotebookView:
         """Display the viewer in the output of the running cell.
 
         If the kernel can get messages while a cell runs, wait up to `wait_secs` seconds until the page shows the
-        viewer. Otherwise return at once.
+        viewer. If the kernel cannot, return at once.
         """
         from IPython import get_ipython
         from IPython.display import display

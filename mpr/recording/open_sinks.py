@@ -38,7 +38,7 @@ class OpenSinks:
     urls:
         For each live sink, the URL at which a person sees the rows: that of a viewer, a server or a web page.
     served:
-        The URLs in `urls` of servers and web pages that mpr itself starts. A message shows these URLs to the user.
+        Those of `urls` that belong to servers and web pages which mpr itself starts. A message shows them to the user.
     open_to_senders:
         For each live sink, the URL to which a process can send rows with `route="direct"`.
     """
@@ -68,7 +68,7 @@ def open_sinks(
 
     Returns
     -------
-    The open sinks.
+    The open sinks. There are none if logging is off.
 
     Raises
     ------

@@ -75,8 +75,8 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr says where the rows go. That is so if mpr has chosen the sink, except the recording
-        of a running test.
+        Whether a message on stderr says where the rows go. True if mpr has chosen the sink, and the sink is not the
+        recording of a running test.
     blueprint:
         The user's blueprint, or None.
     route:

@@ -3,6 +3,20 @@
 The docstring of the package explains the aggregator, durable sinks and live sinks. The fan-out passes rows to all
 sinks. Telemetry is what a pool logs about its workers and tasks. The layout is the blueprint of the viewer.
 
+`RecordingRuntime.close` ends the parts in six steps:
+
+1. Leave: this process sends the rest of its own rows. New child processes cannot join any more. Processes that have
+   joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and the recording say whose
+   rows are missing.
+2. Drain: the aggregator handles all messages that were sent before, and its thread ends. Limit: 60 s
+   (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other steps are
+   left out, because the thread still uses sinks and sockets.
+3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how many
+   chunks each sink has not sent.
+4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
+5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
+6. Sockets: they are closed, and their folder is removed. This needs no limit.
+
 Covers: sockets, aggregator, fan-out, durable and live sinks, the layout of the viewer, telemetry.
 Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
 """
@@ -45,29 +59,8 @@ _NAMED_FILES = 10
 class RecordingRuntime:
     """Holds the running parts of one recording. Users call `SharedRecording`, and pools call this class.
 
-    The parts end in six steps:
-
-    1. Leave: this process sends the rest of its own rows. New child processes cannot join any more.
-       Processes that have joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and
-       the recording say whose rows are missing.
-    2. Drain: the aggregator handles all messages that were sent before, and its thread ends. Limit: 60 s
-       (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other
-       steps are left out, because the thread still uses sinks and sockets.
-    3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how
-       many chunks each sink has not sent.
-    4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
-    5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
-    6. Sockets: they are closed, and their folder is removed. This needs no limit.
-
-    Parameters
-    ----------
-    options:
-        The checked arguments of the recording.
-
-    Raises
-    ------
-    SinkError
-        If a sink cannot be opened. The other sinks are closed then, and no file that existed before is changed.
+    `options` are the checked arguments of the recording. Raises `SinkError` if a sink cannot be opened. The other sinks
+    are closed then, and no file that existed before is changed.
     """
 
     def __init__(self, options: RecordingOptions) -> None:
@@ -193,10 +186,7 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """Return a function that yields all rows, as streams of bytes (see `Replay`).
-
-        Raises `SinkError` if no sink can be read.
-        """
+        """Return a function that yields all rows (see `Replay`). Raises `SinkError` if no sink can be read."""
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
@@ -224,10 +214,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return the reason why no process can join, and where the rows are; None if no such reason is known.
-
-        The text has no full stop at its end. For example, another program has removed the folder of the sockets.
-        """
+        """Return the reason why no process can join, and where the rows are; None if there is no such reason."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -240,18 +227,16 @@ class RecordingRuntime:
         return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
-        """Return an unused number, from 1, for a pool with `size` workers, which records `kinds` of telemetry.
-
-        The pool is added to the layout.
-        """
+        """Add a pool of `size` workers with `kinds` of telemetry to the layout. Return its number, from 1."""
         self._blueprint_updates.add_pool(size, kinds)
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
         """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, and then update the layout.
 
-        The stream gets the ids of the recording. Does nothing if there is no durable sink, or if mpr does not know the
-        file format of the SDK. If the aggregator's thread has ended, the rows are dropped.
+        The stream gets the ids of the recording. A new layout is written at once only if a viewer or the user's program
+        reads the recording now. Does nothing if there is no durable sink, or if mpr does not know the file format of
+        the SDK. If the aggregator's thread has ended, the rows are dropped.
         """
         if not self._takes_telemetry():
             return
@@ -280,10 +265,9 @@ class RecordingRuntime:
     def close(self, *, failed: bool) -> None:
         """End all parts. A second call waits until the first call has ended.
 
-        In a process that has not made the recording, this does nothing. If `failed` is true, a file without a row of
-        the user does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, also
-        raises `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two
-        types.
+        Does nothing in a process that has not made the recording. If `failed` is true, a file without a row of the user
+        does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, also raises
+        `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two types.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -325,10 +309,10 @@ class RecordingRuntime:
             )
 
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
-        """Write the last layout, `notes` and the number of rows to all sinks, and close them, even if one fails.
+        """Write the last layout, `notes` and the number of rows to all durable sinks, and close each of them.
 
-        If `discard_unpublished` is true, writers whose `published` is False are aborted instead, so that an older file
-        stays. Returns the first error, or None.
+        If one fails, the others are still closed. If `discard_unpublished` is true, writers whose `published` is False
+        are aborted instead, so that an older file stays. Returns the first error, or None.
         """
         failpoints.reach("parent.closing")
         failure = None
@@ -386,7 +370,7 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
 class _EndOnce:
     """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the first step has ended.
 
-    If the step itself calls `run`, this inner call returns at once, because it would wait for ever.
+    If the step itself calls `run`, this inner call returns at once, because the step cannot end while it waits.
     """
 
     def __init__(self) -> None:

@@ -36,8 +36,10 @@ R = TypeVar("R")
 class SharedRecording:
     """One recording that many processes log into.
 
-    Every process that is started within the `with` block of the recording can join it. A process joins when it calls
-    `mpr.join()`, or a function that is decorated with `@mpr.task`.
+    A process can join the recording if it is started within the `with` block of the recording, or with the environment
+    variables that `environ()` returns. It must run on this machine and as this user. A process joins when it calls
+    `mpr.join()`, or a function that is decorated with `@mpr.task`. Processes that do not inherit the variables, such as
+    those of Dask, log to the recording by a function that `wrap` returns.
 
     Parameters
     ----------
@@ -215,9 +217,13 @@ class SharedRecording:
     def close(self) -> None:
         """Receive the rows that were sent before, finish all files, and end the processes that feed live sinks.
 
-        A second call only waits for the first one. Raises `SinkError` if a sink has failed. The rows that this sink had
-        accepted before stay readable. Raises `DeliveryError` if rows that were logged have not arrived, and
-        `ConflictError` if two workers have given one timeline or component two types.
+        A second call only waits for the first one, and raises nothing. Raises `SinkError` if a sink has failed. The
+        rows that this sink had accepted before stay readable. Raises `DeliveryError` if rows that were logged have not
+        arrived, and `ConflictError` if two workers have given one timeline or component two types. If a live sink lacks
+        rows, a warning is logged, and `stats().live_sinks` has the number of missing chunks.
+
+        The end of the `with` block closes the recording in the same way. If the block has raised an exception, a
+        `ConflictError` or the `DeliveryError` about the counts of rows is not raised.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

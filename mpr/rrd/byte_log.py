@@ -73,7 +73,10 @@ class ByteLog:
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after each change within the `with` block, in the thread that adds bytes."""
+        """Call `listener` after each change within the `with` block, in the thread that adds bytes.
+
+        `listener` must not wait, because the writer of the file would wait, too.
+        """
         with self.changed:
             self._listeners.add(listener)
         try:

@@ -76,7 +76,7 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
     stream behind the `END` frame are not there yet.
 
     Raises `FormatError` if the bytes behind the `END` frame do not fit this footer, or if more than 32 bytes follow.
-    Zeros in place of missing bytes are one cause, because zeros look like an `END` frame.
+    This also happens if zeros stand in place of missing bytes, because zeros look like an `END` frame.
     """
     if end < last.end + framing.STREAM_FOOTER_SIZE:
         return None

@@ -1,11 +1,11 @@
-"""Makes the footer of a file in another process, because the SDK may end its process when it reads a damaged chunk.
+"""Makes the footer of a file in another process, because a damaged chunk may make the SDK abort the process.
 
 Covers: the footer, and finding the chunks that the SDK cannot read.
 Does not cover: the parts of the footer (`footer.py`), and which frames are chunks (`survey.py`).
 
-The calling process gives the other process descriptors and the places of the chunks. The other process writes the
-footer into the file itself, and the numbers of unreadable chunks into a temporary file. So the footer takes no memory
-of the calling process.
+The calling process gives the other process the descriptors of two files, and the places of the chunks. The other
+process writes the footer into the file with the chunks, and the indexes of unreadable chunks into a temporary file. So
+the footer takes no memory of the calling process.
 """
 
 from __future__ import annotations
@@ -76,10 +76,11 @@ def add_footer(chunks: Chunks, end: int) -> bool:
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read. Other processes read the chunks, one after another.
+    """Return the indexes of the chunks that the SDK cannot read.
 
-    Returns None if the SDK crashes `_CRASHES_MAX` times, or if a process fails before it reads a chunk. Raises
-    `OSError` if a process cannot be started, or has not ended within 10 minutes.
+    Another process reads the chunks. If the SDK crashes there, a new process continues, and reads those chunks one by
+    one that the SDK was reading together. Returns None if the SDK crashes `_CRASHES_MAX` times, or if a process fails
+    before it reads a chunk. Raises `OSError` if a process cannot be started, or has not ended within 10 minutes.
     """
     found: set[int] = set()
     first, alone_until = 0, 0

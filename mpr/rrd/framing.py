@@ -162,8 +162,8 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
     alone has more, only this frame is returned. An `END` frame is left out.
 
     Returns empty bytes and 0 if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`.
-    The result is the same if the file has a hole at `start`, which is a range of bytes that was never written. The
-    system reads a hole as zeros, and zeros look like an `END` frame.
+    Also returns these if the bytes from `start` on were never written. The system reads such bytes as zeros, and 16
+    zeros look like the header of an `END` frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -197,7 +197,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 def is_finished(path: Path) -> bool:
     """Return True if the file at `path` ends as a file with a footer does.
 
-    Return False if the file ends otherwise, or cannot be read.
+    Return False if the file has another end, or cannot be read.
     """
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)

@@ -76,8 +76,8 @@ class OffsetMap:
     def add(self, source: int, target: int) -> None:
         """Add a run that begins at `source` in the outbox and at `target` in the file.
 
-        If the run follows the previous run without a gap, in the outbox and in the file, nothing is stored. The reason
-        is that the difference of the two offsets stays the same.
+        If the difference of the two offsets is that of the previous run, nothing is stored, because the previous entry
+        is then right for the new run, too.
         """
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
@@ -235,7 +235,7 @@ def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
 
 
 def same_columns(manifests: list[Manifest]) -> bool:
-    """Return True if all manifests describe the same columns. If they do, any of their schemas fits all of them."""
+    """Return True if all manifests describe the same columns. The schema of any of them then fits the merged table."""
     return len({manifest.sha256 for manifest in manifests}) == 1
 
 

@@ -38,7 +38,7 @@ class OutputFile(Protocol):
 
     @property
     def published(self) -> bool:
-        """True if the file has its final name. It has then replaced an older file of that name, if there was one."""
+        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
 
     def publish(self) -> None:
         """Give the file its final name, if it has one. The writer calls this with the first rows, or else at the close.

@@ -65,7 +65,7 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield the fields of the protobuf message `data` as (number, value).
 
-    The value is an integer if the field is a varint. Otherwise the value is bytes: a text, a nested message, or a
+    The value is an integer if the field is a varint. In all other fields, it is bytes: a text, a nested message, or a
     number of fixed length. Raises `FormatError` if the message is damaged.
     """
     for tag, _, position, end in _spans(data):

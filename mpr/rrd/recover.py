@@ -72,7 +72,8 @@ def find(path: Path) -> list[Path]:
 
     If `path` is a folder, these are all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
     subfolder that cannot be read is one of the paths too, because `recover` then raises an error with the reason. If
-    `path` is missing and its `.part` file exists, returns the path of the `.part` file. Otherwise returns `path` alone.
+    `path` is missing and its `.part` file exists, returns the path of the `.part` file. In all other cases, returns
+    `path` alone.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -243,7 +244,7 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and the messages that were `found` from the file `fd` to the file `out`. Both are descriptors.
+    """Copy the header and the messages that were `found` from the descriptor `fd` to the descriptor `out`.
 
     The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
     """
@@ -262,7 +263,7 @@ def _copied(fd: int, out: int, found: Survey) -> Chunks:
 
 
 def _copy(fd: int, out: int, start: int, end: int) -> None:
-    """Append the bytes `[start, end)` of the file `fd` to the file `out`. Both are descriptors.
+    """Append the bytes `[start, end)` of the file of descriptor `fd` to the file of descriptor `out`.
 
     Raises `OSError` if another process has made the file shorter, or if the disk reports an error.
     """

@@ -77,9 +77,9 @@ class _Disk:
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     """Replace the store id `old` by `new` in the file with the descriptor `fd`.
 
-    Both are encoded store ids. They must have the same length, because no byte of the file is moved.
+    `old` and `new` are encoded store ids. They must have the same length, because no byte of the file is moved.
 
-    Returns True if the file has a footer, which means that its writer has closed the file. Otherwise returns False.
+    Returns True if the file has a footer, which means that its writer has closed the file, and False if it has none.
     Raises `DamagedError` if the file has bytes that are no frame, and `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
@@ -130,10 +130,11 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return a copy of `segment` with the new store id. Call this for all segments of the outbox, in order.
+        """Return a copy of `segment` with the new store id.
 
-        The new id may be longer or shorter than the old one. So the frames of the copy have other sizes and other
-        offsets, and its source has the bytes at these offsets.
+        The new id may be longer or shorter than the old one. So the frames of the copy have other sizes and offsets,
+        and the source of the copy has the bytes at these offsets. The offsets depend on all earlier segments. So call
+        this method for all segments of the outbox, in order.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
@@ -164,7 +165,7 @@ class Relabeller:
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
         """Return the new beginning of `frame`, and the offset in `source` from which the frame stays unchanged.
 
-        The beginning is empty if `frame` does not change.
+        The beginning of a store info is the whole frame. For any other frame that does not change, it is empty.
         """
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)

@@ -6,8 +6,8 @@ Covers: which frames are messages, and where the messages end.
 Does not cover: the contents of chunks, which only the SDK can read (`footer_process.py`), and the new file
 (`recover.py`).
 
-The search needs memory for 16 bytes per chunk, for each run of messages, and for the store infos. A frame that is no
-message takes no memory.
+The search needs 16 bytes of memory for each chunk and for each run of messages, and memory for the store infos. A
+frame that is no message takes no memory.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Survey:
         return zip(self.chunks[::2], self.chunks[1::2], strict=True)
 
     def keep(self, frame: Frame) -> None:
-        """Add `frame`, which is a message. Call this for the messages in the order that they have in the file."""
+        """Add `frame`, which is a message, after all messages that come before it in the file."""
         if self.runs and self.runs[-1] == frame.start:
             self.runs[-1] = frame.end
         else:
@@ -119,7 +119,7 @@ def survey(read: Read, size: int) -> Survey:
     """Find the messages in a file of `size` bytes, which `read` reads, and return them.
 
     If a frame has a size above `MESSAGE_MAX_BYTES`, the file counts as damaged there, and the rest is not searched.
-    Otherwise the rest of the file would count as one incomplete message.
+    Without this limit, a damaged size could make the rest of the file count as one incomplete message.
 
     Raises `FormatError` if mpr does not know the file's format.
     """

@@ -170,7 +170,7 @@ class FileWriter:
     def distrust(self) -> None:
         """Have the SDK decode all rows at the close, and drop those that it cannot decode.
 
-        Call this if a process has sent damaged bytes.
+        Call this if a process has sent damaged bytes, because without this, the SDK could not read the whole file.
         """
         self._is_distrusted = True
 
@@ -296,7 +296,7 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """True if the file has its final name, so that it has replaced an older file of that name."""
+        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
         return self._file.published
 
     def abort(self) -> None:

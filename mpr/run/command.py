@@ -71,7 +71,10 @@ def application_id_of(command: Sequence[str]) -> str:
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
     """Run `command` with one recording for all of its Python processes, and wait until the command has ended.
 
-    Call this function in a process that has no other threads yet, because signals are blocked for all later threads.
+    Until the command has ended, signals that this process gets, such as SIGTERM, are forwarded to the command. For
+    this, the signals are blocked in the calling thread, which waits for them. Threads that start later inherit the
+    block. A thread that started before does not have it: it would get a signal, and this process would end instead of
+    forwarding the signal. So call this function in a process that has no other threads yet.
 
     Parameters
     ----------
@@ -84,7 +87,9 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
 
     Returns
     -------
-    The exit status of the command, and the state of the recording.
+    The exit status of the command, and the state of the recording. An error of the recording after the command has run
+    is not raised, but is `Summary.failure`. If a signal comes before the command has started, the command is not
+    started, and the exit status is 128 plus the number of the signal.
 
     Raises
     ------
@@ -94,7 +99,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
         If a sink cannot be opened.
     """
     name = application_id_of(command) if application_id is None else application_id
-    # Signals are blocked before other threads exist. Otherwise those threads would receive the signals, not `_wait`.
+    # Signals are blocked before other threads exist, so that only `_wait` gets them, and not one of those threads.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     status: int | None = None
     failure: MprError | None = None

@@ -25,7 +25,8 @@ def begin() -> None:
     """Prepare this process, so that it joins the recording of `mpr run` at its first logging call.
 
     Also prepare the pools of `multiprocessing` and of the package pathos. Their workers then send the rows of each task
-    before the task's result. The preparation takes place when the process imports these modules.
+    before the task's result. This function itself only adds finders to `sys.meta_path`. When the process imports
+    `rerun`, `multiprocessing.pool` or pathos's `multiprocess.pool`, a finder prepares the imported module.
     """
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.

@@ -28,7 +28,7 @@ class Summary:
     status:
         The exit status of the command. If a signal has ended the command, it is 128 plus the number of the signal.
     failure:
-        The error of the recording, or None.
+        The error that closing the recording has raised, for example because rows are lost; None if there is none.
     processes, torn_processes, live_sinks:
         The same as in `mpr.RecordingStatistics`.
     paths:
@@ -50,7 +50,8 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """Yield lines of text for the user: the files and live sinks, and how many rows or chunks each has.
 
-        If there are files, the last line is the command that opens them. If nothing was recorded, one line says so.
+        If there are files, the last line is the command that opens them. If nothing was recorded, the only line says
+        this.
         """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"

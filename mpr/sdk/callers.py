@@ -36,8 +36,8 @@ def public_call(name: str) -> str:
     """Return a text with the call of the SDK in the user's code that has led to a call of the native function `name`.
 
     Examples are "rr.save()", "rr.init(spawn=True)" and, for a decorator, "@rr.thread_local_stream". If the user's code
-    has called the native function itself, returns "rerun_bindings.<name>()". Only call this within a wrapper of the
-    native function.
+    has called the native function itself, returns "rerun_bindings.<name>()". Call this only within a wrapper of the
+    native function, because the text is made from the present Python stack.
     """
     frames = list(_sdk_frames())
     if not frames:
@@ -52,8 +52,8 @@ def argument_of(function: str, argument: str) -> Any:
     """Return the value of the argument `argument` in the present call of the SDK's public function `function`.
 
     For example, `argument_of("spawn", "recording")` returns the stream that `rr.spawn` got. Returns None if no such
-    call has led to this wrapper, or if the function has no such argument. Only call this within a wrapper of a native
-    function.
+    call has led to this wrapper, or if the function has no such argument. Call this only within a wrapper of a native
+    function, because the call is looked up in the present Python stack.
     """
     for frame in _sdk_frames():
         if frame.f_code.co_name == function:

@@ -48,8 +48,9 @@ class Target(Protocol):
     def make_recording(self) -> Any:
         """Make a recording, and return its handle.
 
-        Code under test may call `rr.save` without a recording of its own. Then the new recording gets the sink of this
-        call, because the test's recording must keep its own sink.
+        This module calls the method if code under test gives the current recording another sink, for example by
+        `rr.save`, and if this recording is that of the test. The new recording then becomes the current one and gets
+        the sink, because the recording of the test must keep its own sink.
         """
 
     def logged(self) -> None:
@@ -105,7 +106,8 @@ def stop(target: Target) -> None:
 def forget_times(recording_id: str) -> None:
     """Forget which times this thread has set for the recording of a test, which has the id `recording_id`.
 
-    Call this at the beginning of a test, when the recording has no times.
+    Call this at the beginning of each test. The stream then writes a new file, and has no times, but this module still
+    knows those of the previous test.
     """
     _thread.wanted.pop(recording_id, None)
     _thread.shown.pop(recording_id, None)

@@ -117,7 +117,7 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
                     scratch.stream.reset_time()
                     write(scratch.stream)
             except BaseException:
-                # Drop what was written until then. Otherwise it would be in the next recording.
+                # Drop the rows that `write` has logged until then, because they would be in the next encoded stream.
                 scratch.storage.read(flush=True)
                 raise
             data = scratch.storage.read(flush=True) or b""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class _ForkState:
     """Holds three flags of this process.
 
-    They say if it was forked from another process, if `new_recording` and `shutdown` of the SDK are wrapped, and if its
-    program has made a recording since the fork.
+    They say if the process was forked from another one, if `new_recording` and `shutdown` of the SDK are wrapped, and
+    if the program has made a recording since the fork.
     """
 
     #: True if this process was forked from another process.
@@ -47,7 +47,8 @@ def leave_parents_recordings() -> None:
     recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
     process whose program has made no recording. mpr ends the recordings that mpr has made itself.
 
-    Call this before any other module of mpr wraps `new_recording`.
+    Call this before any other module of mpr wraps `new_recording`. The wrapper of this module is then the inner one.
+    So it is not called for an `rr.init` that mpr diverts to a stream of its own.
     """
     if _process.is_watched:
         return
@@ -95,9 +96,9 @@ def never_free(value: object) -> None:
 def forbid_preloaded_servers() -> None:
     """Make `CatalogClient` and `Server` of the SDK raise `RuntimeError` in this process.
 
-    Call this in a worker whose fork server has preloaded (imported) the SDK. Without this error, both classes would
-    wait without limit. They need the SDK's async runtime. Its threads exist only in the fork server, because threads do
-    not survive a fork.
+    Call this in a worker whose fork server has preloaded (imported) the SDK. Without the error, the two classes would
+    wait without limit. The reason is that they need threads of the SDK's async runtime. These threads exist only in the
+    fork server, because threads do not survive a fork.
     """
     import rerun as rr
 

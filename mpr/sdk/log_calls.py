@@ -46,8 +46,8 @@ def install_entries(entered: Entered, logged: Logged) -> list[str]:
     The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `recording` is a handle, or None for
     the current recording. `entered` may wait until the outbox has room. If it returns a `Prefix`, the entry puts this
     prefix before the entity paths. `logged` is called only if the SDK has accepted rows, and only if their number is
-    known. An entry that takes several chunks calls both functions for each chunk, so that `entered` can wait between
-    two chunks.
+    known. An entry that takes several chunks calls `entered` and `logged` for each chunk, so that `entered` can wait
+    between two chunks.
 
     Returns the names of entries that this SDK release does not have.
     """
@@ -159,9 +159,9 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a faster wrapper of `original`, which is `log_arrow_msg`, the entry that `rr.log` calls.
 
-    This wrapper does the same as the one that `_wrapped` returns. That one accepts any arguments, which costs 0.5 us
-    for each `rr.log`. This wrapper names the parameters of `log_arrow_msg` instead. So it works only if `log_arrow_msg`
-    has exactly these parameters.
+    The wrapper does the same as the one that `_wrapped` makes. But a wrapper of `_wrapped` accepts any arguments, which
+    costs 0.5 us for each `rr.log`. The faster wrapper names the parameters of `log_arrow_msg`. So use it only if
+    `log_arrow_msg` has exactly these parameters (`_is_plain_log`).
     """
     entered, logged, recording_id_of = hooks
 

@@ -1,9 +1,9 @@
 """Lists the private names of the Rerun SDK that mpr uses, and looks them up.
 
 A private name is a function of `rerun_bindings`, the native module of the SDK, or a method of one of its classes. A
-release of the SDK may rename them. So no other module of mpr reads them directly, and mpr works without each of them.
-If a release lacks a private name, the user loses only what the list says (`Private.without`). mpr raises no error for
-this reason.
+release of the SDK may rename or remove private names. So no other module of mpr reads them directly, and mpr works
+without each of them. If a release lacks a private name, mpr raises no error, and the list says what the user loses
+(`Private.without`).
 
 A handle is the object of the native module that stands for one recording. An entry is a function of the native module
 that hands data to a recording. The outbox is a file in memory with the rows of a process that the parent has not yet

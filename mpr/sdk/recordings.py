@@ -188,10 +188,11 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
-    concerns only the calling thread. Calls of `rr.init` are not watched, because it uses `new_recording`.
+    concerns only the calling thread. Calls of `rr.init` are not watched here, because they change the current recording
+    by another function, `new_recording` (see `divert_new_recordings`).
 
-    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. Otherwise returns False, and watches
-    nothing.
+    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. If it lacks one of them, returns
+    False, and watches nothing.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
@@ -216,9 +217,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 
 
 def exchange_thread_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of this thread.
-
-    Return the handle of the previous one.
+    """Make the recording with the handle `native` the current one of this thread, and return the previous handle.
 
     None, as argument or result, means that the thread has no recording of its own.
     """

@@ -9,8 +9,8 @@ In strict mode, a call of the SDK raises its errors instead of logging them.
 | strict mode of one call | a thread | `rr.log(..., strict=...)` and the like |
 | the stream of a `with stream:` that was not left | a thread | `stream.__enter__()` |
 
-The SDK itself sets back the strict mode of one call at the end of the call. It fails to do so if the same function was
-called again within this call.
+The SDK itself sets back the strict mode of one call at the end of the call. But the mode stays changed if the same
+function was called again within this call.
 
 Covers: the settings in the table.
 Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`).
@@ -91,8 +91,8 @@ class ChangedSettings:
     def undo(self) -> None:
         """Set each changed setting back to the value from before this step. Call this when a step has ended.
 
-        If another running task has changed a setting after this task, the setting is set back when the step of that
-        other task has ended.
+        If another running task has changed a setting after this task, the setting keeps the value that the other task
+        has set. It is set back when the step of the other task has ended.
         """
         while self._before:
             setting, before = self._before.popitem()
@@ -194,7 +194,7 @@ def reset_thread() -> None:
     """Set back two settings of this thread: the strict mode of one call, and the stream of a `with stream:` block.
 
     These are the last two settings in the table of this module. A task may have left them changed. No call of the SDK
-    may be running in this thread.
+    may be running in this thread, because the call would lose its own strict mode.
     """
     strict_mode, stream = _thread_settings()
     if strict_mode is not None:

@@ -137,9 +137,9 @@ def _empty_stream(_pid: int) -> Any:
 
 
 def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original`, which is `serve_web_viewer`. It shows no page for a server that was not started.
+    """Return a wrapper of `original`, which is `serve_web_viewer`.
 
-    In this case it returns None.
+    If the page would connect to a server whose start was skipped, the wrapper shows no page, and returns None.
     """
 
     @functools.wraps(original)
@@ -156,8 +156,8 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
     """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    `handle` is the handle of the stream. Otherwise the SDK would finish a file sink at the end of the block, and rows
-    that are logged later would be lost.
+    `handle` is the handle of the stream. Without this change, the SDK finishes a file sink at the end of the block, and
+    rows that are logged later are lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:

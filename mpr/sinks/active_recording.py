@@ -96,9 +96,11 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 class ActiveRecordingWriter(Writer):
     """Sends rows to the active recording of the calling program, or to the ambient recording.
 
-    The caller gets a result only after the sinks of that recording have the rows of the task. If these sinks need more
-    than `SINK_TIMEOUT_SECS` seconds for one segment, this writer sends nothing more. It then logs a warning, and counts
-    the chunks that it does not send.
+    A caller gets the result of a task only after the sinks of that recording have the rows of the task. If these sinks
+    need more than `SINK_TIMEOUT_SECS` seconds for one segment, this writer logs a warning and sends nothing more. Later
+    results do not wait for these sinks. `missed` counts the chunks that were not sent, and `close` logs this number.
+
+    Raises `SinkError` if there is no such recording any more.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"

@@ -57,8 +57,9 @@ class OpenContext:
 class Sink(ABC):
     """The base class of all sinks: destinations for the rows of a recording, with their settings.
 
-    The settings of a sink never change. A durable sink defines `open`. A live sink derives from `LiveSink`
-    (`viewers.py`).
+    A subclass must define `_places`, and must set those of the class attributes below whose default is wrong for it. A
+    durable sink must also define `open`. A live sink derives from `LiveSink` (`viewers.py`) instead. The settings of an
+    object must never change.
     """
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
@@ -98,9 +99,15 @@ SinkLike: TypeAlias = Sink | str | os.PathLike[str]
 
 
 class Writer(ABC):
-    """Keeps the rows of one recording in a durable sink, from `open` to `close` or `abort`.
+    """The base class of writers. A writer keeps the rows of one recording in a durable sink.
 
-    Only one thread at a time calls the methods. Rows that `accept` has taken are kept, even if a later call fails.
+    mpr calls `open` first, then `accept` and `add_manifests` any number of times, and at last either `close` or
+    `abort`. Only one thread at a time calls the methods.
+
+    A subclass must define the abstract methods, and may define the others. It must keep all rows that `accept` has
+    taken, even if a later call fails. A method that fails must raise `SinkError`. If `accept` or `add_manifests` raises
+    it, mpr calls `abort`, and then only the other sinks get rows. All later results have this error as their outcome,
+    and closing the recording raises it.
     """
 
     #: If mpr cannot read rows back from this sink: a text for errors that says how a user can see the rows. Else empty.
@@ -123,10 +130,10 @@ class Writer(ABC):
 
     @property
     def published(self) -> bool:
-        """True if `close` must be called at the end, even if the recording fails.
+        """True if the file of the sink has its final name already, or if another program may have read rows.
 
-        That is so if the file of the sink has its final name already, or if another program may have read rows. If it
-        is False, `abort` may be called instead, and an older file with the same name stays.
+        If True, mpr calls `close` at the end, even if the code of the user has failed. If False, mpr may call `abort`
+        instead, and an older file with the same name stays.
         """
         return False
 
@@ -143,7 +150,11 @@ class Writer(ABC):
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Keep the frames of `segment`. Raises `SinkError` if this fails.
 
-        `published` is True if some frames have rows that are not telemetry of a pool. A file then gets its final name.
+        A writer that decodes rows raises `FormatError` if the rows are damaged. In this case, mpr uses no more rows
+        from the process that has sent them, and the sink continues.
+
+        `published` is True if some frames have rows that are not telemetry of a pool. A file gets its final name in the
+        first such call.
         """
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:  # noqa: B027  # not every sink needs them
@@ -186,11 +197,11 @@ class Writer(ABC):
 class Observer(Protocol):
     """The interface of an object that looks at all rows of a recording, for example to list the entities.
 
-    An observer gets the rows after the durable sinks have accepted them. It keeps no rows.
+    An observer gets the rows after the durable sinks. It need not keep them.
     """
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, which all durable sinks have accepted. This method never waits and never raises."""
+        """Look at `segment`. Must not wait, and must not raise."""
 
     def note(self, footer: bytes) -> None:
         """Look at the manifests at the end of an outbox. `footer` is the payload of its `END` frame."""
@@ -203,7 +214,7 @@ class LiveFeed(Protocol):
     """
 
     def accepted(self, segment: Segment) -> None:
-        """Make `segment` available to all live sinks. This method never waits and never raises.
+        """Make `segment` available to all live sinks. Must not wait, and must not raise.
 
-        Before this call, each durable sink has accepted the segment or has failed.
+        mpr calls this method after each durable sink has accepted the segment or has failed.
         """

@@ -136,7 +136,8 @@ class BinaryStreamSink(Sink):
     all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
     themselves are in the same stream, under their own ids.
 
-    A sink can be used for one recording only. An unpickled copy is a new sink, without the bytes.
+    A sink can be used for one recording only. A second recording with this sink raises `SinkError` at its start. An
+    unpickled copy is a new sink, without the bytes.
 
     Parameters
     ----------
@@ -180,7 +181,8 @@ class BinaryStreamSink(Sink):
 
         Each part is bytes, usually of a few megabytes at most: a separate stream without a footer, which can be decoded
         without the other parts. Viewers that get data in pieces need this, for example
-        `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first part.
+        `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first part. Errors are raised as in
+        `for data in sink`.
         """
         return StreamParts(self)
 

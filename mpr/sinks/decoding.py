@@ -107,7 +107,7 @@ class DecodingWriter:
 
     @property
     def published(self) -> bool:
-        """True if the file has its final name, so that it has replaced an older file with that name."""
+        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
         return self._file.published
 
     def abort(self) -> None:

@@ -287,7 +287,8 @@ class DirectorySink(Sink):
     and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker, for
     how many seconds, and how the function ended. The file is finished before the caller gets the result of the task. If
     a task logs nothing, there is no file for this task. Rows that belong to no task (from the parent or an initializer)
-    are in `shared.rrd`.
+    are in `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is
+    in no file.
 
     Parameters
     ----------

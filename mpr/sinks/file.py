@@ -34,10 +34,10 @@ class FileSink(Sink):
         a link, the file that the link leads to is replaced, and the link stays.
     write_footer:
         Whether the file ends with a manifest, as with `rr.FileSink`. A manifest is a table of the chunks in the file. A
-        chunk is some rows of one entity: with `chunksize=1`, each task makes at least one chunk per entity. While the
-        file grows, the manifest takes about 250 bytes of memory per chunk, and the rest of it is on the disk. When the
-        file is closed, the manifest takes 2 to 5 kB of memory per chunk for a short time. Without the manifest, a
-        program can read the file only from front to back, and `rerun rrd verify` refuses the file.
+        chunk is some rows of one entity. If a pool runs `map` with `chunksize=1`, each task makes at least one chunk
+        for each entity. While the file grows, the manifest takes about 250 bytes of memory per chunk, and more bytes on
+        the disk. When the file is closed, the manifest takes 2 to 5 kB of memory per chunk for a short time. Without
+        the manifest, a program can read the file only from front to back, and `rerun rrd verify` refuses the file.
     compact:
         Whether `rerun rrd optimize` merges small chunks when the file is closed. This writes the file a second time.
 
@@ -45,7 +45,7 @@ class FileSink(Sink):
     ------
     ConfigError
         If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or if `compact` is true and
-        `write_footer` is false.
+        `write_footer` is false. If the file cannot be made, opening the recording raises `SinkError`.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)

@@ -40,7 +40,12 @@ _MEMORY = re.compile(r"\d+(\.\d+)?([kKMGT]?B|[KMGT]iB|%)")
 class LiveSink(Sink):
     """The base class of viewers and servers, which get rows while the tasks run.
 
-    A viewer may start late, be slow, or end at any time.
+    A viewer may start late, be slow, or end at any time. If a viewer lacks rows when the recording is closed, mpr only
+    logs a warning.
+
+    A subclass must define `_url`. It must also define `_with_ports` if the sink listens at a port, `_start_program` if
+    the sink needs a program, and `_sdk_sink` if the rows do not go to `_url` by `rr.GrpcSink`. If one of the last two
+    raises, the exporter ends, and mpr tries again with a new exporter.
     """
 
     is_live = True
@@ -79,9 +84,9 @@ class LiveSink(Sink):
     def _start_program(self, *, first: bool) -> subprocess.Popen[bytes] | None:
         """Start the program that the sink needs, if any: a native viewer, or the server of a web page.
 
-        The exporter calls this method while it has only one thread. `first` is True in the first exporter of the sink,
-        and False in an exporter that replaces another one. If the sink cannot work without the program, returns the
-        program, else None.
+        The exporter calls this method while it has only one thread, because a fork is not safe while other threads run.
+        `first` is True in the first exporter of the sink, and False in an exporter that replaces another one. If the
+        sink cannot work without the program, returns the program, else None.
         """
         return None
 
@@ -102,7 +107,8 @@ class GrpcSink(LiveSink):
     """A viewer or server that mpr does not start. mpr connects to it, as `rr.connect_grpc` does.
 
     The viewer may start late, end, and start again. After each start, mpr sends all rows from the beginning if the
-    recording has a `FileSink`, else the last 256 MiB.
+    recording has a `FileSink`, else the last 256 MiB. If no viewer listens, nothing is raised. mpr logs a warning after
+    10 s, and the statistics (`mpr.LiveSinkStatistics`) have the number of missing chunks.
 
     Parameters
     ----------
@@ -142,7 +148,8 @@ class GrpcSink(LiveSink):
 class GrpcServerSink(LiveSink):
     """A server to which any number of viewers can connect at any time, as with `rr.serve_grpc`.
 
-    The server ends when the recording is closed.
+    The server ends when the recording is closed. If another program uses the port, opening the recording raises
+    `SinkError`.
 
     Parameters
     ----------
@@ -203,7 +210,8 @@ class GrpcServerSink(LiveSink):
 class WebViewerSink(LiveSink):
     """A server for the data and a web page with a viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
 
-    Both end when the recording is closed.
+    The server and the page end when the recording is closed. If another program uses one of the ports, or if the Rerun
+    viewer is not installed, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -284,7 +292,8 @@ class SpawnViewerSink(LiveSink):
     """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
 
     By default, the viewer stays open when the program ends. If the user closes the viewer, mpr does not start another
-    one. The viewer runs at a low priority, so that the workers get more CPU time.
+    one. The viewer runs at a low priority, so that the workers get more CPU time. If another program uses the port, or
+    if the Rerun viewer is not installed, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -294,7 +303,7 @@ class SpawnViewerSink(LiveSink):
         The largest amount of memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit,
         the oldest rows are dropped.
     server_memory_limit:
-        The same for the server that is part of the viewer, and receives the rows for it.
+        The same for the server in the viewer's process, which receives the rows and passes them to the viewer.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:

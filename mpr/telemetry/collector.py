@@ -41,7 +41,7 @@ class RowCollector:
             self._rows.state_timelines.setdefault(timeline, []).append(StateRow(at_ns, state, worker))
 
     def add_span(self, span: Span) -> None:
-        """Keep `span` until the next `take`, if telemetry of tasks is kept. The caller must not change `span` later."""
+        """Keep `span` itself, and no copy, until the next `take`. Do nothing if telemetry of tasks is not kept."""
         if self._keeps_tasks:
             self._rows.spans.setdefault(span.function, []).append(span)
 
@@ -55,7 +55,7 @@ class RowCollector:
         return self._keeps_tasks and self._errors_left >= 0
 
     def add_error(self, error: ErrorRow) -> None:
-        """Keep `error` until the next `take`. Call this method only if `wants_error` has returned True."""
+        """Keep `error` until the next `take`. Call this only after `wants_error`, which counts, has returned True."""
         self._rows.errors.append(error)
 
     def add_sample(self, sample: Sample) -> None:

@@ -20,7 +20,7 @@ class WorkerInsights:
     Attributes
     ----------
     worker, pid:
-        The number of the worker, and the process id of the worker.
+        The number of the worker, and its process id. The process id is 0 if the worker was never ready for a task.
     ended:
         'runs' if the worker still runs, and 'ended' if it has ended as usual. If it has died, the cause, such as 'lost
         (SIGKILL)' or 'lost (code 3)'.
@@ -55,7 +55,7 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """Return the time in seconds from the start of the worker until its end. If it still runs, until now."""
+        """The time in seconds from the start of the worker until its end, or until now if the worker still runs."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
@@ -85,7 +85,8 @@ class SlowTask:
         The number of rows that the task has logged, and the encoded bytes of these rows. Those of the included short
         tasks count too.
     arguments:
-        The arguments as a shortened text.
+        The arguments as a text of up to 200 characters. If they are larger than 1 MiB or cannot be unpickled, the text
+        is their size or the name of the error, in parentheses.
     """
 
     task: str

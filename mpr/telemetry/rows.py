@@ -91,7 +91,8 @@ class ErrorRow:
     """Says that one or several tasks of one function have failed together at the time `at_ns`.
 
     `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. If
-    too many tasks fail, one row counts the errors without a row of their own. Its `function` is empty.
+    there are more than 100 errors between two writes, a last row says how many errors have no row of their own. The
+    `function` of this last row is empty.
     """
 
     at_ns: int

@@ -126,9 +126,11 @@ def view(payload: Sequence[Buffer]) -> Any:
 
 
 class _StandIn:
-    """Stands for an object whose class must not be imported, or for a function that makes an object.
+    """Stands for an object of a user's class, or for a function that makes an object.
 
-    Its `repr` has the name of the class and its arguments. Calling a stand-in, or changing it, has no effect.
+    The class or function is not imported, because the import could run code of the user. The `repr` of a stand-in has
+    the name of the class, and the arguments with which the object was made. Calling or changing a stand-in has no
+    effect.
     """
 
     _name = ""

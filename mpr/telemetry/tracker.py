@@ -116,7 +116,7 @@ class TelemetryTracker(PoolObserver):
 
     @property
     def places(self) -> dict[int, int]:
-        """Return a dict from the number of each worker whose process runs to the place of this worker."""
+        """The place of each worker whose process runs, by the number of the worker."""
         with self._lock:
             return {number: worker.place for number, worker in self._workers.items()}
 
@@ -130,7 +130,7 @@ class TelemetryTracker(PoolObserver):
     def unsettled(self) -> int:
         """Return the number of submitted tasks that have neither a result nor an error yet.
 
-        Only the thread of the sampler may call this method.
+        Only the thread of the sampler may call this method, because it counts without the lock.
         """
         while self._submitted:
             self._submitted_count += self._submitted.popleft()

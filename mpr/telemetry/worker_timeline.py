@@ -23,8 +23,8 @@ from mpr.telemetry.rows import Span
 from mpr.transport.messages import CALL, Result
 
 #: The longest span (nanoseconds) that several tasks share. If a task runs for longer than this, the state timeline
-#: shows the task while it runs. Otherwise, it shows the task after its end. The same holds for the time that a worker
-#: is idle.
+#: shows the task while it runs. It shows a shorter task after its end. The same holds for the time in which a worker is
+#: idle.
 SPAN_NS = 50_000_000
 # A shorter pause between two tasks is not shown, and neither is a shorter wait of `rr.log` (nanoseconds).
 _GAP_NS = 2_000_000
@@ -222,7 +222,7 @@ class WorkerTimeline:
         """Record that the process has ended at `now_ns`.
 
         If the process has died, `lost` is the state to show, such as 'lost (SIGKILL)', and `work` is what the worker
-        did last. Otherwise `lost` is empty.
+        did last. If the process has ended as usual, `lost` is empty.
         """
         self.ended_ns = now_ns
         self._lost = lost

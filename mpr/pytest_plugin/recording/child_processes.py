@@ -69,7 +69,7 @@ class Children:
         """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
 
         Returns a note if pools or shared recordings of the test are still open, because their later rows are not
-        recorded. Otherwise returns None.
+        recorded. Returns None if none is open.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)
@@ -84,7 +84,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings that this object has made. Call this method after the last test."""
+        """Close the shared recordings that this object has made. Call this after the last test, which may use them."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of

@@ -64,7 +64,10 @@ class InternalErrors:
             self._say(text)
 
     def close(self) -> None:
-        """Write how often each sort of error was repeated. Call this method after the last test."""
+        """Pass a text to `write` for each sort of error that was repeated. The text says how often it was repeated.
+
+        Call this after the last test, because the counts are not complete before.
+        """
         for sort, count in self._counts.items():
             if count > 1:
                 self._say(f"{count - 1} more times: {sort}")

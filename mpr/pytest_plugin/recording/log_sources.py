@@ -64,7 +64,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`. Call this method before the first test runs."""
+        """Make a stream for each of `application_ids`, before the first test, so that no test has to wait for this."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -102,7 +102,8 @@ class LogSources:
     def phase_has_ended(self, running: RunningTest) -> None:
         """Make a shared recording for child processes if the setup of the test `running` has imported `@mpr.task`.
 
-        Call this method after the setup. Processes that use `@mpr.task` then log into the recording of the test, too.
+        Call this method after the setup. From then on, child processes that use `@mpr.task` log into the recording of
+        the test, too.
         """
         self._children.attach(running.stream)
 
@@ -152,8 +153,9 @@ class LogSources:
     def make_recording(self) -> Any:
         """Make a recording with the application id of the running test, and return its handle.
 
-        `mpr/sdk/copies.py` calls this method if a test calls `rr.save` without a recording of its own. Without a
-        running test, the application id is "pytest".
+        `mpr/sdk/copies.py` calls this method if a test gives the current recording another sink, for example by
+        `rr.save`, and if this recording is that of the test. The new recording then gets the sink, because the
+        recording of the test must keep its own. Without a running test, the application id is "pytest".
         """
         running = self._running()
         application_id = running.stream.application_id if running is not None else "pytest"

@@ -85,11 +85,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK before the first test.
-
-        The import takes some tenths of a second. If it happened during the first test, it would count as time of this
-        test.
-        """
+        """Import the SDK now, so that the import (some tenths of a second) does not count as time of the first test."""
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
 

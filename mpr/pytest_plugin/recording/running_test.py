@@ -94,8 +94,8 @@ class RunningTest:
     def raised(self, phase: str, error: BaseException) -> None:
         """Set the outcome of `phase`, which the exception `error` has ended.
 
-        For some errors, pytest's report about the phase comes too late, or never comes. Otherwise the report overrides
-        this outcome later (`reported`).
+        This is needed because for some errors, pytest's report about the phase comes too late or never. If the report
+        comes, it overrides this outcome (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"

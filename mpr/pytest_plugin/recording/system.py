@@ -86,9 +86,10 @@ def remove(path: str) -> None:
 
 
 def free_bytes(path: str) -> int:
-    """Return how many bytes are free on the disk of `path`.
+    """Return how many bytes an ordinary user can still write to the disk on which `path` lies.
 
-    If `path` does not exist, use the disk of the nearest folder above it.
+    If `path` does not exist, use the nearest folder above it that exists. Raises `OSError` if the system gives no
+    answer.
     """
     while True:
         try:

@@ -168,7 +168,7 @@ class TestStream:
 
 
 def _leave_alone(stream: TestStream) -> None:
-    """Keep the stuck `stream` forever, and make sure that this process can exit without a wait for `stream`.
+    """Keep the stuck `stream` forever, and let this process exit without a wait for `stream`.
 
     For this, the SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes
     the SDK's global recording instead, unless the global recording is stuck, too.

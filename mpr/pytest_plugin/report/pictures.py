@@ -22,9 +22,9 @@ def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[st
     """Draw a picture for each failed test whose recording was kept, if `settings.screenshot` asks for pictures.
 
     Returns a copy of `results` in which the drawn tests have the paths of their pictures. When all pictures together
-    have taken `settings.screenshots_secs` seconds, no more are drawn. If this happens, or if this machine cannot draw,
-    the reason is added to `troubles`. If a single picture cannot be drawn, the reason is added to the notes of its
-    test.
+    have taken `settings.screenshots_secs` seconds, no more are drawn, and `troubles` gets a text with the number of
+    missing pictures. If this machine cannot draw, `troubles` gets the reason. If a single picture cannot be drawn, the
+    notes of its test get the reason.
     """
     wanted = settings.screenshot == "only-on-failure"
     end = time.monotonic() + settings.screenshots_secs
