@@ -226,8 +226,8 @@ class WorkerDiedError(PoolError):
             kept = f"{rows} {'row of the task is' if rows == 1 else 'rows of the task are'}"
         last = f"; the last rows of this worker came {silent_secs:.1f} s before" if rows and silent_secs else ""
         super().__init__(
-            f"worker {worker} (pid {pid}) {describe_exit(exitcode)} {when} task {task}. {kept} in the recording{last}. "
-            "The other tasks are not concerned."
+            f"{describe_process(worker, pid)} {describe_exit(exitcode)} {when} task {task}. {kept} in the "
+            f"recording{last}. The other tasks are not concerned."
         )
         self.task = task
         self.worker = worker
@@ -255,7 +255,7 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
     def __init__(self, task: str, worker: int, pid: int, seconds: float) -> None:
         super().__init__(
-            f"task {task} ran for more than {seconds:g} s, so its worker {worker} (pid {pid}) was ended and is "
+            f"task {task} ran for more than {seconds:g} s, so its {describe_process(worker, pid)} was ended and is "
             "replaced. The rows that it had logged until then are in the recording. Give mpr.Pool a longer "
             "task_timeout if it needs more time."
         )
@@ -266,6 +266,11 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.task, self.worker, self.pid, self.seconds)
+
+
+def describe_process(worker: int, pid: int) -> str:
+    """Name a process for messages: 'worker 3 (pid 71)', or 'process 71' if it is no worker (`worker` is 0)."""
+    return f"worker {worker} (pid {pid})" if worker else f"process {pid}"
 
 
 def describe_exit(exitcode: int | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,3 +103,15 @@ def test_types_are_compared_among_all_rows_outside_of_tasks(tmp_path: Path) -> N
     with pytest.raises(mpr.ConflictError, match=r"in worker 1 .* in the parent|in the parent.* in worker 1"):
         pool.join()
     support.check_file(folder / "shared.rrd")
+
+
+def test_a_process_that_has_joined_is_not_taken_for_the_parent(tmp_path: Path) -> None:
+    recording = mpr.SharedRecording("app", sinks=tmp_path / "run.rrd")
+    recording.stream.set_time("when", duration=1.0)
+    recording.stream.log("b", rr.Scalars(1.0))
+    with recording:
+        process = multiprocessing.get_context("spawn").Process(target=mpr.task(tasks.log_at_sequence))
+        process.start()
+        process.join()
+        with pytest.raises(mpr.ConflictError, match=rf"in the parent.*in process {process.pid}\b"):
+            recording.close()

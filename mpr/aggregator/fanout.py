@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mpr import failpoints
 from mpr.aggregator.type_conflicts import ColumnTypes
-from mpr.errors import FormatError, SinkError
+from mpr.errors import FormatError, SinkError, describe_process
 from mpr.rrd import framing, manifest
 from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment
 from mpr.sinks.base import LiveFeed, Observer, Writer
@@ -136,7 +136,7 @@ class Fanout:
         rows = self._rows_in(footer)
         if of_task and self._apart:
             return rows
-        who = f"worker {hello.worker} (pid {hello.pid})" if hello.worker else "the parent"
+        who = "the parent" if hello.is_owner else describe_process(hello.worker, hello.pid)
         for conflict in self._columns.note(who, footer):
             _log.info("%s", conflict)
             self.conflicts.append(conflict)

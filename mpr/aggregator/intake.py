@@ -38,7 +38,7 @@ from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
 from mpr.aggregator.task_recording_intake import TaskRecordingIntake
 from mpr.aggregator.worker_memory import WorkerMemory
-from mpr.errors import DeliveryError, FormatError
+from mpr.errors import DeliveryError, FormatError, describe_process
 from mpr.transport.messages import (
     Accepted,
     Goodbye,
@@ -116,7 +116,7 @@ class ProducerIntake:
         self.has_flushed: bool = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
-        self._who = f"worker {hello.worker} (pid {hello.pid})"
+        self._who = describe_process(hello.worker, hello.pid)
         self._context = context
         self._listener = listener
         # The reason why rows are lost, and later results fail; None if no rows are lost.

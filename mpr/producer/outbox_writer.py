@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mpr import failpoints
-from mpr.errors import DeliveryError, ReleasedError
+from mpr.errors import DeliveryError, ReleasedError, describe_process
 from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
 from mpr.producer.inbox import Inbox
@@ -238,8 +238,7 @@ class OutboxWriter(abc.ABC):
         wait here are sent before the text, because their rows are not lost.
         """
         self.announcer.announce()
-        worker = self._parts.worker
-        who = f"worker {worker} (pid {os.getpid()})" if worker else f"process {os.getpid()}"
+        who = describe_process(self._parts.worker, os.getpid())
         self._parts.connection.send_needed(Undelivered(f"{who} {event}", rows_are_lost))
 
     # --- credit --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass
 
 from mpr.aggregator.listener import SurvivingRows
-from mpr.errors import WorkerDiedError, describe_exit
+from mpr.errors import WorkerDiedError, describe_exit, describe_process
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.status_page import At
 
@@ -57,7 +57,7 @@ class WorkerLoss:
         elif reason is None and begun > work_item.first and work_item.attempt <= retries:
             work_item.retry(begun)
             notes.append(
-                f"worker {self.worker} (pid {self.pid}) {describe_exit(self.exitcode)} at task "
+                f"{describe_process(self.worker, self.pid)} {describe_exit(self.exitcode)} at task "
                 f"{work_item.name(begun - 1)}, which is run again (attempt {work_item.attempt})"
             )
             return []

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mpr.aggregator.listener import SurvivingRows
-from mpr.errors import InitializerError, RecordingClosedError, describe_exit, died_at_start
+from mpr.errors import InitializerError, RecordingClosedError, describe_exit, describe_process, died_at_start
 from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskInfo
 from mpr.scheduler.books import PoolBooks
@@ -191,7 +191,8 @@ class WorkerEvents:
         """
         cause = task_pickling.load_exception(failed.payload)
         text = represent(cause)
-        error = InitializerError(f"the initializer raised in worker {hello.worker} (pid {hello.pid}): {text}")
+        who = describe_process(hello.worker, hello.pid)
+        error = InitializerError(f"the initializer raised in {who}: {text}")
         error.__cause__ = cause
         self.broken(error)
 
