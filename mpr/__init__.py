@@ -99,7 +99,8 @@ Where to look:
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
 - An exception, a `repr` or a callback of a user may raise. Which code then prevents the end of a thread of mpr?
-  `user_code.py`, and `scheduler/outcomes.py` for results.
+  `user_code.py`, and `scheduler/outcomes.py` for results. Callbacks have a thread of their own
+  (`scheduler/callbacks.py`).
 - Which tests does the pytest plugin record, and which recordings does it keep? `pytest_plugin/recording/retention.py`.
 - How does mpr open and make files, also in memory? `files.py`. How large may something be, and how long may a step
   take? `limits.py`.

@@ -20,7 +20,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from mpr.errors import ConfigError, MprError
 
@@ -30,12 +30,29 @@ T = TypeVar("T")
 SimpleQueue = _queue.SimpleQueue
 
 
+#: The name of the threads that take rows and results.
+AGGREGATOR: Final = "mpr-aggregator"
+#: The name of the threads that run callbacks of users. No thread of mpr waits for them.
+CALLBACKS: Final = "mpr-callbacks"
+
+
 def is_thread_of_ours() -> bool:
     """Return True if the calling thread is a thread of mpr, whose name begins with `mpr-`.
 
-    Threads that run single steps (`run_to_completion`, `aside`) have other names, and do not count.
+    Threads that run single steps (`run_to_completion`, `aside`) have other names, and do not count. Threads that run
+    only callbacks of users do not count either.
     """
-    return threading.current_thread().name.startswith("mpr-")
+    name = threading.current_thread().name
+    return name.startswith("mpr-") and name != CALLBACKS
+
+
+def check_may_wait() -> None:
+    """Raise `RuntimeError` if the calling thread takes rows and results, because it would wait for itself for ever.
+
+    Code of a user may run in this thread, for example while a result is unpickled, or in a `__del__`.
+    """
+    if threading.current_thread().name == AGGREGATOR:
+        raise RuntimeError("the thread of mpr that takes rows and results cannot wait for them: use another thread")
 
 
 # What to do instead, by the package that has replaced the threads of this process.

@@ -1,6 +1,6 @@
 """Runs code of a user in threads of mpr and in the main loop of a worker. An error in this code harms only one task.
 
-Covers: texts of exceptions and other objects, blocks that may raise anything, and the logger of mpr.
+Covers: texts of exceptions and other objects, blocks that may raise anything or fork, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
 
 Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
@@ -17,13 +17,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any, Final, ParamSpec
+from typing import Any, Final, NoReturn, ParamSpec
 
 P = ParamSpec("P")
 
@@ -136,11 +137,13 @@ class Contained:
         self.raised: bool = False
 
     def __enter__(self) -> Contained:
+        self._pid = os.getpid()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
+        end_forked(self._pid, error)
         if error is None:
             return False
         self.raised = True
@@ -149,6 +152,36 @@ class Contained:
         # The text is made here, because a formatter of `logging` would call the code of the exception again.
         log.error(f"{self._text}\n%s", *self._args, traceback_text(error))
         return True
+
+
+def end_forked(pid: int, error: BaseException | None) -> None:
+    """End this process if code of a user has forked it in a thread of mpr, and now leaves the block that it ran in.
+
+    Such a process is a copy of this thread only. If the copy ran on, it would take messages that are for the parent,
+    and all calls of the parent would hang.
+
+    `pid` is the id of the process that has entered the block. `error` is the exception that the block has raised, or
+    None.
+    """
+    if os.getpid() != pid and threading.current_thread().name.startswith("mpr-"):
+        exit_with(error)
+
+
+def exit_with(error: BaseException | None) -> NoReturn:
+    """End this forked process with the exit code that Python uses for a program that ends with `error` or without one.
+
+    Nothing is flushed, because all buffers, sockets and recordings of this process are copies of its parent's.
+    """
+    code = 0 if error is None else 1
+    # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.
+    with contextlib.suppress(BaseException):
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            code = (error.code or 0) & 0xFF
+        elif error is not None and sys.__stderr__ is not None:
+            # Not `sys.stderr`, because that may be a stream that logs into the recording.
+            text = f"{error.code}\n" if isinstance(error, SystemExit) else traceback_text(error)
+            sys.__stderr__.write(text)
+    os._exit(code)
 
 
 class _Around:

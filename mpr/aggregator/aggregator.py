@@ -28,6 +28,7 @@ from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
+from mpr.threads import AGGREGATOR
 from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
@@ -89,7 +90,7 @@ class Aggregator:
         self._steps = StepQueue(functools.partial(sockets.up.post, events.encode(Wakeup())))
         self._stop_requested = False
         self._progress = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="mpr-aggregator", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=AGGREGATOR, daemon=True)
 
     def start(self) -> None:
         """Start the thread. Raises `RuntimeError` if the operating system cannot start one more thread."""

@@ -6,6 +6,7 @@ Does not cover: whether the pool takes calls (`pool.py`), which worker runs a wo
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 from mpr.pool import imap
 from mpr.pool.executor import PoolExecutor
 from mpr.pool.options import check_chunksize
-from mpr.pool.results import AsyncResult, Callback, MapResult, ResultIterator, SingleResult
+from mpr.pool.results import AsyncResult, CallBack, Callback, MapResult, ResultIterator, SingleResult
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
@@ -54,8 +55,8 @@ class PoolCalls:
         Later, `callback` is called with the result, or `error_callback` with the exception. Raises
         `UnpicklableTaskError` if the function or an argument cannot be pickled.
         """
-        result: SingleResult[Any] = SingleResult(callback, error_callback)
         task = TaskFunction.of(function)
+        result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
         payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
         self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
         return result
@@ -88,7 +89,7 @@ class PoolCalls:
         payloads = [
             task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
         ]
-        result: MapResult[Any] = MapResult(len(items), callback, error_callback)
+        result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
         self._dispatcher.announce(task, len(items))
         on_outcome = result.on_outcome
         work_items = (
@@ -107,6 +108,9 @@ class PoolCalls:
         while some := list(itertools.islice(work_items, _SUBMITTED_AT_ONCE)):
             self._dispatcher.submit(*some)
         return result
+
+    def _call_back(self, task: TaskFunction) -> CallBack:
+        return functools.partial(self._dispatcher.callbacks.run, f"task {task.name}")
 
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool

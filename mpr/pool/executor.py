@@ -6,6 +6,7 @@ Does not cover: the methods of `multiprocessing.Pool` (`calls.py`), and the work
 
 from __future__ import annotations
 
+import functools
 import itertools
 import time
 from collections import deque
@@ -18,9 +19,9 @@ from mpr.pool.options import check_chunksize
 from mpr.processes import task_pickling
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.threads import Latch, is_thread_of_ours, run_to_completion
+from mpr.threads import Latch, check_may_wait, is_thread_of_ours, run_to_completion
 from mpr.transport.messages import STAR
-from mpr.user_code import Contained, is_a
+from mpr.user_code import is_a
 
 R = TypeVar("R")
 P = ParamSpec("P")
@@ -32,18 +33,18 @@ class TaskFuture(Future[R]):
     `running()` is true as soon as a worker has the task, as with a `ProcessPoolExecutor`.
     """
 
-    _dispatcher: Dispatcher
     #: The work item of the task. None after the outcome of the task has come.
     _work_item: WorkItem | None = None
     #: Whether the task was cancelled while a worker had it.
     _cancelled_running = False
 
-    def __init__(self) -> None:
+    def __init__(self, dispatcher: Dispatcher) -> None:
         super().__init__()
+        self._dispatcher = dispatcher
         # Threads wait for this, and not for the lock of `Future`. A handler of a signal that interrupts the wait may
         # end the pool, and the thread that ends the pool needs that lock.
         self._is_settled = Latch()
-        self.add_done_callback(lambda _: self._is_settled.set())
+        super().add_done_callback(lambda _: self._is_settled.set())
 
     def result(self, timeout: float | None = None) -> R:
         """Wait up to `timeout` seconds (None: no limit) for the result of the task, and return the result.
@@ -51,7 +52,7 @@ class TaskFuture(Future[R]):
         Raises the exception of the task, `TimeoutError` if the task has not ended in this time, or `CancelledError` if
         the task was cancelled.
         """
-        self._is_settled.wait(timeout)
+        self._wait(timeout)
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
@@ -60,8 +61,13 @@ class TaskFuture(Future[R]):
         Raises `TimeoutError` if the task has not ended in this time, and `CancelledError` if the task was cancelled
         before a worker had it.
         """
-        self._is_settled.wait(timeout)
+        self._wait(timeout)
         return super().exception(0)
+
+    def _wait(self, timeout: float | None) -> None:
+        if not self._is_settled.is_set():
+            check_may_wait()
+        self._is_settled.wait(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[R]], object]) -> None:
         """Call `fn` with this future when the task has ended, as `Future.add_done_callback` does.
@@ -71,16 +77,15 @@ class TaskFuture(Future[R]):
 
         # `Future` itself lets `SystemExit` pass, and errors of the handlers of `logging`.
         def call(future: Future[R]) -> None:
-            with Contained("a callback of a future raised"):
-                fn(future)
+            self._dispatcher.callbacks.run("a future", functools.partial(fn, future))
 
         super().add_done_callback(call)
 
-    def submit(self, dispatcher: Dispatcher, work_item: WorkItem) -> Self:
-        """Submit `work_item` to `dispatcher`, and return this future, which gets the outcome of the work item."""
-        self._dispatcher, self._work_item = dispatcher, work_item
+    def submit(self, work_item: WorkItem) -> Self:
+        """Submit `work_item`, and return this future, which gets the outcome of the work item."""
+        self._work_item = work_item
         work_item.connect(self._deliver, self.set_running_or_notify_cancel)
-        dispatcher.submit(work_item)
+        self._dispatcher.submit(work_item)
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
@@ -137,8 +142,8 @@ class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
     The pair is (result, None), or (None, error) if the call has failed.
     """
 
-    def __init__(self, length: int) -> None:
-        super().__init__()
+    def __init__(self, dispatcher: Dispatcher, length: int) -> None:
+        super().__init__(dispatcher)
         self._length = length
         self._outcomes: list[tuple[Any, BaseException | None]] = []
 
@@ -180,14 +185,14 @@ class PoolExecutor(Executor):
         that ended the pool.
         """
         self._check_running()
-        future = TaskFuture[R]()
+        future = TaskFuture[R](self._dispatcher)
         try:
             function = TaskFunction.of(fn)
             payload = task_pickling.dump_arguments(function.name, [(args, kwargs)])
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
-        return future.submit(self._dispatcher, WorkItem(function=function, payload=payload))
+        return future.submit(WorkItem(function=function, payload=payload))
 
     def map(
         self,
@@ -262,7 +267,7 @@ class PoolExecutor(Executor):
             yield from self._submit_chunk(function, start, chunk)
 
     def _submit_chunk(self, function: TaskFunction, start: int, chunk: list[tuple[Any, ...]]) -> Iterator[_ChunkFuture]:
-        future = _ChunkFuture(len(chunk))
+        future = _ChunkFuture(self._dispatcher, len(chunk))
         try:
             payload = task_pickling.dump_arguments(f"{function.name}[{start}]", chunk)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
@@ -275,7 +280,7 @@ class PoolExecutor(Executor):
                     yield from self._submit_chunk(function, index, [call])
             return
         work_item = WorkItem(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
-        yield future.submit(self._dispatcher, work_item)
+        yield future.submit(work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the pool, as `mpr.Pool.shutdown` does: take no new calls.

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import itertools
 import operator
+import os
 import queue
 import threading
 import weakref
@@ -24,7 +25,7 @@ from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import SimpleQueue, start_aside
 from mpr.transport.messages import EACH
-from mpr.user_code import passes
+from mpr.user_code import end_forked, passes
 
 # The number of chunks per worker that are submitted before the caller takes their results.
 _AHEAD = 4
@@ -124,12 +125,13 @@ class ImapFeeder:
 
     def run(self) -> None:
         """Submit all items. If the user's iterable raises an exception, the caller gets it after all results."""
-        count = 0
+        count, pid = 0, os.getpid()
         error: BaseException | None = None
         try:
             while self._wait_for_room():
                 # If the iterable raises, the items of this chunk are dropped, as in `multiprocessing`.
                 part = list(itertools.islice(self.items, self.chunksize))
+                end_forked(pid, None)
                 if not part:
                     break
                 self._submit(count, part)
@@ -137,6 +139,7 @@ class ImapFeeder:
             else:
                 error = self.dispatcher.ending_error()
         except BaseException as raised:  # noqa: BLE001  # the caller gets any error of the user's iterable
+            end_forked(pid, raised)
             error = raised
         finally:
             results = self.results()

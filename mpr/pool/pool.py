@@ -176,7 +176,8 @@ class Pool:
         """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
         When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A thread
-        of mpr runs these functions, so they must be short.
+        of mpr runs these functions one after another. They may log, and wait for results, but not for other callbacks
+        of the pool.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)

@@ -15,11 +15,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
-from mpr.threads import Latch, SimpleQueue
+from mpr.threads import Latch, SimpleQueue, check_may_wait
 
 R = TypeVar("R")
 
 Callback = Callable[[Any], object]
+#: Runs a step that calls a callback of the caller.
+CallBack = Callable[[Callable[[], None]], None]
+
+
+def _call_here(step: Callable[[], None]) -> None:
+    step()
 
 
 class AsyncResult(Generic[R]):
@@ -29,8 +35,14 @@ class AsyncResult(Generic[R]):
     mpr runs these functions.
     """
 
-    def __init__(self, callback: Callback | None = None, error_callback: Callback | None = None) -> None:
+    def __init__(
+        self,
+        callback: Callback | None = None,
+        error_callback: Callback | None = None,
+        call_back: CallBack = _call_here,
+    ) -> None:
         self._event = Latch()
+        self._call_back = call_back
         self._callback = callback
         self._error_callback = error_callback
         self._value: Any = None
@@ -48,7 +60,7 @@ class AsyncResult(Generic[R]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait up to `timeout` seconds (None: no limit) until the call has ended. `ready` says if it has ended."""
-        self._event.wait(timeout)
+        self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
         """Wait for the result, and return it. All rows of the tasks of this call are in the recording then.
@@ -56,21 +68,32 @@ class AsyncResult(Generic[R]):
         Raises the exception of the task, or an error of mpr, such as `WorkerDiedError` or `SinkError`. Raises
         `multiprocessing.TimeoutError` if the call has not ended after `timeout` seconds (None: no limit).
         """
-        if not self._event.wait(timeout):
+        if not self._wait(timeout):
             raise multiprocessing.TimeoutError
         if self._error is not None:
             raise self._error
         result: R = self._value
         return result
 
+    def _wait(self, timeout: float | None) -> bool:
+        if not self._event.is_set():
+            check_may_wait()
+        return self._event.wait(timeout)
+
     def _settle(self, value: Any, error: BaseException | None) -> None:
         self._value, self._error = value, error
         callback = self._callback if error is None else self._error_callback
-        try:
-            if callback is not None:
-                callback(value if error is None else error)
-        finally:
+        if callback is None:
             self._event.set()
+            return
+
+        def call() -> None:
+            try:
+                callback(value if error is None else error)
+            finally:
+                self._event.set()
+
+        self._call_back(call)
 
 
 class SingleResult(AsyncResult[R]):
@@ -91,8 +114,14 @@ class MapResult(AsyncResult[list[R]]):
     If tasks fail, `get` raises the error that came first, but only when all tasks have ended.
     """
 
-    def __init__(self, length: int, callback: Callback | None, error_callback: Callback | None) -> None:
-        super().__init__(callback, error_callback)
+    def __init__(
+        self,
+        length: int,
+        callback: Callback | None,
+        error_callback: Callback | None,
+        call_back: CallBack = _call_here,
+    ) -> None:
+        super().__init__(callback, error_callback, call_back)
         self._values: list[Any] = [None] * length
         self._left = length
         self._lock = threading.Lock()
@@ -150,6 +179,8 @@ class ResultIterator(Generic[R], Iterator[R]):
 
         Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
         """
+        if self._ready.empty():
+            check_may_wait()
         try:
             item = self._ready.get(timeout=None if timeout is None else max(timeout, 0.0))
         except queue.Empty:

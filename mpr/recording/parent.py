@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from mpr.producer import exits, membership, propagation, router
 from mpr.producer.producer import Producer
-from mpr.threads import aside
+from mpr.threads import aside, check_may_wait
 from mpr.transport.connection_info import ConnectionInfo
 
 
@@ -43,7 +43,10 @@ class ParentMembership:
         """Return the producer of this process. The first call makes the producer. Any thread may call this method."""
         # Another thread makes the producer, and holds the lock. If the main thread held the lock, a signal handler that
         # uses the recording would wait for the lock for ever.
-        return aside(self._made) if self._producer is None else self._producer
+        if self._producer is None:
+            check_may_wait()
+            return aside(self._made)
+        return self._producer
 
     def _made(self) -> Producer:
         with self._lock:

@@ -26,6 +26,7 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING
 
 from mpr.scheduler.books import PoolBooks
+from mpr.scheduler.callbacks import Callbacks
 from mpr.scheduler.deadlines import Deadlines
 from mpr.scheduler.delivery import OutcomeDelivery
 from mpr.scheduler.observer import PoolObserver, PoolObservers
@@ -74,6 +75,8 @@ class Dispatcher:
         self._observer = PoolObservers([] if observer is None else [observer])
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
+        #: Runs the callbacks of the callers.
+        self.callbacks: Callbacks = Callbacks(self._books)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
         #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(

@@ -4,19 +4,24 @@ Covers: unpickling results and exceptions, and calling the callbacks of the call
 Does not cover: code in workers (`worker/loop.py`), and texts of exceptions (`mpr/user_code.py`).
 
 Unpickling and callbacks run code of a user, which may raise anything, also `SystemExit`. No function of this module
-raises. An error becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on.
+raises. An error becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on. A
+process that such code forks ends when it leaves the code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from mpr.errors import DeliveryError, TaskError
 from mpr.processes import pickling, task_pickling
 from mpr.scheduler.work_item import WorkItem
 from mpr.transport.messages import APART, RAISED, Result
-from mpr.user_code import Contained, represent
+from mpr.transport.packing import Buffer
+from mpr.user_code import Contained, end_forked, represent
+
+T = TypeVar("T")
 
 
 class Outcome(NamedTuple):
@@ -47,12 +52,12 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
     if failure is not None:
         yield Outcome(work_item, first, count, None, failure)
     elif result.status == RAISED:
-        yield Outcome(work_item, first, count, None, task_pickling.load_exception(result.payload))
+        yield Outcome(work_item, first, count, None, _unpickled(task_pickling.load_exception, result.payload))
     elif result.status == APART:
         yield from _open_apart(work_item, result, count)
     else:
         try:
-            values = pickling.loads(result.payload)
+            values = _unpickled(pickling.loads, result.payload)
         except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
             yield Outcome(work_item, first, count, None, _unreadable(work_item, first, error))
             return
@@ -72,14 +77,26 @@ def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Out
         return
     for task, (has_raised, payload) in enumerate(parts, result.first):
         if has_raised:
-            yield Outcome(work_item, task, 1, None, task_pickling.load_exception(payload))
+            yield Outcome(work_item, task, 1, None, _unpickled(task_pickling.load_exception, payload))
             continue
         try:
-            value = pickling.loads(payload)
+            value = _unpickled(pickling.loads, payload)
         except BaseException as error:  # noqa: BLE001  # whatever a user's `__setstate__` raises
             yield Outcome(work_item, task, 1, None, _unreadable(work_item, task, error))
         else:
             yield Outcome(work_item, task, 1, [value], None)
+
+
+def _unpickled(load: Callable[[Sequence[Buffer]], T], payload: Sequence[Buffer]) -> T:
+    """Return `load(payload)`. If the unpickling forks this process, the child ends when it leaves the unpickling."""
+    pid = os.getpid()
+    try:
+        value = load(payload)
+    except BaseException as error:
+        end_forked(pid, error)
+        raise
+    end_forked(pid, None)
+    return value
 
 
 def _unreadable(work_item: WorkItem, task: int, error: BaseException) -> TaskError:
@@ -106,12 +123,8 @@ def start(work_item: WorkItem) -> bool:
 
 
 def hand_over(outcome: Outcome) -> None:
-    """Pass `outcome` to the caller by `on_outcome` of the work item. This may run callbacks of the caller.
-
-    If a callback raises, the error is only logged.
-    """
+    """Pass `outcome` to the caller by `on_outcome` of the work item. Callbacks of the caller run in `callbacks.py`."""
     work_item, first, count, values, error = outcome
-    # An error of a callback is only logged, because it must not end this thread. In `multiprocessing.Pool` such an
-    # error ends the thread that handles results, and all calls hang.
-    with Contained("a callback for task %s raised", work_item.name(first)):
+    # An error is only logged, because it must not end this thread. The caller may have set the result of a future.
+    with Contained("the outcome of task %s cannot be handed over", work_item.name(first)):
         work_item.on_outcome(work_item.index + first, count, values, error)

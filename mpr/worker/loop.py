@@ -23,7 +23,7 @@ from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import APART, CALL, EACH, RAISED, RETURNED, STAR, Function, Result, Skipped, Stop, Tasks
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import POSITION, ROWS, SINCE
-from mpr.user_code import describe
+from mpr.user_code import describe, exit_with
 from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.clock import Clock
@@ -88,9 +88,11 @@ class WorkerLoop:
             function = self._function(message.digest)
             name = task_pickling.task_name(function)
             arguments = task_pickling.load_arguments(message.payload)
+            if forked_child.is_child[0]:
+                exit_with(None)
         except BaseException as error:  # noqa: BLE001  # every error is the result of the task
             if forked_child.is_child[0]:
-                forked_child.exit_with(error)
+                exit_with(error)
             self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
@@ -143,11 +145,11 @@ class WorkerLoop:
                 results.append(run(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 if is_child[0]:
-                    forked_child.exit_with(error)
+                    exit_with(error)
                 results.append(task_pickling.Failure(error))
                 raised = describe(error)
             if is_child[0]:
-                forked_child.exit_with(None)
+                exit_with(None)
             if prints:
                 self._capture.finish_lines()
             if marks:
@@ -184,6 +186,9 @@ class WorkerLoop:
         is True if these are the last results of the work item. If the tasks were short, the results may wait in this
         process for later ones.
         """
+        if forked_child.is_child[0]:
+            # Code of a user has forked this process while the results were pickled.
+            exit_with(None)
         failpoints.reach("worker.ended")
         producer, ended_ns = self._producer, time.monotonic_ns()
         written_bytes = producer.write_out()

@@ -21,6 +21,7 @@ from mpr.transport.messages import (
     InitializerFailed,
     Ready,
 )
+from mpr.user_code import exit_with
 from mpr.worker import forked_child
 from mpr.worker.capture import Capture
 from mpr.worker.loop import WorkerLoop
@@ -57,16 +58,19 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             producer.begin_task()
             function(*arguments)
             if forked_child.is_child[0]:
-                forked_child.exit_with(None)
+                exit_with(None)
             # Keep the settings of the SDK that the initializer has changed, because it changes them for all tasks.
             if producer.settings is not None:
                 producer.settings.keep()
             producer.flush()
     except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
         if forked_child.is_child[0]:
-            forked_child.exit_with(error)
+            exit_with(error)
         producer.flush()
-        producer.send(InitializerFailed(task_pickling.dump_exception(error)))
+        payload = task_pickling.dump_exception(error)
+        if forked_child.is_child[0]:
+            exit_with(None)
+        producer.send(InitializerFailed(payload))
         membership.close_worker(producer)
         return
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
