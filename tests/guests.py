@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import subprocess
 import sys
@@ -234,3 +235,34 @@ def log_around(wrapped: Callable[[int], None]) -> None:
     wrapped(1)
     rr.log("n", rr.Scalars(2.0))
     functions.run_in_thread(rr.log, "thread", rr.Scalars(3.0))
+
+
+_executor = concurrent.futures.ThreadPoolExecutor(2)
+_has_begun, _is_inside = threading.Event(), threading.Event()
+
+
+@mpr.task
+def log_before_and_during(number: int) -> None:
+    """Log before a wrapped function begins, and while it runs."""
+    rr.log("n", rr.Scalars(float(number)))
+    _has_begun.set()
+    assert _is_inside.wait(TIMEOUT_SECS)
+    rr.log("n", rr.Scalars(float(number + 1)))
+
+
+def let_others_log(number: int) -> None:
+    """Log, and let the other threads log meanwhile. This function is to be wrapped."""
+    rr.log("n", rr.Scalars(float(number)))
+    _is_inside.set()
+    _executor.submit(functions.log_number, 3).result(TIMEOUT_SECS)
+    rr.log("n", rr.Scalars(float(number + 1)))
+
+
+def decorated_beside_wrapped(wrapped: Callable[[int], None]) -> None:
+    """Call `wrapped`, while other threads, which ran before, call decorated functions."""
+    both_run = threading.Barrier(2)
+    concurrent.futures.wait([_executor.submit(both_run.wait, TIMEOUT_SECS) for _ in range(2)])
+    other = _executor.submit(log_before_and_during, 1)
+    assert _has_begun.wait(TIMEOUT_SECS)
+    wrapped(10)
+    other.result(TIMEOUT_SECS)

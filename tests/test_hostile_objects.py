@@ -444,7 +444,7 @@ def test_all_callbacks_of_a_future_are_called(error: BaseException, tmp_path: Pa
         go_on.touch()
         future.result(60)
         _check_pool(pool)
-    assert called == ["mpr-aggregator"] * 3
+    assert called == ["mpr-callbacks"] * 3
 
 
 # --- the log ------------------------------------------------------------------------------------------------------
@@ -650,3 +650,42 @@ def test_nothing_is_said_at_the_exit_if_something_keeps_the_main_module_alive(tm
     support.check_file(tmp_path / "closed.rrd")
     support.check_file(tmp_path / "recording.rrd")
     assert support.numbers(tmp_path / "recording.rrd") == Counter([1])
+
+
+# --- times --------------------------------------------------------------------------------------------------------
+
+
+class _Timeline(str):
+    """The name of a timeline that cannot be compared after the task has set its time."""
+
+    __slots__ = ()
+    refuses = False
+
+    def __hash__(self) -> int:
+        return _refuse() if _Timeline.refuses else super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+@mpr.task
+def _set_hostile_time() -> None:
+    rr.set_time(_Timeline("t"), sequence=1)
+    rr.log("n", rr.Scalars(1.0))
+    _Timeline.refuses = True
+
+
+@mpr.task(entity_path_prefix="next")
+def _log_with_prefix() -> None:
+    rr.log("n", rr.Scalars(2.0))
+
+
+def test_a_task_whose_times_cannot_be_put_back_is_over_all_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path):
+        with pytest.raises(RuntimeError, match="not to be looked at"):
+            _set_hostile_time()
+        _Timeline.refuses = False
+        # A part of the first task would have no prefix.
+        _log_with_prefix()
+    support.check_file(path)
+    assert (support.numbers(path), support.numbers(path, "/next/n")) == (Counter([1]), Counter([2]))

@@ -259,3 +259,14 @@ def test_a_worker_that_outlives_the_recording_says_nothing_at_its_exit(tmp_path:
     _, errors = engine.communicate(timeout=_TIMEOUT_SECS)
     assert errors == ""
     assert support.numbers(tmp_path / "run.rrd") == Counter([1])
+
+
+def test_decorated_functions_in_other_threads_keep_the_inherited_recording(tmp_path: Path) -> None:
+    other = mpr.SharedRecording("app", sinks=tmp_path / "other.rrd", recording_id="other")
+    with other, mpr.SharedRecording("app", sinks=tmp_path / "own.rrd", recording_id="own"):
+        engine = _Engine("spawn")
+        engine.run(guests.decorated_beside_wrapped, other.wrap(guests.let_others_log))
+        engine.close()
+    for name, numbers in (("own", [1, 2, 3]), ("other", [10, 11])):
+        support.check_file(tmp_path / f"{name}.rrd")
+        assert support.numbers(tmp_path / f"{name}.rrd") == Counter(numbers)

@@ -189,7 +189,7 @@ def extracted_producer() -> Producer | None:
     """
     if _current.worker is not None:
         return _current.worker
-    text = propagation.extract()
+    text = _current.captures.inherited_text()
     if text is None:
         return None
     if text in _current.refused:
@@ -333,16 +333,39 @@ def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) ->
         producer = _current.joined.get(config.secret)
         if producer is None or producer.lost or not ipc_folder.is_owned(config.folder):
             producer = _joined(config, timeout_secs)
-        # If a wrapped function runs, plain `rr.log` logs to the recording of that function until the function ends. So
-        # no other recording takes over before that.
-        is_free = _current.worker is None and not _current.captures
-        if takes_over and is_free and not router.has_taken_over(producer):
-            producer.log_counters.set_sees_all(router.take_over(producer))
-            recordings.make_current(producer.stream)
-            router.note_current(producer.stream.to_native())
-            if config.secret not in _current.active:
-                _current.active[config.secret] = propagation.Propagation(connection_info.to_text(config))
+        if takes_over and _current.worker is None:
+            with _current.captures.lock:
+                _take_over_if_free(producer)
         return producer
+
+
+def _take_over_if_free(producer: Producer) -> None:
+    # If a wrapped function runs, plain `rr.log` logs to the recording of that function until the function ends. So no
+    # other recording takes over before that.
+    if _current.captures or router.has_taken_over(producer):
+        return
+    producer.log_counters.set_sees_all(router.take_over(producer))
+    _make_current(producer)
+    secret = producer.config.secret
+    if secret not in _current.active:
+        _current.active[secret] = propagation.Propagation(connection_info.to_text(producer.config))
+
+
+def make_current(producer: Producer) -> bool:
+    """Make the recording of `producer` the current one, if this process logs to it until it ends.
+
+    Returns whether this process does.
+    """
+    with _current.captures.lock:
+        if not router.has_taken_over(producer):
+            return False
+        _make_current(producer)
+        return True
+
+
+def _make_current(producer: Producer) -> None:
+    recordings.make_current(producer.stream)
+    router.note_current(producer.stream.to_native())
 
 
 def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:

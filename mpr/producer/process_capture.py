@@ -26,6 +26,8 @@ last call ends    ─► the earlier current recording, environment and routes a
 - A capture affects the whole process. So a thread of other code that logs at the same moment is captured too, unless it
   logs to a recording of its own. Such a thread uses `rr.set_thread_local_data_recording`, `with stream:`, or an
   argument `recording`.
+- A decorated function in such a thread logs to the recording that the process inherited, if there is one and the thread
+  ran before the capture.
 - A thread that continues after the end of the call logs to the recording that is current then. If there is none, its
   rows are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are
   in the sinks.
@@ -55,6 +57,8 @@ class _ProcessCapture:
         The number of calls that run.
     threads:
         The threads of this process that ran before the first of these calls.
+    text_before:
+        The connection info that this process had before; None for none.
     propagation:
         Gives children of this process the connection info of the recording.
     """
@@ -63,6 +67,7 @@ class _ProcessCapture:
         self.producer = producer
         self.calls = 1
         self.threads = set(threading.enumerate())
+        self.text_before = propagation.extract()
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
 
     def new_threads(self) -> list[threading.Thread]:
@@ -74,8 +79,9 @@ class ProcessCaptures:
     """Keeps the captures of this process. Any thread may call the methods."""
 
     def __init__(self) -> None:
-        # Reentrant, because a handler of a signal may call a wrapped function, too.
-        self._lock = threading.RLock()
+        #: Held while a capture begins or ends. Other code holds it to change the current recording, so that no capture
+        #: begins meanwhile. Reentrant, because a handler of a signal may call a wrapped function, too.
+        self.lock: threading.RLock = threading.RLock()
         self._pid = os.getpid()
         # In the order in which they began. The first one has the logging calls of the process.
         self._active: list[_ProcessCapture] = []
@@ -87,6 +93,13 @@ class ProcessCaptures:
     def is_captured(self, producer: Producer) -> bool:
         """Return True if a call of a wrapped function of the recording of `producer` runs in this process."""
         return any(each.producer is producer for each in self._active)
+
+    def inherited_text(self) -> str | None:
+        """Return the connection info for a decorated function that runs in the present thread; None for none."""
+        first = next(iter(self._active), None)
+        if first is not None and first.text_before is not None and threading.current_thread() in first.threads:
+            return first.text_before
+        return propagation.extract()
 
     @around
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
@@ -102,7 +115,7 @@ class ProcessCaptures:
             self._end(capture, routes=routes)
 
     def _begin(self, producer: Producer, *, routes: bool) -> _ProcessCapture:
-        with self._lock:
+        with self.lock:
             for each in self._active:
                 if each.producer is producer:
                     each.calls += 1
@@ -114,7 +127,7 @@ class ProcessCaptures:
             return capture
 
     def _end(self, capture: _ProcessCapture, *, routes: bool) -> None:
-        with self._lock:
+        with self.lock:
             capture.calls -= 1
             if capture.calls:
                 return

@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from mpr.producer import router
+from mpr.producer import membership, router
 from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
 from mpr.sdk.settings import ChangedSettings
@@ -43,7 +43,7 @@ class TaskContext:
         self._pid = os.getpid()
         self._native: Any = None
         self._recording_id: str | None = None
-        #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording anyway.
+        #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording in any case.
         self._thread_recording: Any = None
         self._times: Times = {}
         #: The settings of the SDK that the task has changed.
@@ -55,10 +55,8 @@ class TaskContext:
         else:
             self._native, self._recording_id = producer.stream.to_native(), producer.config.recording_id
             self._has_recording = True
-            if router.has_taken_over(producer):
-                recordings.make_current(producer.stream)
-                router.note_current(self._native)
-            else:
+            # In a process that is no worker, a wrapped function in another thread may change the process's recording.
+            if not membership.make_current(producer) or not producer.worker:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
             router.install_entries()
@@ -91,17 +89,19 @@ class TaskContext:
 
         After the block, those of the caller are set again. In a process that the block has forked, nothing is restored.
         """
-        outer_context, thread_state.context = thread_state.context, self
+        outer_context = thread_state.context
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
         self.settings.redo()
+        # Set last and put back first, because the other steps may raise. Then the thread must not stay in the task.
+        thread_state.context = self
         yield
         if not self.forked:
+            thread_state.context = outer_context
             self.settings.undo()
             self._times = self._exchange_times(outer_times)
             if self._has_recording:
                 self._thread_recording = recordings.exchange_thread_recording(outer_recording)
-            thread_state.context = outer_context
 
     def _exchange_times(self, new: Times) -> Times:
         if self._recording_id is None:
