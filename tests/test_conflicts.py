@@ -113,5 +113,5 @@ def test_a_process_that_has_joined_is_not_taken_for_the_parent(tmp_path: Path) -
         process = multiprocessing.get_context("spawn").Process(target=mpr.task(tasks.log_at_sequence))
         process.start()
         process.join()
-        with pytest.raises(mpr.ConflictError, match=rf"in the parent.*in process {process.pid}\b"):
+        with pytest.raises(mpr.ConflictError, match=rf"in process {process.pid}, .* in the parent\."):
             recording.close()

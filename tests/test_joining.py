@@ -561,6 +561,8 @@ def test_an_object_that_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> 
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(mpr.UnpicklableTaskError, match="only what can be called"):
             recording.wrap(3)  # type: ignore[arg-type]  # the error is what is tested
+        with pytest.raises(mpr.UnpicklableTaskError, match="a class cannot be wrapped"):
+            recording.wrap(functions.Detector)
         lock = rr.RecordingStream("lock")
         with pytest.raises(mpr.UnpicklableTaskError, match="its variable 'lock'"):
             pickle.dumps(recording.wrap(lambda: lock))

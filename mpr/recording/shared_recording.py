@@ -150,7 +150,7 @@ class SharedRecording:
         cloudpickle. The pickle contains a secret. When the returned function returns or raises, its rows are in every
         durable sink (such as a file). If the recording is closed before such a call, the call raises
         `RecordingClosedError`. `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn`
-        cannot be called.
+        cannot be called, or is a class.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))

@@ -18,13 +18,14 @@ from mpr.tasks.decorator import decorated, undecorated
 from mpr.tasks.function_like import FunctionLike, real_function
 from mpr.transport import connection_info
 from mpr.transport.connection_info import ConnectionInfo
+from mpr.user_code import is_a
 
 
 class Wrapped(FunctionLike):
     """Calls `function` in any process, and makes its rows go to the recording of `config`.
 
     Pickle sends `function` and `config`, and the receiving process makes a new object of this class. The constructor
-    raises `UnpicklableTaskError` if `function` is not callable.
+    raises `UnpicklableTaskError` if `function` is not callable, or is a class.
     """
 
     __slots__ = ("_made_of",)
@@ -32,6 +33,9 @@ class Wrapped(FunctionLike):
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         if not callable(function):
             raise UnpicklableTaskError(f"only what can be called can be wrapped, got {function!r}")
+        if is_a(function, type):
+            # Only `__init__` would log to the recording. What other methods log would be lost without a message.
+            raise UnpicklableTaskError(f"a class cannot be wrapped, got {function!r}: wrap the functions that log")
         call = _WrappedCall(function, config)
         FunctionLike.__init__(self, real_function(call, call.task), function)
         self._made_of = call
