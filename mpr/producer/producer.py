@@ -199,9 +199,9 @@ class Producer:
         return InlineOutboxWriter(parts, outbox) if inline else SharedOutboxWriter(parts, outbox)
 
     @property
-    def recording_id(self) -> str:
-        """The id of the shared recording."""
-        return self.config.recording_id
+    def ids(self) -> tuple[str, str]:
+        """The application id and the recording id of the shared recording."""
+        return self.config.application_id, self.config.recording_id
 
     @property
     def spent(self) -> bool:

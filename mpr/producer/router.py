@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mpr.producer.routed import RoutedProducer, RoutedTask
     from mpr.producer.row_account import RowAccount
     from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.recordings import Ids
     from mpr.sdk.settings import Setting
     from mpr.sdk.times import SetTime, Times
 
@@ -51,10 +52,11 @@ class _Process:
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
-    #: The producers for which `guard` was called, by recording id.
-    guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
+    #: The producers for which `guard` was called, by the ids of their recordings. The SDK's sink of their streams leads
+    #: to mpr, so calls that change this sink are watched.
+    guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
     sinks_watched = False
-    #: The handles of recordings that user code has made, and that have the id of a guarded recording.
+    #: The handles of recordings that user code has made, and that have the ids of a guarded recording.
     twins: ClassVar[list[Any]] = []
     #: The handles of recordings that user code has made before this process has joined under `mpr run`.
     made_before_joining: ClassVar[list[Any]] = []
@@ -83,8 +85,8 @@ class _ThreadRoute(threading.local):
 
     def __init__(self) -> None:
         self.context: RoutedTask | None = None
-        #: The times that were set, by recording id.
-        self.times: dict[str, Times] = {}
+        #: The times that were set, by the ids of the recording.
+        self.times: dict[Ids, Times] = {}
         #: Whether this thread joins for the whole process at this moment. If so, mpr itself makes its SDK calls.
         self.joins = False
         #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
@@ -112,20 +114,20 @@ def install_times() -> None:
         watch_settings(_note_setting)
 
 
-def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
+def guard(producer: RoutedProducer) -> None:
+    """Watch the SDK's calls that concern the recording whose rows `producer` sends.
 
     mpr tells `producer` of calls that change a sink, and notes times that are set. `with stream:` leaves the sink open.
     """
     install_times()
     _install_sinks()
-    _process.guarded[recording_id] = producer
+    _process.guarded[producer.ids] = producer
 
 
 def _install_sinks() -> None:
     if not _process.sinks_watched:
         _process.sinks_watched = True
-        sink_calls.keep_sinks(lambda handle: _guarded(handle, recordings.recording_id_of(handle)) is not None)
+        sink_calls.keep_sinks(lambda handle: _guarded(handle, recordings.ids_of(handle)) is not None)
         sink_calls.watch_sinks(_skips_sink, _before_sink, _note_sink)
 
 
@@ -133,7 +135,7 @@ def install_entries() -> None:
     """Wrap the SDK's logging calls, so that they reach the producer of this process and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
-        _process.missing = tuple(log_calls.install_entries(_entered, _logged))
+        _process.missing = tuple(log_calls.install_entries(_entered, _logged, lambda: thread_state.current))
 
 
 def take_over(producer: RoutedProducer) -> bool:
@@ -228,9 +230,8 @@ def release(producer: RoutedProducer) -> None:
         )
     if _process.before is not None and _process.before.producer is producer:
         _process.before = replace(_process.before, producer=None, account=None)
-    for recording_id, guarded in list(_process.guarded.items()):
-        if guarded is producer:
-            del _process.guarded[recording_id]
+    if _process.guarded.get(producer.ids) is producer:
+        del _process.guarded[producer.ids]
 
 
 def forked() -> list[Any]:
@@ -335,15 +336,15 @@ def _note_current(handle: Any, of_thread: bool) -> None:
         _process.account.stop()
 
 
-def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # This is `_note_sdk_use` without the call, because user code may set a time before each row.
+def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
+    # Does what `_note_sdk_use` does, but without a call, because this runs as often as anything is logged.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
-    if recording_id is None:
+    if ids is None:
         return
-    times = thread_state.times.get(recording_id)
+    times = thread_state.times.get(ids)
     if times is None:
-        times = thread_state.times[recording_id] = {}
+        times = thread_state.times[ids] = {}
     if timeline is not None and time is not None:
         times[timeline] = time
     elif timeline is None:
@@ -356,7 +357,7 @@ def _note_setting(setting: Setting, before: bool) -> None:
     _note_sdk_use()
     owner = thread_state.context or _process.producer
     # Settings of recordings that the task has made itself end with these recordings.
-    if owner is not None and owner.settings is not None and setting.recording_id in (None, owner.recording_id):
+    if owner is not None and owner.settings is not None and setting.recording in (None, owner.ids):
         owner.settings.note(setting, before)
 
 
@@ -384,12 +385,12 @@ def _hand_over_made() -> None:
             _process.producer.task_recordings.made(handle)
 
 
-def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
-    """Return the producer of the guarded recording with this `handle` and id; None if there is none.
+def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
+    """Return the producer of the recording with this `handle` and these ids; None if `guard` was not called for it.
 
-    Returns None also for another stream that user code has made with the same id, because it has its own sinks.
+    User code may make another stream with the ids of a guarded recording. This stream has its own sinks.
     """
-    found = _process.guarded.get(recording_id)
+    found = _process.guarded.get(ids)
     if found is not None and _process.twins:
         handle = thread_state.current if handle is None else handle
         if any(handle is each for each in _process.twins):
@@ -404,7 +405,7 @@ def _skips_sink(call: SinkCall) -> bool:
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
-    found = _guarded(call.recording, call.recording_id)
+    found = _guarded(call.recording, call.ids)
     if found is None:
         return False
     if call.name == "disconnect":
@@ -430,7 +431,7 @@ def _note_made(inner: Any) -> None:
     thread_state.current = None
     # Three references are left if no other code holds a handle: list, loop, and argument of `getrefcount`.
     _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
-    if recordings.recording_id_of(inner) in _process.guarded:
+    if recordings.ids_of(inner) in _process.guarded:
         _process.twins.append(inner)
     if (found := _of_this_thread()) is not None:
         found.task_recordings.made(inner)
@@ -438,10 +439,10 @@ def _note_made(inner: Any) -> None:
         _process.made_before_joining.append(inner)
 
 
-def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
+def _diverted_info(call: str, handle: Any) -> tuple[rr.RecordingStream, str] | None:
     found = _of_this_thread()
     # Under `mpr run`, no parent names the recording, so the calls of the script do.
-    if found is None or found.recording_id != recording_id or _process.lazy is not None:
+    if found is None or _process.lazy is not None or _guarded(handle, recordings.ids_of(handle)) is not found:
         return None
     name = found.notices.recording_info(call)
     return None if name is None else (found.stream, name)
@@ -454,14 +455,13 @@ def _before_sink(call: SinkCall) -> None:
     for guarded in _concerned(call):
         guarded.row_account.detached()
     found = _of_this_thread()
+    handle = thread_state.current if call.recording is None else call.recording
     if found is None:
-        _process.made_before_joining[:] = [
-            each
-            for each in _process.made_before_joining
-            if call.name == "shutdown" or recordings.recording_id_of(each) != call.recording_id
-        ]
-    elif _guarded(call.recording, call.recording_id) is not found:
-        found.task_recordings.sink_call(call.name, call.recording_id)
+        made = _process.made_before_joining
+        for each in recordings.handles_of(call.ids, made, handle)[-1:]:
+            made.remove(each)
+    elif _guarded(call.recording, call.ids) is not found:
+        found.task_recordings.sink_call(call.name, handle, call.ids)
 
 
 def _note_sink(call: SinkCall) -> None:
@@ -475,5 +475,5 @@ def _concerned(call: SinkCall) -> list[RoutedProducer]:
     """Return the producers of the guarded recordings that `call` concerns; all of them if `call` is `shutdown`."""
     if call.name == "shutdown":
         return list(_process.guarded.values())
-    found = _guarded(call.recording, call.recording_id)
+    found = _guarded(call.recording, call.ids)
     return [] if found is None else [found]
