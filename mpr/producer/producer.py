@@ -373,6 +373,8 @@ class Producer:
         self._connection.send(Goodbye())
         self._release(hand_over=not self.lost)
         self._writer.release()
+        if not self._writer.spent:
+            encoder.drop_rows(self.stream)
 
     def _release(self, *, hand_over: bool) -> None:
         self._connection.close(hand_over=hand_over)

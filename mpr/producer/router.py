@@ -221,15 +221,17 @@ def expect_current_in_new_threads(handle: Any) -> None:
 
 
 def release(producer: RoutedProducer) -> None:
-    """Route no more calls to `producer`, because this process leaves the recording, or the recording is closed."""
-    if has_taken_over(producer):
-        _process.producer = _process.account = None
+    """Route no more calls to `producer`, because it has ended."""
+    takes_again = _process.before is not None and _process.before.producer is producer
+    if takes_again or has_taken_over(producer):
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
         )
-    if _process.before is not None and _process.before.producer is producer:
+    if takes_again:
         _process.before = replace(_process.before, producer=None, account=None)
+    elif has_taken_over(producer):
+        _process.producer = _process.account = None
     if _process.guarded.get(producer.ids) is producer:
         del _process.guarded[producer.ids]
 
