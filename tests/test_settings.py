@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import rerun as rr
+import rerun_bindings
 from rerun import set_strict_mode as imported_by_name
 from rerun.recording_stream import recording_stream_generator_ctx
 
 import mpr
-from tests import support
+from tests import support, tasks
 
 
 class _Nested:
@@ -249,6 +250,22 @@ def test_a_stream_that_a_task_has_entered_and_not_left_takes_no_rows_of_the_next
         pool.apply(_enter_a_stream)
         pool.apply(_exhaust)
     assert {1: 1, 2: 1} == support.numbers(path)
+
+
+def _let_the_sdk_clean_up(number: int, then_log: bool) -> None:
+    """Make the call with which `rr.init` begins."""
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
+    if then_log:
+        rr.log("n", rr.Scalars(float(number)))
+
+
+def test_after_a_clean_up_of_the_sdk_the_shared_recording_is_current(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(_let_the_sdk_clean_up, (1, True))
+        pool.apply(_let_the_sdk_clean_up, (2, False))
+        pool.apply(tasks.log_number, (3,))
+    assert {1: 1, 3: 1} == support.numbers(path)
 
 
 @pytest.mark.parametrize("preload", [True, False])

@@ -87,13 +87,17 @@ def divert_new_recordings(
     def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(clean_up)
         def flush_and_cleanup_orphaned_recordings() -> None:
+            stream = diverted()
             try:
                 clean_up()
             except RuntimeError:
                 # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
                 # process still has its parent's recordings.
-                if diverted() is None:
+                if stream is None:
                     raise
+            if stream is not None:
+                # No recording is current after the call.
+                make_diverted_current(stream)
 
         return flush_and_cleanup_orphaned_recordings
 
