@@ -12,13 +12,13 @@ Does not cover: joining a recording (`membership.py`), how a task uses its conte
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpr.producer.made_recordings import MadeRecordings
 from mpr.producer.routed import Routes
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
@@ -56,10 +56,7 @@ class _Process:
     #: to mpr, so calls that change this sink are watched.
     guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
     sinks_watched = False
-    #: The handles of recordings that user code has made, and that have the ids of a guarded recording.
-    twins: ClassVar[list[Any]] = []
-    #: The handles of recordings that user code has made before this process has joined under `mpr run`.
-    made_before_joining: ClassVar[list[Any]] = []
+    made = MadeRecordings()
     #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
@@ -75,9 +72,6 @@ class _Process:
 
 
 _process = _Process()
-
-# The value of `sys.getrefcount` for a handle that only a list and a loop over the list refer to.
-_LIST_REFERENCES = 3
 
 
 class _ThreadRoute(threading.local):
@@ -248,8 +242,7 @@ def forked() -> list[Any]:
     _process.before = None
     _process.left_threads.clear()
     _process.guarded.clear()
-    _process.twins.clear()
-    _process.made_before_joining.clear()
+    _process.made = MadeRecordings()
     _process.joining = threading.Lock()
     thread_state.context = None
     return parents
@@ -295,7 +288,8 @@ def _join_now() -> RoutedProducer | None:
             if _process.producer is None:
                 thread_state.joins = True
                 try:
-                    _process.lazy()
+                    with _process.made.kept_current():
+                        _process.lazy()
                 finally:
                     thread_state.joins = False
                 _hand_over_made()
@@ -381,9 +375,8 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
 def _hand_over_made() -> None:
     """Under `mpr run`, give the producer the recordings that user code has made before this process joined."""
     if _process.producer is not None:
-        made, _process.made_before_joining[:] = list(_process.made_before_joining), []
         _process.producer.task_recordings.until_end = True
-        for handle in made:
+        for handle in _process.made.take_waiting():
             _process.producer.task_recordings.made(handle)
 
 
@@ -393,10 +386,8 @@ def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
     User code may make another stream with the ids of a guarded recording. This stream has its own sinks.
     """
     found = _process.guarded.get(ids)
-    if found is not None and _process.twins:
-        handle = thread_state.current if handle is None else handle
-        if any(handle is each for each in _process.twins):
-            return None
+    if found is not None and _process.made.is_twin(thread_state.current if handle is None else handle):
+        return None
     return found
 
 
@@ -431,14 +422,12 @@ def _note_made(inner: Any) -> None:
     _note_sdk_use()
     # The new recording may be the current one of this thread.
     thread_state.current = None
-    # Three references are left if no other code holds a handle: list, loop, and argument of `getrefcount`.
-    _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
     if recordings.ids_of(inner) in _process.guarded:
-        _process.twins.append(inner)
+        _process.made.add_twin(inner)
     if (found := _of_this_thread()) is not None:
         found.task_recordings.made(inner)
     elif _process.lazy is not None:
-        _process.made_before_joining.append(inner)
+        _process.made.add_waiting(inner)
 
 
 def _diverted_info(call: str, handle: Any) -> tuple[rr.RecordingStream, str] | None:
@@ -459,9 +448,7 @@ def _before_sink(call: SinkCall) -> None:
     found = _of_this_thread()
     handle = thread_state.current if call.recording is None else call.recording
     if found is None:
-        made = _process.made_before_joining
-        for each in recordings.handles_of(call.ids, made, handle)[-1:]:
-            made.remove(each)
+        _process.made.got_sink(handle, call.ids)
     elif _guarded(call.recording, call.ids) is not found:
         found.task_recordings.sink_call(call.name, handle, call.ids)
 

@@ -258,6 +258,23 @@ def exchange_global_recording(native: Any) -> Any:
     return before
 
 
+def current_handles() -> tuple[Any, Any]:
+    """Return the handles of the current recordings: that of this thread, and that of threads without one of their own.
+
+    None stands for no recording.
+    """
+    return _get_current("get_thread_local_data_recording"), _get_current("get_global_data_recording")
+
+
+def make_global(native: Any) -> None:
+    """Make the recording with the handle `native` the current one of all threads without one, as user code would."""
+    found = private_names.find("set_global_data_recording")
+    if found is not None:
+        found(native)
+    else:
+        _set_current("set_global_data_recording", native)
+
+
 def current_recording() -> tuple[Any, Ids | None]:
     """Return the handle and the ids of the current recording in this thread; (None, None) if there is none."""
     native = _get_current("get_data_recording")
