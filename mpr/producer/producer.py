@@ -115,6 +115,8 @@ class Producer:
         ipc_folder.watch(config.folder)
         is_owner = own_next_index is not None
         self.config = config
+        #: The application id and the recording id of the shared recording.
+        self.ids: Final = (config.application_id, config.recording_id)
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
         self._inbox = Inbox(self._connection, self._take_answer)
@@ -197,11 +199,6 @@ class Producer:
             assert self.config.direct is not None
             return DirectWriter(parts, outbox, self.config.direct)
         return InlineOutboxWriter(parts, outbox) if inline else SharedOutboxWriter(parts, outbox)
-
-    @property
-    def ids(self) -> tuple[str, str]:
-        """The application id and the recording id of the shared recording."""
-        return self.config.application_id, self.config.recording_id
 
     @property
     def spent(self) -> bool:

@@ -52,8 +52,7 @@ class _Process:
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
-    #: The producers for which `guard` was called, by the ids of their recordings. The SDK's sink of their streams leads
-    #: to mpr, so calls that change this sink are watched.
+    #: The producers for which `guard` was called, by the ids of their recordings.
     guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
     sinks_watched = False
     made = MadeRecordings()
@@ -215,15 +214,16 @@ def expect_current_in_new_threads(handle: Any) -> None:
 
 
 def release(producer: RoutedProducer) -> None:
-    """Route no more calls to `producer`, because it has ended."""
-    takes_again = _process.before is not None and _process.before.producer is producer
+    """Route no more calls to `producer`, because this process leaves the recording, or the recording is closed."""
+    before = _process.before
+    takes_again = before is not None and before.producer is producer
     if takes_again or has_taken_over(producer):
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
         )
-    if takes_again:
-        _process.before = replace(_process.before, producer=None, account=None)
+    if before is not None and takes_again:
+        _process.before = replace(before, producer=None, account=None)
     elif has_taken_over(producer):
         _process.producer = _process.account = None
     if _process.guarded.get(producer.ids) is producer:
@@ -333,7 +333,7 @@ def _note_current(handle: Any, of_thread: bool) -> None:
 
 
 def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
-    # Does what `_note_sdk_use` does, but without a call, because this runs as often as anything is logged.
+    # This is `_note_sdk_use` without the call, because user code may set a time before each row.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
     if ids is None:
@@ -381,9 +381,9 @@ def _hand_over_made() -> None:
 
 
 def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
-    """Return the producer of the recording with this `handle` and these ids; None if `guard` was not called for it.
+    """Return the producer of the guarded recording with this `handle` and these `ids`; None if there is none.
 
-    User code may make another stream with the ids of a guarded recording. This stream has its own sinks.
+    Returns None also for another stream that user code has made with the same ids, because it has its own sinks.
     """
     found = _process.guarded.get(ids)
     if found is not None and _process.made.is_twin(thread_state.current if handle is None else handle):

@@ -77,7 +77,7 @@ class TaskRecordings:
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
-        """Note that a task has made a recording. `inner` is the SDK's handle of the recording."""
+        """Remember that a task has made a recording. `inner` is the SDK's handle of the recording."""
         ids = recordings.ids_of(inner)
         if ids is not None:
             with self._lock:

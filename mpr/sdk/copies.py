@@ -41,7 +41,7 @@ class Target(Protocol):
         """Return the handle of the recording that gets the copies; None if rows of this thread are not copied."""
 
     def is_ours(self, ids: Ids | None) -> bool:
-        """Return whether the recording with these ids belongs to the pytest plugin.
+        """Return True if the recording with these ids belongs to the pytest plugin.
 
         The rows of such a recording are not copied.
         """
