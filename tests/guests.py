@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import rerun as rr
 
 import mpr
@@ -181,6 +183,31 @@ def overlap(first: Callable[..., Any], second: Callable[..., Any]) -> list[str |
         may_end.set()
         thread.join(TIMEOUT_SECS)
     return [*seen, current()[0]]
+
+
+def join_and_begin_a_call(wrapped: Callable[..., Any]) -> None:
+    """Join the inherited recording, and call a wrapped function of another one in a thread."""
+    mpr.join()
+    began = threading.Event()
+    go_on.clear()
+    _threads.append(threading.Thread(target=wrapped, args=(1, began, go_on)))
+    _threads[-1].start()
+    assert began.wait(TIMEOUT_SECS)
+
+
+def end_the_call(wrapped: Callable[[int], Any]) -> tuple[list[str], int]:
+    """Call a function of a third recording, end the call that `join_and_begin_a_call` has begun, and log 100 MB.
+
+    Returns what mpr logged meanwhile, and by how many bytes the memory of this process has grown.
+    """
+    with LogTexts() as found:
+        wrapped(3)
+        go_on.set()
+        _threads.pop().join(TIMEOUT_SECS)
+        size = psutil.Process().memory_info().rss
+        for number in range(100):
+            rr.log("lost", rr.Tensor(np.full(1_000_000, number, np.uint8)))
+        return found.texts, psutil.Process().memory_info().rss - size
 
 
 def between_steps(wrapped: Callable[[int], Iterator[int]]) -> list[tuple[str | None, str | None]]:

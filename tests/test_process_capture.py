@@ -23,6 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 _TIMEOUT_SECS = 60
 _OWN = ("own", None)
+MB = 1_000_000
 
 
 class _Engine:
@@ -189,6 +190,25 @@ def test_a_process_that_has_joined_goes_on_with_its_recording(tmp_path: Path) ->
     assert support.numbers(tmp_path / "joined.rrd") == Counter([1, 3])
     assert support.numbers(tmp_path / "other.rrd") == Counter([2])
     assert support.numbers(tmp_path / "other.rrd", "/thread") == Counter([2])
+
+
+def test_a_recording_that_is_closed_and_left_during_a_call_takes_no_rows_and_no_memory_afterwards(
+    tmp_path: Path,
+) -> None:
+    second = mpr.SharedRecording("app", sinks=tmp_path / "second.rrd", recording_id="second")
+    third = mpr.SharedRecording("app", sinks=tmp_path / "third.rrd", recording_id="third")
+    with mpr.SharedRecording("app", sinks=tmp_path / "joined.rrd", recording_id="joined"):
+        engine = _Engine("spawn")
+        engine.run(guests.join_and_begin_a_call, second.wrap(guests.wait_in_turn))
+    # Joining the third recording, the process leaves the first one, because it is closed.
+    (text,), grown = engine.run(guests.end_the_call, third.wrap(tasks.log_number))
+    assert "logs to Rerun when it has left the recording" in text
+    assert grown < 60 * MB
+    engine.close()
+    for recording in (second, third):
+        recording.close()
+    assert support.numbers(tmp_path / "second.rrd") == Counter([1, 2])
+    assert support.numbers(tmp_path / "third.rrd") == Counter([3])
 
 
 def _call_and_look(wrapped: Any, number: int) -> Any:

@@ -184,6 +184,70 @@ def test_a_process_with_a_recording_id_of_its_own_says_once_that_there_is_one_re
     assert ran.stderr.count("rr.init") == 2
 
 
+@pytest.mark.parametrize(
+    ("calls", "said"),
+    [
+        (["init('one')", "init('two')", "init('three')"], "init() under 'mpr run' begins another recording"),
+        (["init('one', recording_id=rr.get_recording_id())", "init('one')"], "init() under 'mpr run' begins another"),
+        (["RecordingStream('a', recording_id='b', make_default=True)"], "RecordingStream(make_default=True) under"),
+    ],
+)
+def test_a_script_that_begins_another_recording_in_a_process_says_so_once(
+    calls: list[str], said: str, tmp_path: Path
+) -> None:
+    steps = [f"kept.append(rr.{call}); rr.log('n', rr.Scalars({number}.0))" for number, call in enumerate(calls, 1)]
+    ran = _run("\n".join(["import rerun as rr", "kept = []", "rr.log('n', rr.Scalars(0.0))", *steps]), tmp_path)
+    assert support.numbers(tmp_path / "run.rrd") == Counter(range(len(calls) + 1))
+    (line,) = [line for line in ran.stderr.splitlines() if not line.startswith("mpr run: ")]
+    assert line.startswith(f"rr.{said}")
+
+
+_CURRENT_BEFORE = """
+import os, sys, threading, rerun as rr
+
+def log(number):
+    rr.log("n", rr.Scalars(float(number)))
+
+def stream(name):
+    return rr.RecordingStream("mine", recording_id=name, send_properties=False)
+
+if sys.argv[1] == "with":
+    with stream("with") as saved:
+        log(1)
+        saved.save("saved.rrd")
+        log(2)
+elif sys.argv[1] == "thread":
+    of_thread = stream("thread")
+    rr.set_thread_local_data_recording(of_thread)
+    log(1)
+    if not os.fork():
+        # The stream belongs to the parent, so the child logs to the shared recording.
+        log(10)
+        sys.exit()
+    os.wait()
+    log(2)
+    rr.set_thread_local_data_recording(None)
+elif sys.argv[1] == "all":
+    of_all = stream("all")
+    rr.set_global_data_recording(of_all)
+    log(1)
+    thread = threading.Thread(target=log, args=(2,))
+    thread.start()
+    thread.join()
+rr.init("app")
+log(20)
+"""
+_FILE_OF_CURRENT = {"with": ("saved", []), "thread": ("run-thread", [10]), "all": ("run-all", [])}
+
+
+@pytest.mark.parametrize("way", _FILE_OF_CURRENT)
+def test_a_recording_that_is_current_before_a_process_joins_stays_current(way: str, tmp_path: Path) -> None:
+    _run(_CURRENT_BEFORE, tmp_path, way)
+    name, of_child = _FILE_OF_CURRENT[way]
+    assert support.numbers(tmp_path / f"{name}.rrd") == Counter([1, 2])
+    assert support.numbers(tmp_path / "run.rrd") == Counter([20, *of_child])
+
+
 _STREAMS = """
 import gc, rerun as rr
 

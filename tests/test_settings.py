@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import decimal
+import logging
+import os
+import signal
+import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rerun as rr
+import rerun_bindings
 from rerun import set_strict_mode as imported_by_name
 from rerun.recording_stream import recording_stream_generator_ctx
 
 import mpr
-from tests import support
+from tests import support, tasks
 
 
 class _Nested:
@@ -249,6 +257,59 @@ def test_a_stream_that_a_task_has_entered_and_not_left_takes_no_rows_of_the_next
         pool.apply(_enter_a_stream)
         pool.apply(_exhaust)
     assert {1: 1, 2: 1} == support.numbers(path)
+
+
+def _change_the_process() -> None:
+    os.environ["OF_A_TASK"] = "1"
+    os.chdir("/")
+    os.umask(0o077)
+    sys.path.insert(0, "/of_a_task")
+    warnings.filterwarnings("error", message="of a task")
+    logging.getLogger("of_a_task").setLevel(7)
+    decimal.getcontext().prec = 5
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    np.random.seed(1)
+
+
+def _process_settings() -> list[Any]:
+    umask = os.umask(0)
+    os.umask(umask)
+    filters = [each for each in warnings.filters if "of a task" in str(each[1])]
+    return [
+        os.environ.get("OF_A_TASK"), os.getcwd(), umask, sys.path[0], len(filters),
+        logging.getLogger("of_a_task").level, decimal.getcontext().prec, signal.getsignal(signal.SIGUSR1),
+        np.random.rand(),
+    ]  # fmt: skip
+
+
+def test_what_a_task_changes_in_python_stays_as_in_multiprocessing(start_method: Any, tmp_path: Path) -> None:
+    found = []
+    with get_context("spawn").Pool(1) as pool:
+        pool.apply(_change_the_process)
+        found.append(pool.apply(_process_settings))
+        pool.close()
+        pool.join()
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", start_method=start_method) as ours:
+        ours.apply(_change_the_process)
+        found.append(ours.apply(_process_settings))
+    assert found[0] == found[1]
+    assert found[0][:4] == ["1", "/", 0o077, "/of_a_task"]
+
+
+def _let_the_sdk_clean_up(number: int, then_log: bool) -> None:
+    """Make the call with which `rr.init` begins."""
+    rerun_bindings.flush_and_cleanup_orphaned_recordings()
+    if then_log:
+        rr.log("n", rr.Scalars(float(number)))
+
+
+def test_after_a_clean_up_of_the_sdk_the_shared_recording_is_current(start_method: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, start_method=start_method) as pool:
+        pool.apply(_let_the_sdk_clean_up, (1, True))
+        pool.apply(_let_the_sdk_clean_up, (2, False))
+        pool.apply(tasks.log_number, (3,))
+    assert {1: 1, 3: 1} == support.numbers(path)
 
 
 @pytest.mark.parametrize("preload", [True, False])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,25 @@ def test_interleaved_generators_and_coroutines_stay_apart(tmp_path: Path) -> Non
     assert Counter(time["stream"] for time in _times(path, "/n")) == Counter({100: 3, 200: 3})
     # Threads that are no task log to the recording of the caller, and here the caller has none.
     assert not _times(path, "/from_thread")
+
+
+@mpr.task
+def _set_times_of_two_recordings(recording_id: str) -> Iterator[None]:
+    rr.set_time("shared", sequence=1)
+    other = rr.RecordingStream("other app", recording_id=recording_id, send_properties=False)
+    other.set_time("other", sequence=2)
+    yield
+    rr.log("n", rr.Scalars(1.0))
+    other.reset_time()
+    yield
+    rr.log("n", rr.Scalars(2.0))
+
+
+def test_a_recording_of_another_application_with_the_same_recording_id_has_times_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", recording_id="id", sinks=path):
+        list(_set_times_of_two_recordings("id"))
+    assert _times(path, "/n") == [{"shared": 1}] * 2
 
 
 def _times_of_growing(path: Path, entity: str) -> list[dict[str, Any]]:

@@ -42,6 +42,40 @@ def test_a_task_recording_is_a_file_beside_the_shared_one(
     assert sorted(pool.recording.paths) == sorted(tmp_path.iterdir())
 
 
+def _log_to_two_with(applications: tuple[str, str]) -> None:
+    one, two = (rr.RecordingStream(each, recording_id="episode", send_properties=False) for each in applications)
+    for number in range(3):
+        one.log("n", rr.Scalars(float(number)))
+        with two:
+            rr.log("n", rr.Scalars(10.0 + number))
+
+
+@pytest.mark.parametrize("applications", [("one", "two"), ("one", "one")])
+def test_two_recordings_with_the_same_recording_id_lose_nothing(applications: Any, tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        pool.apply(_log_to_two_with, (applications,))
+    others = sorted(tmp_path.glob("run-episode*.rrd"))
+    assert {_ids(path) for path in others} == {(each, "episode") for each in applications}
+    found = sum((support.numbers(path) for path in others), Counter())
+    assert found == Counter([*range(3), *range(10, 13)])
+
+
+def _save_one_of_two(path: Path) -> None:
+    one, two = (rr.RecordingStream("own", recording_id="episode", send_properties=False) for _ in range(2))
+    one.log("n", rr.Scalars(1.0))
+    two.log("n", rr.Scalars(2.0))
+    one.save(path)
+    with one:
+        rr.log("n", rr.Scalars(3.0))
+
+
+def test_a_sink_for_one_of_two_recordings_with_the_same_ids_leaves_the_other_to_mpr(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        pool.apply(_save_one_of_two, (tmp_path / "saved.rrd",))
+    assert support.numbers(tmp_path / "saved.rrd") == Counter([1, 3])
+    assert support.numbers(tmp_path / "run-episode.rrd") == Counter([2])
+
+
 def test_thread_local_streams_keep_their_ids_and_cost_no_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import inspect
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -252,6 +253,36 @@ def test_each_way_in_is_counted_and_gets_the_prefix_of_its_task(of_directory: bo
 
 def _files_of(path: Path) -> list[Path]:
     return [each for each in sorted(path.glob("*.rrd")) if each.stem != "shared"] if path.is_dir() else [path]
+
+
+def _send_and_change_the_current_recording(path: Path, begins_in_own: bool) -> None:
+    """Send chunks by one call, and change the current recording of the thread when half of the chunks were sent."""
+    own = rr.RecordingStream("own", recording_id="own", send_properties=False)
+    own.save(path)
+    rr.set_thread_local_data_recording(own if begins_in_own else None)
+
+    def chunks() -> Iterator[Any]:
+        for number in range(4):
+            if number == 2:
+                rr.set_thread_local_data_recording(None if begins_in_own else own)
+            yield rr.chunk.Chunk.from_columns("c", [], rr.Scalars.columns(scalars=[float(number)]))
+
+    rr.send_chunks(chunks())
+    rr.set_thread_local_data_recording(None)
+    rr.log("n", rr.Scalars(4.0))
+    own.disconnect()
+
+
+@pytest.mark.parametrize("begins_in_own", [False, True])
+def test_chunks_go_to_the_recording_that_is_current_when_the_call_begins(begins_in_own: bool, tmp_path: Path) -> None:
+    path, own = tmp_path / "run.rrd", tmp_path / "own.rrd"
+    with mpr.Pool("app", 1, sinks=path) as pool:
+        pool.apply(mpr.task(entity_path_prefix="under")(_send_and_change_the_current_recording), (own, begins_in_own))
+    found = (support.numbers(path, "/under/c"), support.numbers(own, "/c") if begins_in_own else Counter())
+    assert found == ((Counter(), Counter(range(4))) if begins_in_own else (Counter(range(4)), Counter()))
+    # Closing the pool has found no difference between the rows that were counted and those that have come.
+    assert pool.recording.stats().lost_rows == 0
+    assert support.numbers(path, "/under/n") == Counter([4])
 
 
 _SLOW = 200

@@ -9,6 +9,7 @@ A worker finds these generators after a fork:
 | names of `tempfile` | `tempfile` makes a new generator in each process |
 | `numpy.random` (its global generator) | this module gives it a new state |
 | generators of the program (`fork` only) | are copies, as in `multiprocessing`; see `docs/troubleshooting.md` |
+| Rerun's ids of rows (`fork` only) | the counter in them is a copy, but the time in them (ns) is not |
 
 A fork server has `numpy.random` if another library imports it: pandas does, and the SDK imports pandas if it is there.
 

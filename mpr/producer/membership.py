@@ -111,7 +111,7 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
     All rows of the worker, and of its children that join, go to the recording. Raises the errors of `Producer`.
     """
     producer = _current.worker = Producer(config, worker)
-    router.guard(config.recording_id, producer)
+    router.guard(producer)
     _let_streams_travel()
     producer.log_counters.set_sees_all(router.take_over(producer))
     router.expect_current_in_new_threads(producer.stream.to_native())
@@ -372,7 +372,7 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
     check_threads(JoinError)
     _leave_the_closed()
     producer = Producer(config, 0, timeout_secs)
-    router.guard(config.recording_id, producer)
+    router.guard(producer)
     _let_streams_travel()
     # Reset, because a forked process has inherited the times of its parent.
     producer.stream.reset_time()

@@ -64,18 +64,24 @@ class Notices:
         )
 
     def init_in_run(self, application_id: str | None, recording_id: str | None) -> None:
-        """Warn that a script under `mpr run` has chosen a recording id, but that its rows go to the shared recording.
+        """Log that the rows of a script under `mpr run` go to the shared recording, though it wants another recording.
 
-        `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is None or the id of the
-        shared recording, nothing is logged.
+        `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is the id of the shared
+        recording, nothing is logged. If it is None, something is logged only if this is not the first call of `rr.init`
+        in this process: without mpr, the call begins another recording.
         """
-        if recording_id in (None, self._config.recording_id) or not self._is_new("recording id"):
+        ids = (application_id, recording_id)
+        begins_another = bool(self._inits) and (recording_id is None or ids not in self._inits)
+        self._inits.add(ids)
+        if recording_id == self._config.recording_id or (recording_id is None and not begins_another):
+            return
+        if not self._is_new("recording id"):
             return
         _log.warning(
-            "%s under 'mpr run' chooses the recording id %r (application id %r): all processes of the command have one "
-            "recording, %r (%s), and its rows are there. For a recording of its own, make an rr.RecordingStream.",
+            "%s under 'mpr run' %s (application id %r): all processes of the command have one recording, %r (%s), and "
+            "its rows are there. For a recording of its own, make an rr.RecordingStream that is not the default one.",
             public_call("new_recording"),
-            recording_id,
+            "begins another recording" if recording_id is None else f"chooses the recording id {recording_id!r}",
             application_id,
             self._config.application_id,
             self._config.recording_id,

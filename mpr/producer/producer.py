@@ -115,6 +115,8 @@ class Producer:
         ipc_folder.watch(config.folder)
         is_owner = own_next_index is not None
         self.config = config
+        #: The application id and the recording id of the shared recording.
+        self.ids: Final = (config.application_id, config.recording_id)
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
         self._inbox = Inbox(self._connection, self._take_answer)
@@ -197,11 +199,6 @@ class Producer:
             assert self.config.direct is not None
             return DirectWriter(parts, outbox, self.config.direct)
         return InlineOutboxWriter(parts, outbox) if inline else SharedOutboxWriter(parts, outbox)
-
-    @property
-    def recording_id(self) -> str:
-        """The id of the shared recording."""
-        return self.config.recording_id
 
     @property
     def spent(self) -> bool:
@@ -373,6 +370,8 @@ class Producer:
         self._connection.send(Goodbye())
         self._release(hand_over=not self.lost)
         self._writer.release()
+        if not self._writer.spent:
+            encoder.drop_rows(self.stream)
 
     def _release(self, *, hand_over: bool) -> None:
         self._connection.close(hand_over=hand_over)

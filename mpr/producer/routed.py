@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mpr.producer.row_account import RowAccount
     from mpr.producer.task_recordings import TaskRecordings
     from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.recordings import Ids
     from mpr.sdk.settings import ChangedSettings
 
 
@@ -37,7 +38,7 @@ class RoutedProducer(Protocol):
     def notices(self) -> Notices: ...
 
     @property
-    def recording_id(self) -> str: ...
+    def ids(self) -> Ids: ...
 
     @property
     def settings(self) -> ChangedSettings | None: ...
@@ -54,7 +55,7 @@ class RoutedTask(Protocol):
     settings: ChangedSettings
 
     @property
-    def recording_id(self) -> str | None: ...
+    def ids(self) -> Ids | None: ...
 
 
 @dataclass(frozen=True, slots=True)

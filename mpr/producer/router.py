@@ -12,13 +12,13 @@ Does not cover: joining a recording (`membership.py`), how a task uses its conte
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from mpr.producer.made_recordings import MadeRecordings
 from mpr.producer.routed import Routes
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mpr.producer.routed import RoutedProducer, RoutedTask
     from mpr.producer.row_account import RowAccount
     from mpr.sdk.log_calls import Prefix
+    from mpr.sdk.recordings import Ids
     from mpr.sdk.settings import Setting
     from mpr.sdk.times import SetTime, Times
 
@@ -51,13 +52,10 @@ class _Process:
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining = threading.Lock()
-    #: The producers for which `guard` was called, by recording id.
-    guarded: ClassVar[dict[str | None, RoutedProducer]] = {}
+    #: The producers for which `guard` was called, by the ids of their recordings.
+    guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
     sinks_watched = False
-    #: The handles of recordings that user code has made, and that have the id of a guarded recording.
-    twins: ClassVar[list[Any]] = []
-    #: The handles of recordings that user code has made before this process has joined under `mpr run`.
-    made_before_joining: ClassVar[list[Any]] = []
+    made = MadeRecordings()
     #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
@@ -74,17 +72,14 @@ class _Process:
 
 _process = _Process()
 
-# The value of `sys.getrefcount` for a handle that only a list and a loop over the list refer to.
-_LIST_REFERENCES = 3
-
 
 class _ThreadRoute(threading.local):
     """Holds the state of the calling thread: its task, the times that were set, and its current recording."""
 
     def __init__(self) -> None:
         self.context: RoutedTask | None = None
-        #: The times that were set, by recording id.
-        self.times: dict[str, Times] = {}
+        #: The times that were set, by the ids of the recording.
+        self.times: dict[Ids, Times] = {}
         #: Whether this thread joins for the whole process at this moment. If so, mpr itself makes its SDK calls.
         self.joins = False
         #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
@@ -112,20 +107,20 @@ def install_times() -> None:
         watch_settings(_note_setting)
 
 
-def guard(recording_id: str, producer: RoutedProducer) -> None:
-    """Watch the SDK's calls that concern the recording `recording_id`, whose rows `producer` sends.
+def guard(producer: RoutedProducer) -> None:
+    """Watch the SDK's calls that concern the recording whose rows `producer` sends.
 
     mpr tells `producer` of calls that change a sink, and notes times that are set. `with stream:` leaves the sink open.
     """
     install_times()
     _install_sinks()
-    _process.guarded[recording_id] = producer
+    _process.guarded[producer.ids] = producer
 
 
 def _install_sinks() -> None:
     if not _process.sinks_watched:
         _process.sinks_watched = True
-        sink_calls.keep_sinks(lambda handle: _guarded(handle, recordings.recording_id_of(handle)) is not None)
+        sink_calls.keep_sinks(lambda handle: _guarded(handle, recordings.ids_of(handle)) is not None)
         sink_calls.watch_sinks(_skips_sink, _before_sink, _note_sink)
 
 
@@ -133,7 +128,7 @@ def install_entries() -> None:
     """Wrap the SDK's logging calls, so that they reach the producer of this process and the contexts of its tasks."""
     if not _process.entries_installed:
         _process.entries_installed = True
-        _process.missing = tuple(log_calls.install_entries(_entered, _logged))
+        _process.missing = tuple(log_calls.install_entries(_entered, _logged, lambda: thread_state.current))
 
 
 def take_over(producer: RoutedProducer) -> bool:
@@ -220,17 +215,19 @@ def expect_current_in_new_threads(handle: Any) -> None:
 
 def release(producer: RoutedProducer) -> None:
     """Route no more calls to `producer`, because this process leaves the recording, or the recording is closed."""
-    if has_taken_over(producer):
-        _process.producer = _process.account = None
+    before = _process.before
+    takes_again = before is not None and before.producer is producer
+    if takes_again or has_taken_over(producer):
         _process.lost_rows = (
             f"A process (pid {os.getpid()}) logs to Rerun when it has left the recording, at its very end or after the "
             "recording was closed: its rows are lost. Daemon threads and exit handlers come too late."
         )
-    if _process.before is not None and _process.before.producer is producer:
-        _process.before = replace(_process.before, producer=None, account=None)
-    for recording_id, guarded in list(_process.guarded.items()):
-        if guarded is producer:
-            del _process.guarded[recording_id]
+    if before is not None and takes_again:
+        _process.before = replace(before, producer=None, account=None)
+    elif has_taken_over(producer):
+        _process.producer = _process.account = None
+    if _process.guarded.get(producer.ids) is producer:
+        del _process.guarded[producer.ids]
 
 
 def forked() -> list[Any]:
@@ -245,8 +242,7 @@ def forked() -> list[Any]:
     _process.before = None
     _process.left_threads.clear()
     _process.guarded.clear()
-    _process.twins.clear()
-    _process.made_before_joining.clear()
+    _process.made = MadeRecordings()
     _process.joining = threading.Lock()
     thread_state.context = None
     return parents
@@ -292,7 +288,8 @@ def _join_now() -> RoutedProducer | None:
             if _process.producer is None:
                 thread_state.joins = True
                 try:
-                    _process.lazy()
+                    with _process.made.kept_current():
+                        _process.lazy()
                 finally:
                     thread_state.joins = False
                 _hand_over_made()
@@ -335,15 +332,15 @@ def _note_current(handle: Any, of_thread: bool) -> None:
         _process.account.stop()
 
 
-def _note_time(recording_id: str | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
+def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
     # This is `_note_sdk_use` without the call, because user code may set a time before each row.
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
-    if recording_id is None:
+    if ids is None:
         return
-    times = thread_state.times.get(recording_id)
+    times = thread_state.times.get(ids)
     if times is None:
-        times = thread_state.times[recording_id] = {}
+        times = thread_state.times[ids] = {}
     if timeline is not None and time is not None:
         times[timeline] = time
     elif timeline is None:
@@ -356,7 +353,7 @@ def _note_setting(setting: Setting, before: bool) -> None:
     _note_sdk_use()
     owner = thread_state.context or _process.producer
     # Settings of recordings that the task has made itself end with these recordings.
-    if owner is not None and owner.settings is not None and setting.recording_id in (None, owner.recording_id):
+    if owner is not None and owner.settings is not None and setting.recording in (None, owner.ids):
         owner.settings.note(setting, before)
 
 
@@ -378,22 +375,19 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
 def _hand_over_made() -> None:
     """Under `mpr run`, give the producer the recordings that user code has made before this process joined."""
     if _process.producer is not None:
-        made, _process.made_before_joining[:] = list(_process.made_before_joining), []
         _process.producer.task_recordings.until_end = True
-        for handle in made:
+        for handle in _process.made.take_waiting():
             _process.producer.task_recordings.made(handle)
 
 
-def _guarded(handle: Any, recording_id: str | None) -> RoutedProducer | None:
-    """Return the producer of the guarded recording with this `handle` and id; None if there is none.
+def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
+    """Return the producer of the guarded recording with this `handle` and these `ids`; None if there is none.
 
-    Returns None also for another stream that user code has made with the same id, because it has its own sinks.
+    Returns None also for another stream that user code has made with the same ids, because it has its own sinks.
     """
-    found = _process.guarded.get(recording_id)
-    if found is not None and _process.twins:
-        handle = thread_state.current if handle is None else handle
-        if any(handle is each for each in _process.twins):
-            return None
+    found = _process.guarded.get(ids)
+    if found is not None and _process.made.is_twin(thread_state.current if handle is None else handle):
+        return None
     return found
 
 
@@ -404,7 +398,7 @@ def _skips_sink(call: SinkCall) -> bool:
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
-    found = _guarded(call.recording, call.recording_id)
+    found = _guarded(call.recording, call.ids)
     if found is None:
         return False
     if call.name == "disconnect":
@@ -428,20 +422,18 @@ def _note_made(inner: Any) -> None:
     _note_sdk_use()
     # The new recording may be the current one of this thread.
     thread_state.current = None
-    # Three references are left if no other code holds a handle: list, loop, and argument of `getrefcount`.
-    _process.twins[:] = [each for each in _process.twins if sys.getrefcount(each) > _LIST_REFERENCES]
-    if recordings.recording_id_of(inner) in _process.guarded:
-        _process.twins.append(inner)
+    if recordings.ids_of(inner) in _process.guarded:
+        _process.made.add_twin(inner)
     if (found := _of_this_thread()) is not None:
         found.task_recordings.made(inner)
     elif _process.lazy is not None:
-        _process.made_before_joining.append(inner)
+        _process.made.add_waiting(inner)
 
 
-def _diverted_info(call: str, recording_id: str | None) -> tuple[rr.RecordingStream, str] | None:
+def _diverted_info(call: str, handle: Any) -> tuple[rr.RecordingStream, str] | None:
     found = _of_this_thread()
     # Under `mpr run`, no parent names the recording, so the calls of the script do.
-    if found is None or found.recording_id != recording_id or _process.lazy is not None:
+    if found is None or _process.lazy is not None or _guarded(handle, recordings.ids_of(handle)) is not found:
         return None
     name = found.notices.recording_info(call)
     return None if name is None else (found.stream, name)
@@ -454,14 +446,11 @@ def _before_sink(call: SinkCall) -> None:
     for guarded in _concerned(call):
         guarded.row_account.detached()
     found = _of_this_thread()
+    handle = thread_state.current if call.recording is None else call.recording
     if found is None:
-        _process.made_before_joining[:] = [
-            each
-            for each in _process.made_before_joining
-            if call.name == "shutdown" or recordings.recording_id_of(each) != call.recording_id
-        ]
-    elif _guarded(call.recording, call.recording_id) is not found:
-        found.task_recordings.sink_call(call.name, call.recording_id)
+        _process.made.got_sink(handle, call.ids)
+    elif _guarded(call.recording, call.ids) is not found:
+        found.task_recordings.sink_call(call.name, handle, call.ids)
 
 
 def _note_sink(call: SinkCall) -> None:
@@ -475,5 +464,5 @@ def _concerned(call: SinkCall) -> list[RoutedProducer]:
     """Return the producers of the guarded recordings that `call` concerns; all of them if `call` is `shutdown`."""
     if call.name == "shutdown":
         return list(_process.guarded.values())
-    found = _guarded(call.recording, call.recording_id)
+    found = _guarded(call.recording, call.ids)
     return [] if found is None else [found]

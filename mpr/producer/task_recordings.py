@@ -17,15 +17,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.sdk import recordings
+from mpr.sdk.recordings import Ids
 
 # The number of ended recordings after which the SDK cleans up all of them. Until then, each of them keeps two threads.
 _CLEAN_UP_AFTER = 32
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _TaskRecording:
-    #: The SDK's handle of the recording.
+    #: The SDK's handle of the recording, and the recording's ids.
     inner: Any
+    ids: Ids
     #: The SDK's object from which mpr reads the encoded rows of the recording; None until mpr has asked for the object.
     storage: Any = None
     #: The number of rows that were not sent yet.
@@ -49,8 +51,8 @@ class TaskRecordings:
     def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
         self._send = send
         self._held = held
-        #: The recordings, by their ids.
-        self.known: dict[str, _TaskRecording] = {}
+        #: The recordings, by their ids. A program may make several recordings with the same ids.
+        self.known: dict[Ids, list[_TaskRecording]] = {}
         # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
@@ -76,10 +78,24 @@ class TaskRecordings:
 
     def made(self, inner: Any) -> None:
         """Remember that a task has made a recording. `inner` is the SDK's handle of the recording."""
-        recording_id = recordings.recording_id_of(inner)
-        if recording_id is not None:
+        ids = recordings.ids_of(inner)
+        if ids is not None:
             with self._lock:
-                self.known[recording_id] = _TaskRecording(inner)
+                self.known.setdefault(ids, []).append(_TaskRecording(inner, ids))
+
+    def _named(self, inner: Any, ids: Ids | None) -> list[_TaskRecording]:
+        """Return the recording with the handle `inner`. If there is none, return all recordings with these `ids`.
+
+        The SDK may give several handles of the same recording.
+        """
+        same = self.known.get(ids, []) if ids is not None else []
+        return [found for found in same if found.inner is inner] or same
+
+    def _forget(self, found: _TaskRecording) -> None:
+        same = self.known[found.ids]
+        same.remove(found)
+        if not same:
+            del self.known[found.ids]
 
     def entered(self, inner: Any, rows: int) -> None:
         """Count `rows` rows (0: an unknown number) that are about to be logged to a recording that a task has made.
@@ -87,16 +103,19 @@ class TaskRecordings:
         `inner` is the SDK's handle of the recording; None for the current one. If no task has made this recording, the
         method does nothing.
         """
-        recording_id = recordings.recording_id_of(inner)
+        ids = recordings.ids_of(inner)
         with self._lock:
-            found = self.known.get(recording_id or "")
-            if found is not None:
+            named = self._named(inner, ids)
+            for found in named:
                 # A call with an unknown number of rows logs at least one row.
                 found.rows += rows or 1
+            if named:
                 self._count()
 
-    def sink_call(self, call: str, recording_id: str | None) -> None:
-        """Prepare the recording `recording_id` for the SDK's `call`, such as "save", which changes its sink.
+    def sink_call(self, call: str, inner: Any, ids: Ids | None) -> None:
+        """Prepare the recording with these `ids` for the SDK's `call`, such as "save", which changes its sink.
+
+        `inner` is the SDK's handle of the recording; None for the current one.
 
         Before "disconnect", this sends the rows to the parent, because the SDK would drop them. Before "shutdown", this
         sends the rows of all recordings. Before any other call, mpr forgets the recording, because the new sink gets
@@ -108,16 +127,15 @@ class TaskRecordings:
             if call == "shutdown":
                 self.collect(at_end=True)
                 return
-            found = self.known.get(recording_id or "")
-            if found is None:
-                return
-            if call == "disconnect":
-                # Take the rows now, because the SDK would drop them. `collect` takes rows that are logged later.
-                self._take(found)
-                found.storage = None
-            else:
-                del self.known[recording_id or ""]
-                self._count()
+            # If it is not known which one of several recordings is meant, then it is most likely the last one.
+            for found in self._named(inner, ids)[-1:]:
+                if call == "disconnect":
+                    # Take the rows now, because the SDK would drop them. `collect` takes rows that are logged later.
+                    self._take(found)
+                    found.storage = None
+                else:
+                    self._forget(found)
+                    self._count()
 
     def collect(self, *, at_end: bool = False) -> None:
         """Send the rows that were logged since the last call.
@@ -128,7 +146,7 @@ class TaskRecordings:
         if not self.known:
             return
         with self._lock:
-            for recording_id, found in list(self.known.items()):
+            for found in self._all():
                 # Two references are left then: `found.inner`, and the argument of `getrefcount`.
                 is_over = sys.getrefcount(found.inner) <= 2
                 if self.until_end and not (is_over or at_end):
@@ -137,7 +155,7 @@ class TaskRecordings:
                 if found.rows or not self.until_end:
                     self._take(found)
                 if is_over:
-                    del self.known[recording_id]
+                    self._forget(found)
                     self._ended += 1
 
     def clean_up(self) -> None:
@@ -164,4 +182,7 @@ class TaskRecordings:
         self._count()
 
     def _count(self) -> None:
-        self._held(sum(found.rows for found in self.known.values()))
+        self._held(sum(found.rows for found in self._all()))
+
+    def _all(self) -> list[_TaskRecording]:
+        return [found for same in self.known.values() for found in same]

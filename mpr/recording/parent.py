@@ -52,7 +52,7 @@ class ParentMembership:
         with self._lock:
             if self._producer is None:
                 self._producer = Producer(self._connection_info, 0, own_next_index=self._next_index)
-                router.guard(self._connection_info.recording_id, self._producer)
+                router.guard(self._producer)
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:

@@ -45,6 +45,8 @@ def public_call(name: str) -> str:
     function, is_inner, _ = frames[-1].f_code.co_qualname.partition(".<locals>")
     if is_inner:
         return f"@rr.{function}"
+    if function == "RecordingStream.__init__":
+        return "rr.RecordingStream(make_default=True)"
     return "rr.init(spawn=True)" if function == "init" and name != "new_recording" else f"rr.{function}()"
 
 

@@ -18,12 +18,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 from mpr.sdk import internal, private_names
 from mpr.sdk.native import Native
-from mpr.sdk.times import watch_times
+from mpr.sdk.recordings import Ids
+from mpr.sdk.times import SetTime, Times, watch_times
 
 # Calls that log rows. The present times of a thread count for all but `send_arrow_chunk` and `send_chunks`.
 _LOG_CALLS = ("log_arrow_msg", "send_arrow_chunk", "send_chunks", "log_file_from_path", "log_file_from_contents")
@@ -39,8 +40,8 @@ class Target(Protocol):
     def handle(self) -> Any:
         """Return the handle of the recording that gets the copies; None if rows of this thread are not copied."""
 
-    def is_ours(self, recording_id: str | None) -> bool:
-        """Return True if the recording with the id `recording_id` belongs to the pytest plugin.
+    def is_ours(self, ids: Ids | None) -> bool:
+        """Return True if the recording with these ids belongs to the pytest plugin.
 
         The rows of such a recording are not copied.
         """
@@ -60,28 +61,25 @@ class Target(Protocol):
         """
 
 
-_Times = dict[str, tuple[Callable[..., None], Any]]
-
-
 class _Thread(threading.local):
-    """Holds times for each thread. Both attributes map the id of a recording to the times of this recording.
+    """Holds times for each thread, by the ids of the recording.
 
     `wanted` has the times that code has set. `shown` has the times that the recordings of tests have now.
     """
 
     def __init__(self) -> None:
-        self.wanted: dict[str, _Times] = {}
-        self.shown: dict[str, _Times] = {}
+        self.wanted: dict[Ids, Times] = {}
+        self.shown: dict[Ids, Times] = {}
 
 
 _thread = _Thread()
 # The targets, the innermost last. Only the last one gets copies.
 _targets: list[Target] = []
-# Ids of recordings: those that code under test has made, those that mpr has made for itself, and those that
+# The ids of recordings: those that code under test has made, those that mpr has made for itself, and those that
 # `Target.make_recording` has made.
-_made: set[str] = set()
-_of_mpr: set[str] = set()
-_stand_ins: set[str] = set()
+_made: set[Ids] = set()
+_of_mpr: set[Ids] = set()
+_stand_ins: set[Ids] = set()
 _is_installed = False
 
 
@@ -103,14 +101,10 @@ def stop(target: Target) -> None:
         _targets.remove(target)
 
 
-def forget_times(recording_id: str) -> None:
-    """Forget which times this thread has set for the recording of a test, which has the id `recording_id`.
-
-    Call this at the beginning of each test. The stream then writes a new file, and has no times, but this module still
-    knows those of the previous test.
-    """
-    _thread.wanted.pop(recording_id, None)
-    _thread.shown.pop(recording_id, None)
+def forget_times(ids: Ids) -> None:
+    """Note that the test's recording, which has these `ids`, has no times in this thread any more."""
+    _thread.wanted.pop(ids, None)
+    _thread.shown.pop(ids, None)
 
 
 def _install() -> None:
@@ -151,7 +145,7 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         copy = _copy_of(kwargs.get("recording"))
         if copy is not None and args and hasattr(args[0], "__next__"):
             # An iterator of chunks can be read only once.
-            args = (list(args[0]), *args[1:])
+            return original(_copied(args[0], original, copy), *args[1:], **kwargs)
         result = original(*args, **kwargs)
         if copy is not None:
             with contextlib.suppress(Exception):
@@ -159,6 +153,14 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         return result
 
     return call
+
+
+def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Iterator[Any]:
+    """Yield each of `chunks`. Before that, log it to the recording with the handle `copy`."""
+    for chunk in chunks:
+        with contextlib.suppress(Exception):
+            send(chunk, recording=copy)
+        yield chunk
 
 
 def _copy_of(recording: Any) -> Any:
@@ -172,30 +174,31 @@ def _copy_of(recording: Any) -> Any:
     handle = target.handle() if target is not None else None
     if target is None or handle is None:
         return None
-    recording_id = Native.recording_id(recording)
-    if recording_id is None or recording_id in _of_mpr:
+    ids = Native.ids(recording)
+    if ids is None or ids in _of_mpr:
         return None
     target.logged()
-    its_id = Native.recording_id(handle)
-    if recording_id == its_id:
-        _show_times(handle, its_id, recording_id)
+    its_ids = Native.ids(handle)
+    assert its_ids is not None, "a handle of the plugin stands for a recording"
+    if ids == its_ids:
+        _show_times(handle, its_ids, ids)
         return None
-    is_of_code = recording is None or recording_id in _made or recording_id == Native.recording_id(None)
-    if not is_of_code or target.is_ours(recording_id):
+    is_of_code = recording is None or ids in _made or ids == Native.ids(None)
+    if not is_of_code or target.is_ours(ids):
         return None
-    _show_times(handle, its_id, recording_id)
+    _show_times(handle, its_ids, ids)
     return handle
 
 
 # --- times ---------------------------------------------------------------------------------------------------------
 
 
-def _show_times(handle: Any, its_id: str, recording_id: str) -> None:
-    """Give the test's recording the times that this thread has set for the recording with the id `recording_id`.
+def _show_times(handle: Any, its_ids: Ids, ids: Ids) -> None:
+    """Give the test's recording the times that this thread has set for the recording with these `ids`.
 
-    `handle` and `its_id` are the handle and the id of the test's recording.
+    `handle` and `its_ids` are the handle and the ids of the test's recording.
     """
-    wanted, shown = _thread.wanted.get(recording_id), _thread.shown.get(its_id)
+    wanted, shown = _thread.wanted.get(ids), _thread.shown.get(its_ids)
     if wanted == shown or (not wanted and not shown):
         return
     wanted, shown = wanted or {}, shown or {}
@@ -206,16 +209,16 @@ def _show_times(handle: Any, its_id: str, recording_id: str) -> None:
         if shown.get(timeline) != time:
             how, value = time
             how(timeline, value, handle)
-    _thread.shown[its_id] = dict(wanted)
+    _thread.shown[its_ids] = dict(wanted)
 
 
-def _time_was_set(recording_id: str | None, timeline: str | None, time: tuple[Callable[..., None], Any] | None) -> None:
+def _time_was_set(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] | None) -> None:
     target = _target()
-    if recording_id is None or target is None:
+    if ids is None or target is None:
         return
-    noted = [_thread.wanted.setdefault(recording_id, {})]
-    if target.is_ours(recording_id):
-        noted.append(_thread.shown.setdefault(recording_id, {}))
+    noted = [_thread.wanted.setdefault(ids, {})]
+    if target.is_ours(ids):
+        noted.append(_thread.shown.setdefault(ids, {}))
     for times in noted:
         if timeline is None:
             times.clear()
@@ -232,9 +235,9 @@ def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def new_recording(*args: Any, **kwargs: Any) -> Any:
         handle = original(*args, **kwargs)
-        recording_id = Native.recording_id(handle)
-        if recording_id is not None:
-            (_of_mpr if internal.thread.is_internal else _made).add(recording_id)
+        ids = Native.ids(handle)
+        if ids is not None:
+            (_of_mpr if internal.thread.is_internal else _made).add(ids)
         return handle
 
     return new_recording
@@ -243,7 +246,7 @@ def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
 def _is_current(target: Target) -> bool:
     """Return True if the recording of `target` is the current recording of this thread."""
     handle = target.handle()
-    return handle is not None and Native.recording_id(None) == Native.recording_id(handle)
+    return handle is not None and Native.ids(None) == Native.ids(handle)
 
 
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -258,7 +261,8 @@ def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
         target = _target()
         if target is not None and kwargs.get("recording") is None and _is_current(target):
             handle = target.make_recording()
-            _stand_ins.add(Native.recording_id(handle))
+            if (ids := Native.ids(handle)) is not None:
+                _stand_ins.add(ids)
             Native.set_current_of_process(handle)
         return original(*args, **kwargs)
 
@@ -274,7 +278,7 @@ def _disconnect(original: Callable[..., Any]) -> Callable[..., Any]:
         if _is_current(target):
             return None
         result = original(recording)
-        if Native.recording_id(None) in _stand_ins:
+        if Native.ids(None) in _stand_ins:
             # The SDK would keep all later rows of this recording in memory.
             Native.set_current_of_process(target.handle())
         return result
@@ -287,7 +291,7 @@ def _finalize(original: Callable[..., Any]) -> Callable[..., Any]:
     def finalize_deferred_sinks(recording: Any = None) -> Any:
         target = _target()
         # The SDK would finish the file of the test's recording at the end of a `with stream:` block.
-        if target is not None and target.is_ours(Native.recording_id(recording)):
+        if target is not None and target.is_ours(Native.ids(recording)):
             return None
         return original(recording)
 

@@ -44,6 +44,15 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
         )
 
 
+def drop_rows(stream: rr.RecordingStream) -> None:
+    """Have the SDK drop all later rows of `stream`. If a stream has no sink, the SDK keeps the rows in memory."""
+    import rerun as rr
+
+    if rr.is_enabled(stream):
+        with internal():
+            rr.set_sinks(recording=stream)
+
+
 class _Scratch:
     """Holds the `rr.RecordingStream` with which mpr encodes in this process, and three things that belong to it.
 

@@ -22,15 +22,16 @@ from mpr.sdk import internal, private_names, recordings
 class Prefix(NamedTuple):
     """A path that mpr puts before the entity paths of a task's rows.
 
-    Only rows for the recording with the id `recording_id` get the prefix.
+    Only rows for the recording with the ids `ids` get the prefix.
     """
 
     path: str
-    recording_id: str
+    ids: recordings.Ids
 
 
 Entered: TypeAlias = Callable[[int, int, Any], Prefix | None]
 Logged: TypeAlias = Callable[[int, Any], None]
+Current: TypeAlias = Callable[[], Any]
 
 _ROW_ENTRIES = ("log_arrow_msg", "send_arrow_chunk")
 _FILE_ENTRIES = ("log_file_from_path", "log_file_from_contents")
@@ -40,18 +41,18 @@ _PATHLESS_ENTRIES = ("send_recording_name", "send_recording_start_time_nanos", "
 _UNKNOWN_SIZE = 64 * 1024
 
 
-def install_entries(entered: Entered, logged: Logged) -> list[str]:
+def install_entries(entered: Entered, logged: Logged, current: Current) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `recording` is a handle, or None for
-    the current recording. `entered` may wait until the outbox has room. If it returns a `Prefix`, the entry puts this
-    prefix before the entity paths. `logged` is called only if the SDK has accepted rows, and only if their number is
-    known. An entry that takes several chunks calls `entered` and `logged` for each chunk, so that `entered` can wait
-    between two chunks.
+    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
+    has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
+    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. An entry that takes
+    chunks calls both functions for each chunk, so that it waits between two chunks while the outbox is full.
+    `current()` returns the handle of this thread's current recording, as far as mpr has noted it.
 
     Returns the names of entries that this SDK release does not have.
     """
-    hooks = _Hooks(entered, logged, recordings.recording_id_function())
+    hooks = _Hooks(entered, logged, current, recordings.ids_function())
     wrappers: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
         name: functools.partial(_wrapped, name, hooks) for name in (*_ROW_ENTRIES, *_FILE_ENTRIES, *_PATHLESS_ENTRIES)
     }
@@ -64,13 +65,14 @@ def install_entries(entered: Entered, logged: Logged) -> list[str]:
 class _Hooks(NamedTuple):
     """Holds the functions that a wrapper of an entry calls.
 
-    `entered` and `logged` are those of `install_entries`. `recording_id_of` takes a handle, and returns the id of its
-    recording.
+    `entered`, `logged` and `current` are those of `install_entries`. `ids_of` returns the ids of the recording with
+    a handle.
     """
 
     entered: Entered
     logged: Logged
-    recording_id_of: Callable[[Any], str | None]
+    current: Current
+    ids_of: Callable[[Any], recordings.Ids | None]
 
     def enter(self, size: int, rows: int, recording: Any) -> str | None:
         """Call `entered`, and return the path to put before the entity paths; None if these paths stay as they are.
@@ -78,7 +80,7 @@ class _Hooks(NamedTuple):
         `size` is the number of bytes that are logged, `rows` the number of rows, and `recording` a handle.
         """
         prefix = self.entered(size, rows, recording)
-        if prefix is not None and self.recording_id_of(recording) == prefix.recording_id:
+        if prefix is not None and self.ids_of(recording) == prefix.ids:
             return prefix.path
         return None
 
@@ -163,7 +165,7 @@ def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., A
     costs 0.5 us for each `rr.log`. The faster wrapper names the parameters of `log_arrow_msg`. So use it only if
     `log_arrow_msg` has exactly these parameters (`_is_plain_log`).
     """
-    entered, logged, recording_id_of = hooks
+    entered, logged, _, ids_of = hooks
 
     @functools.wraps(original)
     def entry(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
@@ -175,7 +177,7 @@ def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., A
         except AttributeError:
             size = _UNKNOWN_SIZE
         prefix = entered(size, 1, recording)
-        if prefix is not None and recording_id_of(recording) == prefix.recording_id:
+        if prefix is not None and ids_of(recording) == prefix.ids:
             entity_path = under(prefix.path, entity_path)
         result = original(entity_path, components, static_, recording)
         if components:
@@ -218,8 +220,14 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
         if internal.thread.is_internal or send is None:
             hooks.enter(_UNKNOWN_SIZE, 0, recording)
             return original(given, recording)
-        # The current recording is looked up now, because the code that makes the chunks may change it.
-        target = recordings.current_recording()[0] if recording is None else recording
+        target = recording
+        if recording is None:
+            # The current recording is looked up now, because the code that makes the chunks may change it. The SDK
+            # returns a new object for each call, so the hooks get the object that mpr has noted, if it is the same.
+            target, ids = recordings.current_recording()
+            recording = hooks.current()
+            if recording is None or hooks.ids_of(recording) != ids:
+                recording = target
         for chunk in chunks_of(given):
             rows = chunk.num_rows
             prefix = hooks.enter(chunk.to_record_batch().nbytes, rows, recording)

@@ -19,6 +19,7 @@ import pyarrow
 import rerun
 
 from mpr.sdk.private_names import original as _native
+from mpr.sdk.recordings import Ids
 
 
 class Native:
@@ -37,6 +38,7 @@ class Native:
     log_arrow_msg: Final = _native("log_arrow_msg")
     send_arrow_chunk: Final = _native("send_arrow_chunk")
     recording_id: Final = _native("get_recording_id")
+    application_id: Final = _native("get_application_id")
     current: Final = _native("get_data_recording")
     current_of_process: Final = _native("get_global_data_recording")
     set_current_of_process: Final = _native("set_global_data_recording")
@@ -46,6 +48,12 @@ class Native:
     property_path: Final = _native("new_property_entity_path")
     descriptor = rerun.ComponentDescriptor
     unregister_shutdown: Final = rerun.unregister_shutdown
+
+    @staticmethod
+    def ids(handle: Any) -> Ids | None:
+        """Do what `recordings.ids_of` does."""
+        recording_id = Native.recording_id(handle)
+        return None if recording_id is None else (Native.application_id(handle), recording_id)
 
 
 class _Arrow:

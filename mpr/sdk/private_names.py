@@ -97,6 +97,7 @@ NAMES: dict[str, Private] = {
         "'rr.init' raises in workers of start_method='fork'; the threads of ended recordings stay",
     ),
     "get_recording_id": _HANDLE,
+    "get_application_id": _HANDLE,
     "binary_stream": Private(f"{_HANDLE.use}. {_SINK.use}", f"{_HANDLE.without}; {_SINK.without}"),
     "disconnect": _SINK,
     "get_data_recording": _CURRENT,

@@ -1,23 +1,22 @@
 """Watches which recordings this process makes, and which recording is current in a thread or in the process.
 
-A handle is the SDK's object that stands for one recording (`private_names.py`). The current recording is the one that a
-call uses if it names no recording. A thread may have a current recording of its own. All other threads use the global
-one.
-
-Covers: `rr.init`, new recordings, their names and starts, their ids, and the current recording.
-Does not cover: the decisions about them (`producer/router.py`), and sinks (`sink_calls.py`).
+A handle is the SDK's object that stands for one recording (`private_names.py`). Two recordings are the same for the SDK
+if both of their ids are the same: the application id and the recording id.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from mpr.sdk import internal, private_names
 
 if TYPE_CHECKING:
     import rerun as rr
+
+#: The application id and the recording id of a recording.
+Ids: TypeAlias = tuple[str | None, str]
 
 
 class Handle:
@@ -88,13 +87,17 @@ def divert_new_recordings(
     def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(clean_up)
         def flush_and_cleanup_orphaned_recordings() -> None:
+            stream = diverted()
             try:
                 clean_up()
             except RuntimeError:
                 # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
                 # process still has its parent's recordings.
-                if diverted() is None:
+                if stream is None:
                     raise
+            if stream is not None:
+                # No recording is current after the call.
+                make_diverted_current(stream)
 
         return flush_and_cleanup_orphaned_recordings
 
@@ -106,18 +109,18 @@ def divert_new_recordings(
 _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nanos": "start_time"}
 
 
-def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.RecordingStream, str] | None]) -> None:
+def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStream, str] | None]) -> None:
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
-    The reason is that many processes write the same recording, and each would replace the name and the start that
-    another process has set. `diverted(call, recording id)` returns the stream and the name of the property. `call` is
-    the name of the SDK's function. If `diverted` returns None, the SDK's call is made as usual.
+    The reason is that many processes write the recording, and each would overwrite the name and the start that another
+    has set. `diverted(call, handle)` returns the stream and the name of the property. If `diverted` returns None, the
+    SDK's call is made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def send(value: Any, recording: Any = None) -> None:
-            found = diverted(call, recording_id_of(recording))
+            found = diverted(call, recording)
             if found is None:
                 original(value, recording=recording)
                 return
@@ -133,27 +136,42 @@ def divert_recording_info(diverted: Callable[[str, str | None], tuple[rr.Recordi
 
 
 @functools.cache
-def recording_id_function() -> Callable[[Any], str | None]:
-    """Return a function that takes a handle and returns the id of its recording.
+def ids_function() -> Callable[[Any], Ids | None]:
+    """Return a function that does what `ids_of` does, and is quicker."""
+    recording_id_of, application_id_of = map(private_names.find, ("get_recording_id", "get_application_id"))
+    if recording_id_of is None or application_id_of is None:
+        return _public_ids
 
-    If the function gets None instead of a handle, it returns the id of the current recording, or None if there is none.
-    """
-    found = private_names.find("get_recording_id")
-    return _public_recording_id if found is None else cast("Callable[[Any], str | None]", found)
+    def ids(inner: Any) -> Ids | None:
+        recording_id = recording_id_of(inner)
+        return None if recording_id is None else (application_id_of(inner), recording_id)
+
+    return ids
 
 
-def _public_recording_id(inner: Any) -> str | None:
+def _public_ids(inner: Any) -> Ids | None:
     import rerun as rr
 
-    return rr.get_recording_id(as_stream(inner))
+    stream = as_stream(inner)
+    recording_id = rr.get_recording_id(stream)
+    return None if recording_id is None else (rr.get_application_id(stream), recording_id)
 
 
-def recording_id_of(inner: Any) -> str | None:
-    """Return the id of the recording with the handle `inner`.
+def ids_of(inner: Any) -> Ids | None:
+    """Return the ids of the recording with the handle `inner`; None if there is no such recording.
 
-    If `inner` is None, return the id of the current recording, or None if there is no current recording.
+    If `inner` is None, use the current recording.
     """
-    return recording_id_function()(inner)
+    return ids_function()(inner)
+
+
+def handles_of(ids: Ids | None, handles: list[Any], inner: Any) -> list[Any]:
+    """Return `inner` if it is one of `handles` and has these `ids`. Otherwise, return all of `handles` with these ids.
+
+    A program may make several recordings with the same ids, and the SDK may give several handles of one recording.
+    """
+    same = [each for each in handles if ids_of(each) == ids]
+    return [each for each in same if each is inner] or same
 
 
 def encoded_rows_of(inner: Any) -> Any:
@@ -240,10 +258,27 @@ def exchange_global_recording(native: Any) -> Any:
     return before
 
 
-def current_recording() -> tuple[Any, str | None]:
-    """Return the handle and the id of the current recording in this thread; (None, None) if there is none."""
+def current_handles() -> tuple[Any, Any]:
+    """Return the handles of the current recordings: that of this thread, and that of threads without one of their own.
+
+    None stands for no recording.
+    """
+    return _get_current("get_thread_local_data_recording"), _get_current("get_global_data_recording")
+
+
+def make_global(native: Any) -> None:
+    """Make the recording with the handle `native` the current one of all threads without one, as user code would."""
+    found = private_names.find("set_global_data_recording")
+    if found is not None:
+        found(native)
+    else:
+        _set_current("set_global_data_recording", native)
+
+
+def current_recording() -> tuple[Any, Ids | None]:
+    """Return the handle and the ids of the current recording in this thread; (None, None) if there is none."""
     native = _get_current("get_data_recording")
-    return native, None if native is None else recording_id_of(native)
+    return native, None if native is None else ids_of(native)
 
 
 def _set_current(name: str, inner: Any) -> None:

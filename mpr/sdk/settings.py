@@ -49,8 +49,8 @@ class Setting:
     """
 
     name: str
-    #: The recording to which the setting belongs; None if it belongs to the process.
-    recording_id: str | None
+    #: The ids of the recording to which the setting belongs; None if it belongs to the process.
+    recording: recordings.Ids | None
     read: Callable[[], bool] = field(compare=False)
     put: Callable[[bool], object] = field(compare=False)
 
@@ -152,7 +152,7 @@ def _call_watched(mode: bool) -> None:
 
 def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
     # The SDK has no function that returns these values, so the last ones are noted.
-    known: dict[tuple[str, str], bool] = {}
+    known: dict[tuple[str, recordings.Ids], bool] = {}
     # A forked process has a stream of its own for the recording, with the values of the environment.
     os.register_at_fork(after_in_child=known.clear)
 
@@ -160,10 +160,10 @@ def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
         @functools.wraps(original)
         def call(enabled: bool, recording: Any = None) -> None:
             handle = recording if recording is not None else recordings.current_recording()[0]
-            recording_id = None if handle is None else recordings.recording_id_of(handle)
-            if recording_id is None:
+            ids = None if handle is None else recordings.ids_of(handle)
+            if ids is None:
                 return original(enabled, recording=recording)
-            key = (name, recording_id)
+            key = (name, ids)
 
             def put(value: bool) -> None:
                 known[key] = value
@@ -172,7 +172,7 @@ def _watch_log_timelines(noted: Callable[[Setting, bool], None]) -> None:
             def read() -> bool:
                 return known.get(key, _flag(variable, default))
 
-            noted(Setting(name, recording_id, read, put), read())
+            noted(Setting(name, ids, read, put), read())
             return put(enabled)
 
         return call

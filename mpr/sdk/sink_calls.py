@@ -42,14 +42,14 @@ class SinkCall(NamedTuple):
     name:
         The name of the function in the SDK's native module.
     recording:
-        The handle of the recording; None for the current one, and for `shutdown`.
-    recording_id:
-        The id of the recording. None for `shutdown`, which concerns all recordings, and if there is no recording.
+        The handle of the recording; None for the current one.
+    ids:
+        The ids of the recording; None for `shutdown`, which concerns all recordings.
     """
 
     name: str
     recording: Any
-    recording_id: str | None
+    ids: recordings.Ids | None
 
 
 def watch_sinks(
@@ -94,7 +94,7 @@ def _sink_call(name: str, kwargs: dict[str, Any]) -> SinkCall:
         # The native call only starts a viewer. Its caller then connects this stream to the viewer.
         stream = callers.argument_of("spawn", "recording")
         recording = None if stream is None else stream.to_native()
-    return SinkCall(name, recording, recordings.recording_id_of(recording))
+    return SinkCall(name, recording, recordings.ids_of(recording))
 
 
 # --- calls whose destination is skipped -----------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from mpr.sdk import private_names, recordings
+from mpr.sdk.recordings import Ids
 
 #: A function of the SDK that sets a time, called with `(timeline, value, recording)`.
 SetTime: TypeAlias = Callable[..., None]
@@ -25,8 +26,8 @@ _SET_TIME = ("set_time_sequence", "set_time_duration_nanos", "set_time_timestamp
 _REMOVE_TIME = ("disable_timeline", "reset_time")
 
 
-def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
-    """Call `noted(recording id, timeline, (function, value))` each time after a thread of this process has set a time.
+def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
+    """Call `noted(ids of the recording, timeline, (function, value))` whenever a thread of this process sets a time.
 
     `function(timeline, value, recording)` sets the time again. If a time was removed, `noted` gets None instead of the
     pair. If all times were removed, it gets None instead of the timeline too. The recording id is None if there is no
@@ -38,13 +39,13 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
     """
     if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
         return
-    recording_id_of = recordings.recording_id_function()
+    ids_of = recordings.ids_function()
 
     def watched_set(original: SetTime) -> SetTime:
         @functools.wraps(original)
         def call(timeline: str, value: Any, recording: Any = None) -> None:
             original(timeline, value, recording)
-            noted(recording_id_of(recording), timeline, (original, value))
+            noted(ids_of(recording), timeline, (original, value))
 
         return call
 
@@ -52,7 +53,7 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
         @functools.wraps(original)
         def call(timeline: str, recording: Any = None) -> None:
             original(timeline, recording)
-            noted(recording_id_of(recording), timeline, None)
+            noted(ids_of(recording), timeline, None)
 
         return call
 
@@ -60,7 +61,7 @@ def watch_times(noted: Callable[[str | None, str | None, tuple[SetTime, Any] | N
         @functools.wraps(original)
         def call(recording: Any = None) -> None:
             original(recording)
-            noted(recording_id_of(recording), None, None)
+            noted(ids_of(recording), None, None)
 
         return call
 

@@ -24,6 +24,7 @@ from mpr.user_code import around
 
 if TYPE_CHECKING:
     from mpr.producer.producer import Producer
+    from mpr.sdk.recordings import Ids
     from mpr.sdk.times import Times
 
 
@@ -42,7 +43,8 @@ class TaskContext:
         self.producer = producer
         self._pid = os.getpid()
         self._native: Any = None
-        self._recording_id: str | None = None
+        #: The ids of the recording to which the task logs; None if there is none.
+        self.ids: Ids | None = None
         #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording in any case.
         self._thread_recording: Any = None
         self._times: Times = {}
@@ -50,10 +52,10 @@ class TaskContext:
         self.settings: ChangedSettings = ChangedSettings()
         router.install_times()
         if producer is None:
-            self._native, self._recording_id = recordings.current_recording()
+            self._native, self.ids = recordings.current_recording()
             self._has_recording = False
         else:
-            self._native, self._recording_id = producer.stream.to_native(), producer.config.recording_id
+            self._native, self.ids = producer.stream.to_native(), producer.ids
             self._has_recording = True
             # In a process that is no worker, a wrapped function in another thread may change the process's recording.
             if not membership.make_current(producer) or not producer.worker:
@@ -61,14 +63,9 @@ class TaskContext:
         if prefix is not None or producer is not None:
             router.install_entries()
         self.prefix: log_calls.Prefix | None = None
-        if prefix is not None and self._recording_id is not None:
-            self.prefix = log_calls.Prefix(prefix.strip("/"), self._recording_id)
+        if prefix is not None and self.ids is not None:
+            self.prefix = log_calls.Prefix(prefix.strip("/"), self.ids)
         self._entered_before = 0 if producer is None else producer.log_counters.entered
-
-    @property
-    def recording_id(self) -> str | None:
-        """The id of the recording to which the task logs; None if there is no recording."""
-        return self._recording_id
 
     @property
     def forked(self) -> bool:
@@ -104,9 +101,9 @@ class TaskContext:
                 self._thread_recording = recordings.exchange_thread_recording(outer_recording)
 
     def _exchange_times(self, new: Times) -> Times:
-        if self._recording_id is None:
+        if self.ids is None:
             return {}
-        old = thread_state.times.get(self._recording_id, {})
+        old = thread_state.times.get(self.ids, {})
         times.change_times(self._native, old, new)
-        thread_state.times[self._recording_id] = new
+        thread_state.times[self.ids] = new
         return old

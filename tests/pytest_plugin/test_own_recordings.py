@@ -61,6 +61,30 @@ def test_stream_of_its_own(tmp_path):
     stream.set_time("number", sequence=7)
     stream.log("stream", rr.Scalars(7))
 
+def test_two_streams_with_one_recording_id(tmp_path):
+    one, two = (rr.RecordingStream(name, recording_id="id", send_properties=False) for name in ("one", "two"))
+    for number, stream in enumerate((one, two)):
+        stream.save(tmp_path / f"{number}.rrd")
+        stream.set_time(f"time_{number}", sequence=number)
+        stream.log("streams", rr.Scalars(number))
+    one.reset_time()
+    two.log("streams", rr.Scalars(2))
+
+def test_stream_with_the_recording_id_of_the_test(tmp_path):
+    rr.set_time("number", sequence=1)
+    stream = rr.RecordingStream("app_6", recording_id=rr.get_recording_id(), send_properties=False)
+    stream.save(tmp_path / "own.rrd")
+    stream.set_time("other", sequence=2)
+    stream.log("of_stream", rr.Scalars(2))
+    rr.log("of_test", rr.Scalars(1))
+
+def test_chunks_of_a_generator():
+    stream = rr.RecordingStream("app_7")
+    def chunks():
+        for number in range(2):
+            yield rr.chunk.Chunk.from_columns("generated", [], rr.Scalars.columns(scalars=[number]))
+    rr.send_chunks(chunks(), recording=stream)
+
 def test_chunks(tmp_path):
     rr.init("app_5")
     rr.send_columns("chunks", [rr.TimeColumn("number", sequence=[1, 2])], rr.Scalars.columns(scalars=[1, 2]))
@@ -92,6 +116,9 @@ _ENTITIES = {
     "init_and_golden": {"/init_and_golden"},
     "memory": {"/memory"},
     "stream_of_its_own": {"/stream"},
+    "two_streams_with_one_recording_id": {"/streams"},
+    "stream_with_the_recording_id_of_the_test": {"/of_stream", "/of_test"},
+    "chunks_of_a_generator": {"/generated"},
     "chunks": {"/chunks"},
     "save_without_init": {"/before", "/after", "/later"},
     "crash": {"/crash"},
@@ -103,7 +130,8 @@ _ORDERS = {
     "backwards": list(_ENTITIES)[::-1],
     "init in the middle": [
         "golden", "saved", "init", "crash", "save_without_init", "init_and_golden", "memory", "chunks", "saved_too",
-        "stream_of_its_own", "plain",
+        "stream_of_its_own", "two_streams_with_one_recording_id", "stream_with_the_recording_id_of_the_test",
+        "chunks_of_a_generator", "plain",
     ],
 }  # fmt: skip
 
@@ -136,6 +164,13 @@ def test_rows_are_in_the_recording_of_their_test(folder: Path, order: str) -> No
         assert found.test(nodeid)["complete"] is True
     assert 100 == len(found.cells("test_own.py::test_crash"))
     assert {(("number", 7),)} == {cell.times for cell in found.cells("test_own.py::test_stream_of_its_own")}
+    times = {
+        "two_streams_with_one_recording_id": [(("time_0", 0),), (("time_1", 1),), (("time_1", 1),)],
+        "stream_with_the_recording_id_of_the_test": [(("number", 1),), (("other", 2),)],
+        "chunks_of_a_generator": [(), ()],
+    }
+    for name, expected in times.items():
+        assert sorted(cell.times for cell in found.cells(f"test_own.py::test_{name}")) == expected, name
     # The fixture's own file has what it has without mpr.
     (saved,) = (folder / "base").rglob("saved.rrd")
     assert {"/by_fixture", "/saved"} <= {cell.entity for cell in support.cells(saved)}

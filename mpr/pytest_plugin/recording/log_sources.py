@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import pytest
 
     from mpr.pytest_plugin.recording.running_test import RunningTest
+    from mpr.sdk.recordings import Ids
 
 
 _THREAD = "thread"
@@ -85,7 +86,7 @@ class LogSources:
         If the test's option `capture` is "thread", plain `rr.log` is recorded only in the calling thread.
         """
         self._children.attach(running.stream)
-        copies.forget_times(running.stream.recording_id)
+        copies.forget_times(running.stream.ids)
         handle = running.stream.handle
         self._outer = None
         self._thread = System.thread_id() if running.options.capture == _THREAD else None
@@ -93,7 +94,7 @@ class LogSources:
             Native.set_current_of_thread(handle)
             return
         before = Native.current_of_process()
-        if before is None or is_of_tests(Native.recording_id(before)):
+        if before is None or is_of_tests(Native.ids(before)):
             self._outer = None if before is None or self._streams.has(before) else before
             Native.set_current_of_process(handle)
         # If other code has made `before`, it stays the current recording, because a fixture with a wider scope may need
@@ -146,9 +147,9 @@ class LogSources:
             return None
         return self._handle_of_running()
 
-    def is_ours(self, recording_id: str | None) -> bool:
-        """Return True if a `TestStream` of this process writes the recording with the id `recording_id`."""
-        return is_of_tests(recording_id)
+    def is_ours(self, ids: Ids | None) -> bool:
+        """Return whether the recording with these ids belongs to the plugin."""
+        return is_of_tests(ids)
 
     def make_recording(self) -> Any:
         """Make a recording with the application id of the running test, and return its handle.

@@ -33,6 +33,8 @@ from mpr.sdk.native import Native
 if TYPE_CHECKING:
     import rerun as rr
 
+    from mpr.sdk.recordings import Ids
+
 
 #: The longest time in seconds that a flush waits for the disk if no other time is given.
 FLUSH_TIMEOUT_SECS = 5.0
@@ -52,9 +54,9 @@ _every: list[TestStream] = []
 framing.stream_footer(0, b"")
 
 
-def is_of_tests(recording_id: str | None) -> bool:
-    """Return True if the recording with the id `recording_id` belongs to any `TestStream` of this process."""
-    return any(each.recording_id == recording_id for each in _every)
+def is_of_tests(ids: Ids | None) -> bool:
+    """Return whether the recording with these ids belongs to any `TestStream` of this process."""
+    return any(each.ids == ids for each in _every)
 
 
 class TestStream:
@@ -86,6 +88,11 @@ class TestStream:
         # True if a flush of the present file has failed.
         self._failed = False
         _every.append(self)
+
+    @property
+    def ids(self) -> Ids:
+        """The application id and the recording id of the stream."""
+        return self.application_id, self.recording_id
 
     @property
     def is_usable(self) -> bool:
@@ -176,8 +183,8 @@ def _leave_alone(stream: TestStream) -> None:
 
     def finish_global_recording() -> None:
         handle = Native.current_of_process()
-        stuck_ids = {each.recording_id for each in _stuck}
-        if handle is not None and Native.recording_id(handle) not in stuck_ids:
+        stuck_ids = {each.ids for each in _stuck}
+        if handle is not None and Native.ids(handle) not in stuck_ids:
             Native.flush(timeout_sec=FLUSH_TIMEOUT_SECS, recording=handle)
             Native.disconnect(handle)
 
@@ -200,9 +207,9 @@ class TestStreams:
         self._streams: dict[str, TestStream] = {}
 
     def has(self, handle: Any) -> bool:
-        """Return True if `handle`, the SDK's native object of a recording, belongs to one of these streams."""
-        recording_id = Native.recording_id(handle)
-        return any(each.recording_id == recording_id for each in self._streams.values())
+        """Return whether `handle`, a handle of the SDK, belongs to one of these streams."""
+        ids = Native.ids(handle)
+        return any(each.ids == ids for each in self._streams.values())
 
     def knows(self, application_id: str) -> bool:
         """Return True if there is a stream for `application_id` that this process can use."""
