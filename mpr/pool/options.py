@@ -7,9 +7,10 @@ Does not cover: the arguments of a new recording (`recording/options.py`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from mpr.errors import ConfigError
 from mpr.limits import MIB
@@ -21,6 +22,9 @@ from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
 from mpr.worker.capture import CaptureOptions
+
+#: What `mpr.Pool(engine=...)` takes. `Any` stands for the client of Dask, which may not be installed.
+EngineLike: TypeAlias = Literal["ray", "dask"] | Executor | Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +109,45 @@ class PoolOptions:
             telemetry=kinds,
             progress=bool(progress),
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """The checked arguments of a pool about the engine that runs its tasks. `check` makes them.
+
+    Attributes
+    ----------
+    engine:
+        "ray", "dask", a client of Dask, or an executor.
+    processes:
+        The number of workers of an engine that the pool starts; None for the engine's own number.
+    options:
+        Options for each call of the engine.
+    """
+
+    engine: object
+    processes: int | None
+    options: Mapping[str, Any]
+
+    @classmethod
+    def check(cls, engine: object, options: object, **arguments: object) -> EngineOptions | None:
+        """Check `engine`, `engine_options` and other `arguments` of `mpr.Pool`; None if there is no engine.
+
+        Raises `ConfigError` if `arguments` has one that only workers of mpr can keep.
+        """
+        if engine is None:
+            if options is not None:
+                raise ConfigError("engine_options are for an engine: give engine=, too")
+            return None
+        for name in ("initializer", "maxtasksperchild", "maxmemoryperchild", "task_timeout", "start_method"):
+            if arguments[name] is not None:
+                raise ConfigError(f"{name} cannot be used with an engine, because the engine's workers are its own")
+        if arguments["capture_output"]:
+            raise ConfigError("capture_output cannot be used with an engine, because the engine's workers are its own")
+        if options is not None and not isinstance(options, Mapping):
+            raise ConfigError(f"engine_options must be a dict with str as keys, got {options!r}")
+        processes = None if arguments["processes"] is None else check_processes(arguments["processes"])
+        return cls(engine=engine, processes=processes, options=options or {})
 
 
 def check_recording(

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mpr.errors import UnpicklableTaskError
+from mpr.pool.engine_runtime import EngineRuntime
 from mpr.pool.executor import PoolExecutor, TaskFuture
-from mpr.pool.options import PoolOptions, check_recording
+from mpr.pool.options import EngineLike, EngineOptions, PoolOptions, check_recording
 from mpr.pool.results import AsyncResult, Callback, ResultIterator
 from mpr.pool.runtime import PoolRuntime
 from mpr.processes.main_module import prepare_main
@@ -85,6 +86,11 @@ class Pool:
         are CPU time, memory, threads and open files of each worker, every second. `"pool"` is throughput, queue length,
         rows and bytes, and the insights at the end. Recording them needs less than one percent of a core. A
         `DirectorySink` gets no telemetry. See `docs/telemetry.md`.
+    engine:
+        The engine that runs the tasks instead of workers of mpr: "ray", "dask", a `distributed.Client`, or a
+        `concurrent.futures.Executor`. See `docs/engines.md`.
+    engine_options:
+        Options for each call of the engine: of `ray.remote`, such as `{"num_gpus": 1}`, or of Dask's `Client.submit`.
 
     Raises
     ------
@@ -121,8 +127,21 @@ class Pool:
         capture_output: bool = False,
         telemetry: bool | Iterable[str] = True,
         telemetry_view: bool = True,
+        engine: EngineLike | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         prepare_main()
+        engine_of = EngineOptions.check(
+            engine,
+            engine_options,
+            processes=processes,
+            initializer=initializer,
+            maxtasksperchild=maxtasksperchild,
+            start_method=start_method,
+            task_timeout=task_timeout,
+            maxmemoryperchild=maxmemoryperchild,
+            capture_output=capture_output,
+        )
         options = PoolOptions.check(
             processes=processes,
             initializer=initializer,
@@ -150,9 +169,12 @@ class Pool:
             route=route,
             telemetry_view=telemetry_view,
         )
-        self._size = options.size
         self._pid = os.getpid()
-        self._runtime = PoolRuntime(options, recording, new_recording)
+        self._runtime: PoolRuntime | EngineRuntime
+        if engine_of is None:
+            self._runtime = PoolRuntime(options, recording, new_recording)
+        else:
+            self._runtime = EngineRuntime(options, engine_of, recording, new_recording)
         self.recording: SharedRecording = self._runtime.recording
         self._runtime.end_with(self)
 
@@ -340,7 +362,7 @@ class Pool:
 
     def __repr__(self) -> str:
         state = self._runtime.state.value
-        return f"<mpr.Pool {self.recording.application_id!r} {state} processes={self._size}>"
+        return f"<mpr.Pool {self.recording.application_id!r} {state} processes={self._runtime.size}>"
 
     # --- inside ------------------------------------------------------------------------------------------------
 
