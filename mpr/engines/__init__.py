@@ -14,5 +14,5 @@ when every durable sink has their rows.
 Covers: which engine a user means, submitting to it, running a chunk in its workers, and the outcomes of the tasks.
 Does not cover: the calls of a pool and their results (`pool`), functions that users give to an engine themselves
 (`tasks/wrapped.py`), and scheduling, retries and resources, which are the engine's.
-May import: `transport`, `processes`, `producer`, `tasks`, `scheduler`, and the floor.
+May import: transport, processes, producer, tasks, scheduler.
 """

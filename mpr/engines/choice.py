@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Executor
-from typing import Any
 
 from mpr.engines.engine import Engine
+from mpr.engines.options import EngineOptions
 from mpr.errors import ConfigError
 
 
-def open_engine(engine: object, processes: int | None, options: Mapping[str, Any], retries: int) -> Engine:
-    """Return the engine for the arguments `engine`, `processes`, `engine_options` and `retries` of a pool.
+def open_engine(options: EngineOptions, retries: int) -> Engine:
+    """Return the engine for the arguments `options` and `retries` of a pool.
 
     With "ray" or "dask", the engine that this process uses already is taken. If there is none, one is started on this
-    machine, with `processes` workers. Raises `ConfigError` if the arguments cannot be used, and
+    machine, with `options.processes` workers. Raises `ConfigError` if the arguments cannot be used, and
     `MissingDependencyError` if the package of the engine is not installed.
     """
-    if processes is not None and engine not in ("ray", "dask"):
+    engine = options.engine
+    if options.processes is not None and engine not in ("ray", "dask"):
         raise ConfigError("processes cannot be used with this engine, because it has its own number of workers")
     if engine == "ray":
         from mpr.engines.ray import RayEngine
 
-        return RayEngine(processes, options, retries)
+        return RayEngine(options, retries)
     # Asked by the name of the module, because a program without Dask must not import it.
     if engine == "dask" or type(engine).__module__.startswith("distributed."):
         from mpr.engines.dask import DaskEngine
 
-        return DaskEngine(None if engine == "dask" else engine, processes, options, retries)
+        return DaskEngine(options, retries)
     if isinstance(engine, Executor):
         from mpr.engines.executor import ExecutorEngine
 

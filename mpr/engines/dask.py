@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from mpr.engines.chunk import Answer, Chunk, run_chunk
 from mpr.engines.engine import ChunkFuture, Engine
+from mpr.engines.options import EngineOptions
 from mpr.errors import ConfigError, MissingDependencyError
 
 
@@ -16,12 +16,10 @@ class DaskEngine(Engine):
 
     Parameters
     ----------
-    client:
-        The client of the user; None for the current client of this process. If there is none, a cluster is started.
-    processes:
-        The number of workers of a new cluster; None for the number of CPUs. A running cluster keeps its number.
     options:
-        Options of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
+        The arguments of the pool about the engine. `engine` is the client of the user, or "dask" for the current client
+        of this process. If there is none, a cluster is started. `processes` is the number of its workers (None: the
+        number of CPUs). `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
     retries:
         The number of times that Dask runs a chunk again if it has failed (`retries` of `Client.submit`). In addition,
         Dask runs tasks again whose worker has died, as its configuration says
@@ -35,7 +33,7 @@ class DaskEngine(Engine):
         If the client is asynchronous, because its futures cannot be waited for in threads.
     """
 
-    def __init__(self, client: Any, processes: int | None, options: Mapping[str, Any], retries: int) -> None:
+    def __init__(self, options: EngineOptions, retries: int) -> None:
         try:
             import distributed
         except ImportError as error:
@@ -43,11 +41,13 @@ class DaskEngine(Engine):
         self.name = "Dask"
         self._distributed: Any = distributed
         self._cluster: Any = None
-        self._client: Any = client or self._current_client() or self._start(processes)
+        self._client: Any = options.engine
+        if options.engine == "dask":
+            self._client = self._current_client() or self._start(options.processes)
         if self._client.asynchronous:
             raise ConfigError("the Dask client is asynchronous: give a client that was made without asynchronous=True")
         self.size = max(1, sum(self._client.nthreads().values()))
-        self._options = {"retries": retries, **options}
+        self._options = {"retries": retries, **options.options}
 
     def _current_client(self) -> Any:
         try:

@@ -16,14 +16,12 @@ there is no lock, and a handler of a signal may call any method.
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 
 from mpr.engines.chunk import Answer, Chunk
 from mpr.engines.engine import Engine
+from mpr.engines.step_thread import StepThread
 from mpr.scheduler import outcomes
 from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.outcomes import Outcome, open_result
@@ -31,7 +29,7 @@ from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
-from mpr.threads import Latch, SimpleQueue, start_aside
+from mpr.threads import Latch
 from mpr.transport.messages import Hello, Result
 from mpr.user_code import Contained
 
@@ -49,6 +47,13 @@ class EngineDispatcher(TaskDispatcher):
         Hears of tasks and workers.
     first_seen:
         Called with the number of each worker of the engine, before the observer hears of this worker.
+
+    Attributes
+    ----------
+    lifecycle:
+        Whether the pool takes tasks, and the error that ended the pool.
+    work:
+        The work items without an outcome.
     """
 
     by_value = True
@@ -60,103 +65,48 @@ class EngineDispatcher(TaskDispatcher):
         self._recording = recording
         self._observer = PoolObservers([] if observer is None else [observer])
         self._first_seen = first_seen
-        self._lifecycle = PoolLifecycle()
-        self._work = PendingWork()
+        self.lifecycle: PoolLifecycle = PoolLifecycle()
+        self.work: PendingWork = PendingWork()
         self._futures: dict[int, Future[Answer]] = {}
         #: The process ids of the engine's workers that have sent an answer. The keys are the numbers of the workers.
         self._pids: dict[int, int] = {}
         #: Set when the pool takes no tasks any more, and every task has its outcome.
         self._all_done = Latch()
-        self._steps: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
-        #: Whether the thread has ended. If so, the calling thread runs its steps itself.
-        self._is_over = False
-        self._thread = threading.Thread(target=self._run, name="mpr-engine", daemon=True)
-        start_aside(self._thread)
+        self._thread = StepThread("mpr-engine", self._look)
 
-    def _run(self) -> None:
-        while (step := self._steps.get()) is not None:
-            # The engine is code of others, which may raise anything.
-            with Contained("a step of the pool's engine raised"):
-                step()
-            if self._lifecycle.state is not PoolState.RUNNING and not self._has_work():
-                self._all_done.set()
-        self._is_over = True
-        self._run_left()
-
-    def _run_left(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                step = self._steps.get_nowait()
-                if step is not None:
-                    step()
-
-    def _soon(self, step: Callable[[], object]) -> None:
-        """Have the thread run `step` soon."""
-        self._steps.put(step)
-        if self._is_over:
-            self._run_left()
-
-    def _has_work(self) -> bool:
-        feeds = self._work.has_feeders and self._lifecycle.state is not PoolState.TERMINATED
-        return self._work.has_items or feeds
-
-    def _do(self, step: Callable[[], object]) -> None:
-        """Have the thread run `step`, and wait for its end. The thread itself runs `step` at once."""
-        if threading.current_thread() is self._thread:
-            step()
-            return
-        is_over = Latch()
-
-        def run() -> None:
-            try:
-                step()
-            finally:
-                is_over.set()
-
-        self._soon(run)
-        # No limit, because the thread runs only short steps, and lives until `stop`.
-        is_over.wait()
+    def _look(self) -> None:
+        """Note if the pool takes no tasks any more, and every task has its outcome. The thread calls this."""
+        feeds = self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED
+        if self.lifecycle.state is not PoolState.RUNNING and not self.work.has_items and not feeds:
+            self._all_done.set()
 
     # --- calls -------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> PoolState:
-        return self._lifecycle.state
-
-    @property
-    def unfinished(self) -> int:
-        """The number of tasks without an outcome. Any thread may call this."""
-        return self._work.unfinished
-
-    @property
-    def broke(self) -> bool:
-        """Whether an error has ended the pool."""
-        return self._lifecycle.broke
+        return self.lifecycle.state
 
     def ending_error(self) -> BaseException | None:
-        return self._lifecycle.ending_error()
-
-    def check_running(self) -> None:
-        self._lifecycle.check_running()
+        return self.lifecycle.ending_error()
 
     def announce(self, function: TaskFunction, count: int) -> None:
-        self._soon(lambda: self._observer.announce(function.name, count))
+        self._thread.soon(lambda: self._observer.announce(function.name, count))
 
     def submit(self, *work_items: WorkItem) -> None:
-        self._work.submit(work_items)
-        self._soon(self._take_submitted)
+        self.work.submit(work_items)
+        self._thread.soon(self._take_submitted)
 
     def _take_submitted(self) -> None:
-        for work_item in self._work.take_submitted():
+        for work_item in self.work.take_submitted():
             self._observer.submitted(work_item.function.name, work_item.count)
-            error = self._lifecycle.refusal()
+            error = self.lifecycle.refusal()
             if error is not None:
                 self._hand_over(Outcome.of_rest(work_item, error))
                 continue
-            self._work.accept(work_item)
+            self.work.accept(work_item)
             if not outcomes.start(work_item):
                 # The caller has cancelled its future before.
-                self._work.forget(work_item)
+                self.work.forget(work_item)
                 continue
             self._give(work_item)
 
@@ -172,36 +122,36 @@ class EngineDispatcher(TaskDispatcher):
         try:
             future = self._futures[work_item.number] = self._engine.submit(chunk)
         except BaseException as error:  # noqa: BLE001  # the error of an engine that takes no work
-            self._work.forget(work_item)
+            self.work.forget(work_item)
             self._hand_over(Outcome.of_rest(work_item, self._engine.failure(error, work_item.name(0))))
             return
-        future.add_done_callback(lambda done: self._soon(lambda: self._settle(work_item, done)))
+        future.add_done_callback(lambda done: self._thread.soon(lambda: self._settle(work_item, done)))
 
     def pid(self, worker: int) -> int | None:
         """The process id of the engine's worker with the number `worker`; None if it has not sent an answer."""
         return self._pids.get(worker)
 
     def begin_feeding(self, feeder: object) -> None:
-        self._work.begin_feeding(feeder)
-        self._soon(lambda: self._observer.feeding(1))
+        self.work.begin_feeding(feeder)
+        self._thread.soon(lambda: self._observer.feeding(1))
 
     def end_feeding(self, feeder: object) -> None:
         def end() -> None:
-            if self._work.end_feeding(feeder):
+            if self.work.end_feeding(feeder):
                 self._observer.feeding(-1)
 
-        self._soon(end)
+        self._thread.soon(end)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
         """Cancel `work_item` if the engine can still cancel it. `running` makes no difference."""
         cancelled: list[bool] = []
-        self._do(lambda: cancelled.append(self._cancel(work_item)))
+        self._thread.do(lambda: cancelled.append(self._cancel(work_item)))
         return any(cancelled)
 
     def _cancel(self, work_item: WorkItem) -> bool:
         self._take_submitted()
         future = self._futures.get(work_item.number)
-        if work_item not in self._work or future is None or not future.cancel():
+        if work_item not in self.work or future is None or not future.cancel():
             return False
         self._forget(work_item)
         self._hand_over(Outcome.of_rest(work_item, CancelledError()))
@@ -209,13 +159,13 @@ class EngineDispatcher(TaskDispatcher):
 
     def drop_waiting(self) -> None:
         """Cancel every work item that the engine can still cancel."""
-        self._do(lambda: [self._cancel(each) for each in self._work.accepted()])
+        self._thread.do(lambda: [self._cancel(each) for each in self.work.accepted()])
 
     # --- answers -----------------------------------------------------------------------------------------------
 
     def _settle(self, work_item: WorkItem, future: Future[Answer]) -> None:
         """Give the tasks of `work_item` their outcomes, because `future` is done."""
-        if work_item not in self._work:
+        if work_item not in self.work:
             # It was cancelled, or the pool was terminated.
             return
         self._forget(work_item)
@@ -251,7 +201,7 @@ class EngineDispatcher(TaskDispatcher):
         self._observer.result(hello, work_item, work_item.count, result)
 
     def _forget(self, work_item: WorkItem) -> None:
-        self._work.forget(work_item)
+        self.work.forget(work_item)
         del self._futures[work_item.number]
 
     def _hand_over(self, outcome: Outcome) -> None:
@@ -262,22 +212,22 @@ class EngineDispatcher(TaskDispatcher):
 
     def close(self) -> None:
         """Take no new calls. The tasks of earlier calls still run."""
-        self._do(self._lifecycle.close)
+        self._thread.do(self.lifecycle.close)
 
     def wait_until_done(self) -> None:
         """Wait until every task has its outcome. Call this after `close`. Ctrl-C ends the wait."""
         # No limit: the tasks are the user's, and the engine says if a worker has died.
         self._all_done.wait()
-        self._do(self._lifecycle.finish)
+        self._thread.do(self.lifecycle.finish)
 
     def terminate(self, error: BaseException | None = None) -> None:
         """End the pool. Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None."""
-        self._do(lambda: self._terminate(error))
+        self._thread.do(lambda: self._terminate(error))
 
     def _terminate(self, error: BaseException | None) -> None:
-        pending = self._work.forget_all()
+        pending = self.work.forget_all()
         futures, self._futures = self._futures, {}
-        self._lifecycle.terminate(error, is_reported=bool(pending))
+        self.lifecycle.terminate(error, is_reported=bool(pending))
         for future in futures.values():
             with Contained("the engine cannot cancel a task"):
                 future.cancel()
@@ -288,8 +238,4 @@ class EngineDispatcher(TaskDispatcher):
     def stop(self) -> None:
         """End the thread. Call this after `wait_until_done` or `terminate`."""
         self._observer.close()
-        self._steps.put(None)
-
-    def raise_unreported(self) -> None:
-        """Raise the error that ended the pool, unless a call has raised it before."""
-        self._lifecycle.raise_unreported()
+        self._thread.close()

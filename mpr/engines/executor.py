@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future
-from typing import Any
 
 from mpr.engines.chunk import Answer, Chunk, run_chunk
 from mpr.engines.engine import Engine
+from mpr.engines.options import EngineOptions
 from mpr.errors import ConfigError
 
 
@@ -20,7 +19,7 @@ class ExecutorEngine(Engine):
     executor:
         The executor.
     options, retries:
-        The arguments `engine_options` and `retries` of the pool.
+        The arguments of the pool about the engine, and its `retries`.
 
     Raises
     ------
@@ -28,13 +27,14 @@ class ExecutorEngine(Engine):
         If there are options or retries, because an executor has neither.
     """
 
-    def __init__(self, executor: Executor, options: Mapping[str, Any], retries: int) -> None:
+    def __init__(self, executor: Executor, options: EngineOptions, retries: int) -> None:
         self.name = type(executor).__name__
         # The executors of Python, loky and mpi4py have this attribute.
         self.size = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
         self._executor = executor
-        if options:
-            raise ConfigError(f"engine_options are for Ray and Dask: {self.name} has none, got {sorted(options)}")
+        if options.options:
+            names = ", ".join(options.options)
+            raise ConfigError(f"engine_options are for Ray and Dask: {self.name} has none, got {names}")
         if retries:
             raise ConfigError(f"retries={retries} cannot be used, because {self.name} does not run a task again")
 

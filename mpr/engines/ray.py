@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
 from mpr.engines.chunk import Answer, Chunk, run_chunk
 from mpr.engines.engine import ChunkFuture, Engine
+from mpr.engines.options import EngineOptions
 from mpr.errors import MissingDependencyError
 
 
@@ -16,10 +16,10 @@ class RayEngine(Engine):
 
     Parameters
     ----------
-    processes:
-        The number of CPUs of a new cluster; None for all CPUs of this machine. A running cluster keeps its number.
     options:
-        Options of `ray.remote` for each chunk, such as `{"num_gpus": 1}`.
+        The arguments of the pool about the engine. `processes` is the number of CPUs of a new cluster (None: all CPUs
+        of this machine). A running cluster keeps its number. `options` are those of `ray.remote` for each chunk, such
+        as `{"num_gpus": 1}`.
     retries:
         The number of times that Ray runs a chunk again if its worker has died (`max_retries` of Ray).
 
@@ -29,7 +29,7 @@ class RayEngine(Engine):
         If Ray is not installed.
     """
 
-    def __init__(self, processes: int | None, options: Mapping[str, Any], retries: int) -> None:
+    def __init__(self, options: EngineOptions, retries: int) -> None:
         try:
             import ray
         except ImportError as error:
@@ -38,9 +38,9 @@ class RayEngine(Engine):
         self._ray: Any = ray
         self._has_started = not ray.is_initialized()
         if self._has_started:
-            ray.init(num_cpus=processes, include_dashboard=False)
+            ray.init(num_cpus=options.processes, include_dashboard=False)
         self.size = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        self._run: Any = ray.remote(run_chunk).options(**{"max_retries": retries, **options})
+        self._run: Any = ray.remote(run_chunk).options(**{"max_retries": retries, **options.options})
 
     def submit(self, chunk: Chunk) -> Future[Answer]:
         reference = self._run.remote(chunk)

@@ -128,7 +128,7 @@ class PoolCalls:
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
-    def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
+    def executor(self, check_running: Callable[[], None], shutdown: Callable[..., None]) -> PoolExecutor:
         """Return a new `concurrent.futures.Executor` that submits tasks to the same dispatcher.
 
         `check_running` and `shutdown` are the parameters of `PoolExecutor` with these names.

@@ -15,7 +15,7 @@ from mpr.engines.choice import open_engine
 from mpr.engines.dispatcher import EngineDispatcher
 from mpr.pool.calls import PoolCalls
 from mpr.pool.display import PoolDisplay
-from mpr.pool.options import EngineOptions, PoolOptions
+from mpr.pool.options import PoolOptions
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.worker_handle import WorkerActivity
@@ -41,9 +41,7 @@ class EngineRuntime:
     Parameters
     ----------
     options:
-        The checked arguments of the pool.
-    engine:
-        The arguments about the engine.
+        The checked arguments of the pool. `options.engine` is not None.
     recording, new_recording:
         As in `PoolRuntime`.
     """
@@ -51,15 +49,15 @@ class EngineRuntime:
     def __init__(
         self,
         options: PoolOptions,
-        engine: EngineOptions,
         recording: SharedRecording | None,
         new_recording: Callable[[], SharedRecording],
     ) -> None:
+        assert options.engine is not None
         self._finalizer: util.Finalize | None = None
         self._ending = threading.Lock()
         self._ended = False
         with contextlib.ExitStack() as undo:
-            self._engine = open_engine(engine.engine, engine.processes, engine.options, options.limits.retries)
+            self._engine = open_engine(options.engine, options.limits.retries)
             undo.callback(self._engine.close)
             self._owns_recording = recording is None
             self.recording: SharedRecording = recording or new_recording()
@@ -97,7 +95,7 @@ class EngineRuntime:
 
     def check_running(self) -> None:
         """Raise `PoolClosedError` if the pool takes no new calls."""
-        self._dispatcher.check_running()
+        self._dispatcher.lifecycle.check_running()
 
     def insights(self) -> Insights:
         """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
@@ -127,7 +125,7 @@ class EngineRuntime:
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         self._dispatcher.wait_until_done()
         run_to_completion(self._end)
-        self._dispatcher.raise_unreported()
+        self._dispatcher.lifecycle.raise_unreported()
 
     def terminate(self) -> None:
         """Give an error to every call that has no result, and do steps 3 and 4, if the pool has not ended before."""
@@ -138,7 +136,7 @@ class EngineRuntime:
 
     def _end_dropped(self) -> None:
         """End a pool that was dropped, or that is still open when the interpreter exits."""
-        if unfinished := self._dispatcher.unfinished:
+        if unfinished := self._dispatcher.work.unfinished:
             _log.warning(
                 "A pool of mpr was dropped, or the program ended, while %d of its tasks had no result. Use "
                 "`with mpr.Pool(...)`, or call close() and join().",

@@ -171,7 +171,7 @@ class PoolExecutor(Executor):
     """
 
     def __init__(
-        self, dispatcher: TaskDispatcher, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]
+        self, dispatcher: TaskDispatcher, check_running: Callable[[], None], shutdown: Callable[..., None]
     ) -> None:
         self._dispatcher = dispatcher
         self._check_running = check_running
@@ -291,7 +291,7 @@ class PoolExecutor(Executor):
         If `wait` is true, return only when all tasks have ended. If the pool has made its recording, the recording is
         closed then, too. If `cancel_futures` is true, cancel the tasks that no worker has yet.
         """
-        self._shutdown(wait, cancel_futures)
+        self._shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _value_of(outcome: tuple[Any, BaseException | None]) -> Any:

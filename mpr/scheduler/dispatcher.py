@@ -63,6 +63,9 @@ class Dispatcher:
         Gets a call for each event of tasks and workers; None for no observer.
     """
 
+    #: False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
+    by_value: bool = False
+
     def __init__(
         self,
         down: DownstreamServer,
