@@ -35,9 +35,9 @@ def _engine(name: str) -> Iterator[Any]:
             yield "ray"
             module.shutdown()
         else:
-            with module.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-                with module.Client(cluster) as client:
-                    yield client
+            options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+            with module.LocalCluster(**options) as cluster, module.Client(cluster) as client:
+                yield client
     elif name == "threads":
         with ThreadPoolExecutor(2) as threads:
             yield threads
@@ -154,7 +154,7 @@ def test_classes_of_the_main_module_come_back_as_themselves(engine: Any, tmp_pat
 
 
 _PROGRAM = """
-import mpr, rerun as rr, sys
+import mpr, os, rerun as rr, sys
 
 class Pair:
     def __init__(self, number):
@@ -164,10 +164,22 @@ def work(pair):
     rr.log("n", rr.Scalars(pair.numbers[0]))
     return Pair(pair.numbers[0] + 1)
 
+def die(number):
+    rr.log("n", rr.Scalars(number))
+    os._exit(3)
+
 if __name__ == "__main__":
     with mpr.Pool("app", 1, engine=sys.argv[1], sinks=sys.argv[2]) as pool:
         found = pool.map(work, [Pair(number) for number in range(3)])
-    assert [type(each) is Pair and each.numbers[0] for each in found] == [1, 2, 3], found
+        assert all(type(each) is Pair for each in found), found
+        assert [each.numbers[0] for each in found] == [1, 2, 3], found
+        try:
+            pool.apply(die, (3,))
+        except mpr.WorkerDiedError as error:
+            assert "died while it had task die" in str(error), error
+        else:
+            raise AssertionError("nobody died")
+        assert pool.apply(work, (Pair(4),)).numbers[0] == 5
     print("whole")
 """
 
@@ -177,9 +189,8 @@ def test_a_program_that_names_its_engine_starts_and_ends_it(name: str, tmp_path:
     pytest.importorskip({"ray": "ray", "dask": "distributed"}[name], reason=f"{name} is not installed")
     script, path = tmp_path / "program.py", tmp_path / "run.rrd"
     script.write_text(_PROGRAM)
-    command = [sys.executable, str(script), name, str(path)]
     done = subprocess.run(
-        command,
+        [sys.executable, str(script), name, str(path)],
         capture_output=True,
         text=True,
         timeout=100,
@@ -189,7 +200,8 @@ def test_a_program_that_names_its_engine_starts_and_ends_it(name: str, tmp_path:
     assert done.stdout.endswith("whole\n"), done.stdout + done.stderr
     assert done.returncode == 0, done.stderr
     support.check_file(path)
-    assert support.numbers(path) == Counter(range(3))
+    # The SDK may not have written the row of the task that has ended its worker. Dask runs this task four times.
+    assert {number: count for number, count in support.numbers(path).items() if number != 3} == {0: 1, 1: 1, 2: 1, 4: 1}
 
 
 def _die(number: int) -> int:
@@ -199,25 +211,17 @@ def _die(number: int) -> int:
     return number
 
 
-@pytest.mark.parametrize("name", ["spawn", "ray"])
-def test_the_death_of_a_worker_is_the_error_of_its_task(name: str, tmp_path: Path) -> None:
+def test_a_death_breaks_an_executor(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(_ROOT))
-        patch.setenv("RAY_AUTH_MODE", "disabled")
-        with _engine(name) as made, mpr.Pool("app", engine=made, sinks=path) as pool:
-            assert pool.apply(_die, (0,)) == 0
+    with _engine("spawn") as executor, mpr.Pool("app", engine=executor, sinks=path) as pool:
+        assert pool.apply(_die, (0,)) == 0
+        for number in (1, 2):
             with pytest.raises(EngineWorkerDiedError, match=r"died while it had task _die\b") as caught:
-                pool.apply(_die, (1,))
+                pool.apply(_die, (number,))
             assert caught.value.__cause__ is not None
-            if name == "ray":
-                # Ray starts another worker. An executor of Python takes no more work.
-                assert pool.apply(_die, (2,)) == 2
-            else:
-                with pytest.raises(EngineWorkerDiedError):
-                    pool.apply(_die, (2,))
     support.check_file(path)
-    assert set(support.numbers(path)) >= {0}
+    # The worker had not flushed the row of the task that has ended it.
+    assert set(support.numbers(path)) - {1} == {0}
 
 
 def test_results_of_a_closed_recording_are_errors(tmp_path: Path) -> None:

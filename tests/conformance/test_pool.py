@@ -6,6 +6,7 @@ import itertools
 import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
@@ -80,6 +81,35 @@ def _cases(method: str) -> dict[str, type]:
 
 for _method in support.START_METHODS:
     globals().update(_cases(_method))
+
+
+_SHARED = "has a semaphore or queue as an argument, which only a new process can get"
+
+# What a pool with an executor of Python does not do, besides `LEFT_OUT`.
+LEFT_OUT_WITH_AN_EXECUTOR: dict[str, dict[str, str]] = {
+    "_TestPool": {
+        **LEFT_OUT["_TestPool"],
+        "test_context": "expects that the workers end with the pool",
+    },
+    "_TestPoolWorkerErrors": LEFT_OUT["_TestPoolWorkerErrors"],
+}
+
+
+class OnExecutor(OnMpr):
+    """Replace `multiprocessing.Pool` and `self.Pool` by `mpr.Pool` with a `ProcessPoolExecutor` as its engine."""
+
+    @classmethod
+    def Pool(cls, processes: int | None = None, **kwargs: Any) -> mpr.Pool:
+        context = multiprocessing.get_context(cls.start_method)
+        executor = cls.enterClassContext(ProcessPoolExecutor(processes or 2, context, **kwargs))
+        return mpr.Pool("conformance", engine=executor, sinks=cls.folder / f"{next(cls.numbers)}.rrd")
+
+
+for _base, _left_out in LEFT_OUT_WITH_AN_EXECUTOR.items():
+    _name = f"Test_executor{_base.removeprefix('_')}"
+    globals()[_name] = cpython.derive(
+        getattr(tm, _base), OnExecutor, name=_name, left_out=_left_out, start_method="forkserver"
+    )
 
 
 def test_every_pool_test_of_cpython_is_run_or_left_out_for_a_reason() -> None:
