@@ -14,13 +14,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mpr.errors import RecordingClosedError
 from mpr.processes import task_pickling
 from mpr.tasks import current
 from mpr.tasks.current import CurrentTask
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
-from mpr.transport import connection_info
+from mpr.transport import connection_info, ipc_folder
 from mpr.transport.messages import APART, CALL, RAISED, RETURNED, STAR
+
+# A chunk checks between two tasks, at this interval (seconds), whether the recording is still open.
+_LOOK_SECS = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,7 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
         body, options = undecorated(function)
         call = functools.partial(_CALLS.get(chunk.mode, _each), decorated(body, options, config))
         results: list[Any] = []
+        look_at = time.monotonic() + _LOOK_SECS
         for index, argument in enumerate(arguments, chunk.index):
             task = CurrentTask(name=options.function, index=index, worker=producer.number)
             try:
@@ -112,6 +117,11 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
                     results.append(call(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
                 results.append(task_pickling.Failure(error))
+            if time.monotonic() > look_at:
+                look_at = time.monotonic() + _LOOK_SECS
+                if not ipc_folder.is_owned(config.folder):
+                    # The pool was terminated, so nobody wants the results of the other tasks.
+                    raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
     payload, together = task_pickling.dump_results(results)
     ended_ns = time.monotonic_ns()
     if producer.log_counters.entered != entered:
