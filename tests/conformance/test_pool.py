@@ -87,7 +87,6 @@ for _method in support.START_METHODS:
 LEFT_OUT_WITH_AN_EXECUTOR: dict[str, dict[str, str]] = {
     "_TestPool": {
         **LEFT_OUT["_TestPool"],
-        "test_async_timeout": "its task sleeps for long, and a pool cannot kill the workers of an executor",
         "test_release_task_refs": "the executor keeps the last call until the next one, also without mpr",
     },
     "_TestPoolWorkerErrors": LEFT_OUT["_TestPoolWorkerErrors"],
@@ -109,8 +108,15 @@ class OnExecutor(OnMpr):
     @classmethod
     def tearDownClass(cls) -> None:
         while cls.executors:
-            cls.executors.pop().shutdown()
+            _end(cls.executors.pop())
         super().tearDownClass()
+
+
+def _end(executor: ProcessPoolExecutor) -> None:
+    # Some tests leave tasks that sleep for long, and a pool cannot kill the workers of an executor.
+    for process in list((executor._processes or {}).values()):
+        process.kill()
+    executor.shutdown()
 
 
 for _base, _left_out in LEFT_OUT_WITH_AN_EXECUTOR.items():
