@@ -87,6 +87,8 @@ for _method in support.START_METHODS:
 LEFT_OUT_WITH_AN_EXECUTOR: dict[str, dict[str, str]] = {
     "_TestPool": {
         **LEFT_OUT["_TestPool"],
+        "test_async_timeout": "its task sleeps for long, and a pool cannot kill the workers of an executor",
+        "test_terminate": "its tasks sleep for five minutes, and a pool cannot kill the workers of an executor",
         "test_release_task_refs": "the executor keeps the last call until the next one, also without mpr",
     },
     "_TestPoolWorkerErrors": LEFT_OUT["_TestPoolWorkerErrors"],
@@ -108,15 +110,8 @@ class OnExecutor(OnMpr):
     @classmethod
     def tearDownClass(cls) -> None:
         while cls.executors:
-            _end(cls.executors.pop())
+            cls.executors.pop().shutdown()
         super().tearDownClass()
-
-
-def _end(executor: ProcessPoolExecutor) -> None:
-    # Some tests leave tasks that sleep for long, and a pool cannot kill the workers of an executor.
-    for process in list((executor._processes or {}).values()):
-        process.kill()
-    executor.shutdown()
 
 
 for _base, _left_out in LEFT_OUT_WITH_AN_EXECUTOR.items():
