@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from unittest import mock
 
 import mpr
+from mpr.threads import aside
 from tests import support
 from tests.conformance import cpython
 
@@ -99,6 +100,12 @@ class OnExecutor(OnMpr):
     """Replace `multiprocessing.Pool` and `self.Pool` by `mpr.Pool` with a `ProcessPoolExecutor` as its engine."""
 
     executors: ClassVar[list[ProcessPoolExecutor]] = []
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        # This starts the thread that runs steps for the main thread. mpr keeps this thread.
+        aside(lambda: None)
+        super().setUpClass()
 
     @classmethod
     def Pool(cls, processes: int | None = None, **kwargs: Any) -> mpr.Pool:
