@@ -23,6 +23,7 @@ from mpr.engines.chunk import Answer, Chunk
 from mpr.engines.engine import Engine
 from mpr.engines.step_thread import StepThread
 from mpr.scheduler import outcomes
+from mpr.scheduler.callbacks import Callbacks
 from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.outcomes import Outcome, open_result
 from mpr.scheduler.pending_work import PendingWork
@@ -67,6 +68,10 @@ class EngineDispatcher(TaskDispatcher):
         self._first_seen = first_seen
         self.lifecycle: PoolLifecycle = PoolLifecycle()
         self.work: PendingWork = PendingWork()
+        #: Runs the callbacks of the callers.
+        self.callbacks: Callbacks = Callbacks(self._begin_callback, self._end_callback)
+        # How many callbacks have not run to their end.
+        self._callbacks_left = 0
         self._futures: dict[int, Future[Answer]] = {}
         #: The process ids of the engine's workers that have sent an answer. The keys are the numbers of the workers.
         self._pids: dict[int, int] = {}
@@ -77,8 +82,18 @@ class EngineDispatcher(TaskDispatcher):
     def _look(self) -> None:
         """Note if the pool takes no tasks any more, and every task has its outcome. The thread calls this."""
         feeds = self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED
-        if self.lifecycle.state is not PoolState.RUNNING and not self.work.has_items and not feeds:
+        is_open = self.lifecycle.state is PoolState.RUNNING
+        if not is_open and not self.work.has_items and not feeds and not self._callbacks_left:
             self._all_done.set()
+
+    def _begin_callback(self) -> None:
+        self._callbacks_left += 1
+
+    def _end_callback(self) -> None:
+        def end() -> None:
+            self._callbacks_left -= 1
+
+        self._thread.soon(end)
 
     # --- calls -------------------------------------------------------------------------------------------------
 

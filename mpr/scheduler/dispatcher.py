@@ -79,7 +79,7 @@ class Dispatcher:
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
         #: Runs the callbacks of the callers.
-        self.callbacks: Callbacks = Callbacks(self._books)
+        self.callbacks: Callbacks = Callbacks(self._books.begin_callback, self._books.end_delivery)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
         #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(

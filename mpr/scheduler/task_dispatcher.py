@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from mpr.scheduler.callbacks import Callbacks
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
@@ -16,9 +17,12 @@ class TaskDispatcher(Protocol):
     by_value:
         Whether functions and classes of `__main__` are pickled with their code, because the workers have another
         `__main__`.
+    callbacks:
+        Runs the callbacks of the callers.
     """
 
     by_value: bool
+    callbacks: Callbacks
 
     @property
     def state(self) -> PoolState:
