@@ -52,7 +52,7 @@ test-gradio: .venv-gradio/.installed
 
 # Ray and Dask bring many packages, so this has an environment of its own. The tests take two to three minutes.
 test-engines: .venv-engines/.installed
-	.venv-engines/bin/python -m pytest tests/test_engines.py tests/test_engine_pools.py
+	.venv-engines/bin/python -m pytest -k engine tests/test_engines.py tests/test_engine_pools.py tests/test_readme.py
 
 .venv-engines/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-engines
