@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all mutants test-matrix test-oldest-pytest test-gradio lint docs bench bench-quick profiles clean
+.PHONY: demo test test-all mutants test-matrix test-oldest-pytest test-gradio test-engines lint docs bench bench-quick profiles clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,16 @@ test-gradio: .venv-gradio/.installed
 	$(PYTHON) -m venv .venv-gradio
 	.venv-gradio/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	.venv-gradio/bin/python -m pip install --quiet --no-compile --editable ".[gradio]" --group test "ipykernel<7"
+	touch $@
+
+# Ray and Dask bring many packages, so this has an environment of its own. The tests take two to three minutes.
+test-engines: .venv-engines/.installed
+	.venv-engines/bin/python -m pytest -k engine tests/test_engines.py tests/test_engine_pools.py tests/test_readme.py
+
+.venv-engines/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	.venv-engines/bin/python -m pip install --quiet --no-compile --editable . --group engines
 	touch $@
 
 # Warnings are errors, and nothing is fetched.

@@ -40,6 +40,7 @@ For users:
 In the parent:
 
 - `scheduler`: chooses a worker for each task; lets tasks fail or run again if a worker dies or a time limit passes
+- `engines`: lets another engine (Ray, Dask, an executor) run the tasks of a pool, in place of `scheduler`
 - `aggregator`: receives the messages of all producers, and gives rows to the sinks and results to the scheduler
 - `sinks`: files, folders, streams and viewers, as users name them; `live`: the processes that feed viewers
 

@@ -242,6 +242,24 @@ class WorkerDiedError(PoolError):
         return made, (self.task, self.worker, self.pid, self.exitcode)
 
 
+class EngineWorkerDiedError(WorkerDiedError):
+    """A worker of an engine (Ray, Dask or an executor) died while it had a task. The `__cause__` is the engine's error.
+
+    An engine does not say which worker has died. So `worker` and `pid` are 0, and `exitcode` is None.
+    """
+
+    def __init__(self, task: str, engine: str, reason: str) -> None:
+        super().__init__(task, 0, 0, None)
+        self.args = (
+            f"a worker of {engine} died while it had task {task}: {reason}. The rows that the task had logged until "
+            "then are in the recording.",
+        )
+        self._made_of = (task, engine, reason)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._made_of
+
+
 class TaskTimeoutError(PoolError, TimeoutError):
     """A task ran longer than the pool's `task_timeout`, so the pool ended and replaced its worker.
 

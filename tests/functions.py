@@ -29,6 +29,12 @@ def log_number(number: int) -> int:
     return tasks.log_number(number)
 
 
+def meet(folder: Path) -> None:
+    """Wait until two calls run at the same time. Each of them makes a file in `folder`."""
+    (folder / f"{os.getpid()}-{threading.get_ident()}").touch()
+    support.wait_for(lambda: len(list(folder.iterdir())) == 2)
+
+
 def _log_unnamed(number: int) -> int:
     return tasks.log_number(number)
 

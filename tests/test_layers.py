@@ -32,10 +32,11 @@ TABLE = {
     "aggregator": "transport rrd sinks",
     "worker": "sdk transport processes producer tasks",
     "scheduler": "transport processes rrd aggregator",
+    "engines": "transport processes producer tasks scheduler",
     "blueprint": "sdk rrd",
     "telemetry": "sdk transport scheduler blueprint",
     "recording": "sdk transport processes rrd producer sinks tasks live aggregator blueprint",
-    "pool": "transport processes worker scheduler telemetry recording",
+    "pool": "transport processes worker scheduler engines telemetry recording",
     "run": "rrd producer sinks tasks live recording",
 }
 # The edges may import any package, and no other package imports them.

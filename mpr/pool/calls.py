@@ -16,7 +16,7 @@ from mpr.pool.executor import PoolExecutor
 from mpr.pool.options import check_chunksize
 from mpr.pool.results import AsyncResult, CallBack, Callback, MapResult, ResultIterator, SingleResult
 from mpr.processes import task_pickling
-from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
 # The number of work items that a map submits together (see `PoolCalls.map`).
@@ -38,7 +38,7 @@ class PoolCalls:
         that are submitted ahead.
     """
 
-    def __init__(self, dispatcher: Dispatcher, size: int) -> None:
+    def __init__(self, dispatcher: TaskDispatcher, size: int) -> None:
         self._dispatcher = dispatcher
         self._size = size
 
@@ -55,9 +55,11 @@ class PoolCalls:
         Later, `callback` is called with the result, or `error_callback` with the exception. Raises
         `UnpicklableTaskError` if the function or an argument cannot be pickled.
         """
-        task = TaskFunction.of(function)
+        task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
-        payload = task_pickling.dump_arguments(task.name, [(tuple(args), dict(kwds or {}))])
+        payload = task_pickling.dump_arguments(
+            task.name, [(tuple(args), dict(kwds or {}))], by_value=self._dispatcher.by_value
+        )
         self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
         return result
 
@@ -83,11 +85,13 @@ class PoolCalls:
         if chunksize is None:
             chunksize = -(-len(items) // (self._size * _CHUNKS_PER_WORKER)) or 1
         check_chunksize(chunksize)
-        task = TaskFunction.of(function)
+        by_value = self._dispatcher.by_value
+        task = TaskFunction.of(function, by_value=by_value)
         starts = range(0, len(items), chunksize)
         # All arguments are pickled first. If one of them cannot be pickled, the call raises before any task runs.
         payloads = [
-            task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize]) for start in starts
+            task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize], by_value=by_value)
+            for start in starts
         ]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
         self._dispatcher.announce(task, len(items))
@@ -124,7 +128,7 @@ class PoolCalls:
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 
-    def executor(self, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]) -> PoolExecutor:
+    def executor(self, check_running: Callable[[], None], shutdown: Callable[..., None]) -> PoolExecutor:
         """Return a new `concurrent.futures.Executor` that submits tasks to the same dispatcher.
 
         `check_running` and `shutdown` are the parameters of `PoolExecutor` with these names.

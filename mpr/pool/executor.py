@@ -17,7 +17,7 @@ from typing import Any, ParamSpec, Self, TypeVar
 from mpr.errors import ConfigError
 from mpr.pool.options import check_chunksize
 from mpr.processes import task_pickling
-from mpr.scheduler.dispatcher import Dispatcher
+from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import Latch, check_may_wait, is_thread_of_ours, run_to_completion
 from mpr.transport.messages import STAR
@@ -38,7 +38,7 @@ class TaskFuture(Future[R]):
     #: Whether the task was cancelled while a worker had it.
     _cancelled_running = False
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: TaskDispatcher) -> None:
         super().__init__()
         self._dispatcher = dispatcher
         # Threads wait for this, and not for the lock of `Future`. A handler of a signal that interrupts the wait may
@@ -97,7 +97,7 @@ class TaskFuture(Future[R]):
         """
         work_item = self._work_item
         cancelled = super().cancel()
-        if work_item is not None and (cancelled or running):
+        if work_item is not None:
             answers: list[bool] = []
 
             def cancel() -> None:
@@ -142,7 +142,7 @@ class _ChunkFuture(TaskFuture[list[tuple[Any, BaseException | None]]]):
     The pair is (result, None), or (None, error) if the call has failed.
     """
 
-    def __init__(self, dispatcher: Dispatcher, length: int) -> None:
+    def __init__(self, dispatcher: TaskDispatcher, length: int) -> None:
         super().__init__(dispatcher)
         self._length = length
         self._outcomes: list[tuple[Any, BaseException | None]] = []
@@ -171,7 +171,7 @@ class PoolExecutor(Executor):
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, check_running: Callable[[], None], shutdown: Callable[[bool, bool], None]
+        self, dispatcher: TaskDispatcher, check_running: Callable[[], None], shutdown: Callable[..., None]
     ) -> None:
         self._dispatcher = dispatcher
         self._check_running = check_running
@@ -187,8 +187,9 @@ class PoolExecutor(Executor):
         self._check_running()
         future = TaskFuture[R](self._dispatcher)
         try:
-            function = TaskFunction.of(fn)
-            payload = task_pickling.dump_arguments(function.name, [(args, kwargs)])
+            by_value = self._dispatcher.by_value
+            function = TaskFunction.of(fn, by_value=by_value)
+            payload = task_pickling.dump_arguments(function.name, [(args, kwargs)], by_value=by_value)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
@@ -231,7 +232,8 @@ class PoolExecutor(Executor):
         if buffersize is not None and (not isinstance(buffersize, int) or buffersize < 1):
             raise ConfigError(f"buffersize must be None or at least 1, got {buffersize!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
-        chunks = self._submit_chunks(TaskFunction.of(fn), zip(*iterables, strict=False), chunksize)
+        function = TaskFunction.of(fn, by_value=self._dispatcher.by_value)
+        chunks = self._submit_chunks(function, zip(*iterables, strict=False), chunksize)
         ahead = None if buffersize is None else max(1, buffersize // chunksize)
         futures = deque(itertools.islice(chunks, ahead))
 
@@ -269,7 +271,8 @@ class PoolExecutor(Executor):
     def _submit_chunk(self, function: TaskFunction, start: int, chunk: list[tuple[Any, ...]]) -> Iterator[_ChunkFuture]:
         future = _ChunkFuture(self._dispatcher, len(chunk))
         try:
-            payload = task_pickling.dump_arguments(f"{function.name}[{start}]", chunk)
+            name, by_value = f"{function.name}[{start}]", self._dispatcher.by_value
+            payload = task_pickling.dump_arguments(name, chunk, by_value=by_value)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(chunk) == 1:
                 future.set_result([(None, error)])
@@ -288,7 +291,7 @@ class PoolExecutor(Executor):
         If `wait` is true, return only when all tasks have ended. If the pool has made its recording, the recording is
         closed then, too. If `cancel_futures` is true, cancel the tasks that no worker has yet.
         """
-        self._shutdown(wait, cancel_futures)
+        self._shutdown(wait, cancel_futures=cancel_futures)
 
 
 def _value_of(outcome: tuple[Any, BaseException | None]) -> Any:

@@ -20,8 +20,8 @@ from typing import Any
 
 from mpr.pool.results import ResultIterator
 from mpr.processes import task_pickling
-from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.state import PoolState
+from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.threads import SimpleQueue, start_aside
 from mpr.transport.messages import EACH
@@ -34,7 +34,7 @@ _LOOK_SECS = 0.1
 
 
 def start(
-    dispatcher: Dispatcher,
+    dispatcher: TaskDispatcher,
     size: int,
     function: Callable[..., Any],
     iterable: Iterable[Any],
@@ -54,7 +54,7 @@ def start(
     for _ in range(_AHEAD * size * chunksize):
         room.put(None)
     results: ResultIterator[Any] = ResultIterator(ordered, functools.partial(room.put, None))
-    task = TaskFunction.of(function)
+    task = TaskFunction.of(function, by_value=dispatcher.by_value)
     feeder = ImapFeeder(
         dispatcher=dispatcher,
         function=task,
@@ -107,7 +107,7 @@ class ImapFeeder:
         The caller's iterator. The reference is weak, so that the thread ends when the caller needs no more results.
     """
 
-    dispatcher: Dispatcher
+    dispatcher: TaskDispatcher
     function: TaskFunction
     items: Iterator[Any]
     chunksize: int
@@ -166,7 +166,8 @@ class ImapFeeder:
 
     def _submit(self, start: int, part: list[Any]) -> None:
         try:
-            payload = task_pickling.dump_arguments(f"{self.function.name}[{start}]", part)
+            name, by_value = f"{self.function.name}[{start}]", self.dispatcher.by_value
+            payload = task_pickling.dump_arguments(name, part, by_value=by_value)
         except BaseException as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(part) == 1:
                 self.on_outcome(start, 1, None, error)

@@ -6,21 +6,26 @@ Does not cover: the arguments of a new recording (`recording/options.py`).
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from mpr.engines.options import EngineOptions
 from mpr.errors import ConfigError
 from mpr.limits import MIB
 from mpr.processes import task_pickling
 from mpr.processes.pickling import Portable
 from mpr.processes.start import StartMethod, check_processes, check_start_method
-from mpr.recording.options import RecordingOptions, SinksLike, check_application_id, check_route
+from mpr.recording.options import RecordingOptions, Route, SinksLike, check_application_id, check_route
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolLimits
 from mpr.telemetry.rows import TELEMETRY
 from mpr.worker.capture import CaptureOptions
+
+if TYPE_CHECKING:
+    from rerun.blueprint import BlueprintLike
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class PoolOptions:
         The kinds of telemetry that are recorded, out of `TELEMETRY`. Empty if nothing is recorded.
     progress:
         Whether the pool shows a progress bar.
+    engine:
+        The engine that runs the tasks; None if workers of mpr run them.
     """
 
     size: int
@@ -55,6 +62,7 @@ class PoolOptions:
     capture: CaptureOptions
     telemetry: frozenset[str]
     progress: bool
+    engine: EngineOptions | None
 
     @classmethod
     def check(
@@ -73,13 +81,25 @@ class PoolOptions:
         capture_logging: bool,
         capture_output: bool,
         telemetry: object,
+        engine: object,
+        engine_options: object,
     ) -> PoolOptions:
         """Check arguments of `mpr.Pool`, which have the same names, and return them as one object.
 
         Raises `ConfigError`, whose text names the argument, if a value cannot be used. Raises `TypeError` if the
         initializer is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
         """
-        size = check_processes(processes)
+        engine_of = EngineOptions.check(
+            engine,
+            engine_options,
+            processes,
+            initializer=initializer,
+            maxtasksperchild=maxtasksperchild,
+            maxmemoryperchild=maxmemoryperchild,
+            task_timeout=task_timeout,
+            start_method=start_method,
+            capture_output=capture_output,
+        )
         method = check_start_method(start_method)
         limits = PoolLimits(
             tasks=check_maxtasksperchild(maxtasksperchild),
@@ -94,7 +114,7 @@ class PoolOptions:
         if method != "fork":
             task_pickling.check_portable("the initializer", portable)
         return cls(
-            size=size,
+            size=check_processes(processes),
             start_method=method,
             preload=preload,
             initializer=portable,
@@ -104,19 +124,21 @@ class PoolOptions:
             ),
             telemetry=kinds,
             progress=bool(progress),
+            engine=engine_of,
         )
 
 
 def check_recording(
     recording: SharedRecording | None,
-    application_id: object,
+    application_id: str,
     *,
     recording_id: str | None,
     sinks: SinksLike | None,
-    blueprint: object,
-    route: object,
-) -> None:
-    """Check the arguments of `mpr.Pool` about its recording, which have the same names.
+    blueprint: BlueprintLike | None,
+    route: Route,
+    telemetry_view: bool,
+) -> Callable[[], SharedRecording]:
+    """Check the arguments of `mpr.Pool` about its recording. Returns a function that makes a new recording.
 
     If the user has given a recording, check that the pool can log into it. Otherwise check that a new recording can be
     made with these arguments.
@@ -135,7 +157,7 @@ def check_recording(
             sinks=sinks,
             blueprint=blueprint,
             route=route,
-            telemetry_view=True,
+            telemetry_view=telemetry_view,
         )
     else:
         check_application_id(application_id)
@@ -144,6 +166,15 @@ def check_recording(
         runtime_of(recording).check_usable()
         if recording.application_id != application_id:
             raise ConfigError(f"the recording is of {recording.application_id!r}, not of {application_id!r}")
+    return functools.partial(
+        SharedRecording,
+        application_id,
+        recording_id=recording_id,
+        sinks=sinks,
+        blueprint=blueprint,
+        route=route,
+        telemetry_view=telemetry_view,
+    )
 
 
 def check_chunksize(chunksize: int) -> int:

@@ -6,15 +6,15 @@ Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the
 
 from __future__ import annotations
 
-import functools
 import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from mpr.engines.options import EngineLike
 from mpr.errors import UnpicklableTaskError
+from mpr.pool.engine_runtime import EngineRuntime
 from mpr.pool.executor import PoolExecutor, TaskFuture
 from mpr.pool.options import PoolOptions, check_recording
 from mpr.pool.results import AsyncResult, Callback, ResultIterator
@@ -51,8 +51,7 @@ class Pool:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
         `InitializerError`. A worker that is ready only after all work is done ends without this call.
     maxtasksperchild:
-        The number of tasks after which a worker is replaced. In a map, `chunksize` tasks count as one. None: no worker
-        is replaced for this reason.
+        The number of tasks after which a worker is replaced (None: no limit). In a map, `chunksize` tasks count as one.
     recording_id, sinks, blueprint, route, telemetry_view:
         As in `mpr.SharedRecording`.
     recording:
@@ -66,36 +65,34 @@ class Pool:
         The seconds that a task may run, from the call of the function to its return. If a task runs longer, its worker
         is killed and replaced, and the result of the task is a `TaskTimeoutError`. None: no limit.
     retries:
-        The number of times that a task is run again if its worker dies. The rows of all attempts stay, and
-        a note in the recording says which rows these are. Neither an exception of the task nor a `task_timeout` causes
-        another attempt.
+        The number of times that a task is run again if its worker dies. The rows of all attempts stay, with a note in
+        the recording. Neither an exception of the task nor a `task_timeout` causes another attempt.
     maxmemoryperchild:
-        The resident memory of a worker, in bytes, above which the worker is replaced after a task. Memory that is
-        shared with other processes counts, such as about 80 MB of code of the SDK. None: no limit.
+        The resident memory of a worker, in bytes, above which the worker is replaced after a task. Shared memory
+        counts, such as about 80 MB of code of the SDK. None: no limit.
     progress:
         Whether a progress bar (by `tqdm`) shows tasks, failed tasks, rows, and the bytes that the sinks have.
     capture_logging:
         Whether `logging` records of workers go into the recording, under `mpr/logs/<logger>`.
     capture_output:
-        Whether lines that workers write to `sys.stdout` and `sys.stderr` go into the recording, under `mpr/output/`.
-        These lines are printed, too.
+        Whether lines that workers print also go into the recording, under `mpr/output/`.
     telemetry:
-        The kinds of telemetry (rows about the pool itself) that are recorded under `mpr/`. True stands for all, False
-        for none. `"workers"` is the state of each worker. `"tasks"` are the times and errors of tasks. `"resources"`
-        are CPU time, memory, threads and open files of each worker, every second. `"pool"` is throughput, queue length,
-        rows and bytes, and the insights at the end. Recording them needs less than one percent of a core. A
-        `DirectorySink` gets no telemetry. See `docs/telemetry.md`.
+        The kinds of telemetry (rows about the pool itself) that are recorded under `mpr/`: some of `"workers"`,
+        `"tasks"`, `"resources"` and `"pool"`. True: all. False: none. See `docs/telemetry.md`.
+    engine:
+        The engine that runs the tasks instead of workers of mpr: "ray", "dask", a `distributed.Client`, or a
+        `concurrent.futures.Executor`. See `docs/engines.md`, also for arguments that an engine does not take.
+    engine_options:
+        Options of `ray.remote` for each call, such as `{"num_gpus": 1}`, or options of Dask's `Client.submit`.
 
     Raises
     ------
-    ConfigError
-        If a value cannot be used. In this case, no process was started.
-    SinkError
-        If a sink cannot be opened.
+    ConfigError, SinkError
+        If a value cannot be used, or if a sink cannot be opened. In this case, no process was started.
     UnpicklableTaskError
         If the initializer or its arguments cannot be sent to a worker.
     MissingDependencyError
-        If `progress` is set and `tqdm` is not installed.
+        If the package of the engine, or `tqdm` for `progress`, is not installed.
     """
 
     def __init__(
@@ -121,6 +118,8 @@ class Pool:
         capture_output: bool = False,
         telemetry: bool | Iterable[str] = True,
         telemetry_view: bool = True,
+        engine: EngineLike | None = None,
+        engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         prepare_main()
         options = PoolOptions.check(
@@ -137,12 +136,11 @@ class Pool:
             capture_logging=capture_logging,
             capture_output=capture_output,
             telemetry=telemetry,
+            engine=engine,
+            engine_options=engine_options,
         )
-        check_recording(
-            recording, application_id, recording_id=recording_id, sinks=sinks, blueprint=blueprint, route=route
-        )
-        new_recording = functools.partial(
-            SharedRecording,
+        new_recording = check_recording(
+            recording,
             application_id,
             recording_id=recording_id,
             sinks=sinks,
@@ -150,16 +148,16 @@ class Pool:
             route=route,
             telemetry_view=telemetry_view,
         )
-        self._size = options.size
         self._pid = os.getpid()
-        self._runtime = PoolRuntime(options, recording, new_recording)
+        runtime = PoolRuntime if options.engine is None else EngineRuntime
+        self._runtime: PoolRuntime | EngineRuntime = runtime(options, recording, new_recording)
         self.recording: SharedRecording = self._runtime.recording
         self._runtime.end_with(self)
 
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """Call `func(*args, **kwds)` in a worker, and return the result of this call, or raise its exception.
+        """Return the result of `func(*args, **kwds)` in a worker, or raise its exception.
 
         Raises `UnpicklableTaskError` if the function or an argument cannot be pickled.
         """
@@ -175,28 +173,23 @@ class Pool:
     ) -> AsyncResult[R]:
         """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
-        When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A thread
-        of mpr runs these functions one after another. They may log, and wait for results, but not for other callbacks
-        of the pool.
+        When the task has ended, a thread of mpr calls `callback` with the result, or `error_callback` with the
+        exception. A callback may log, and wait for results, but not for other callbacks of the pool.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
-        """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
+        """Call `fn(*args, **kwargs)` in a worker, and return the future of this call, as `Executor.submit` does.
 
-        This method does what `concurrent.futures.Executor.submit` does. In addition, `future.cancel(running=True)`
-        cancels a task that runs.
+        In addition, `future.cancel(running=True)` cancels a task that runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
     @property
     def executor(self) -> PoolExecutor:
-        """A `concurrent.futures.Executor` that runs its calls in this pool, for libraries that need an executor.
-
-        The method `shutdown` of the executor ends the pool.
-        """
-        return self._runtime.calls.executor(self._check_running, self._shutdown)
+        """A `concurrent.futures.Executor` that runs its calls in this pool. Its method `shutdown` ends the pool."""
+        return self._runtime.calls.executor(self._check_running, self.shutdown)
 
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
         """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
@@ -243,7 +236,7 @@ class Pool:
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        If a task has failed, `next` raises its error in place of the result.
+        If a task has failed, `next` raises its error.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
@@ -256,9 +249,8 @@ class Pool:
     def insights(self) -> Insights:
         """Return how the workers have spent their time until now, and which tasks were the slowest.
 
-        This method works at any time, also after the end of the pool. `str(insights)` is a table. With telemetry
-        `"pool"`, the insights are written into the recording at the end. Raises `ConfigError` if the pool has
-        `telemetry=False`.
+        This works at any time, also after the end of the pool. `str(insights)` is a table. With telemetry `"pool"`, the
+        table is written into the recording at the end. Raises `ConfigError` if the pool has `telemetry=False`.
         """
         return self._runtime.insights()
 
@@ -270,10 +262,9 @@ class Pool:
         self._runtime.close()
 
     def terminate(self) -> None:
-        """Kill the workers now. If the pool has made the recording, close the recording, so that its files are valid.
+        """Kill the workers now. If the pool has made the recording, close it, so that its files are valid.
 
-        Each call that has no result yet raises `PoolTerminatedError`. This method raises `SinkError` if a sink of the
-        recording has failed.
+        Each call without a result raises `PoolTerminatedError`. This method raises `SinkError` if a sink has failed.
         """
         self._check_process()
         self._runtime.terminate()
@@ -281,9 +272,9 @@ class Pool:
     def join(self) -> None:
         """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
-        Raises `ValueError` if neither `close` nor `terminate` was called before. If `join` closes the recording, it can
-        raise the errors of `SharedRecording.close`. An error that has ended the pool is raised here if no call has
-        raised it before. A callback must not call this method, and gets a `RuntimeError`.
+        Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback. If
+        `join` closes the recording, it can raise the errors of `SharedRecording.close`. If an error has ended the pool,
+        and no call has raised it before, `join` raises it.
         """
         self._check_process()
         self._runtime.join()
@@ -291,12 +282,9 @@ class Pool:
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no new calls, as `close` does. If `wait` is true, then call `join`, which can raise errors.
 
-        If `wait` is false, the workers still run all tasks, and the program does not exit before the tasks have ended.
-        If `cancel_futures` is true, the tasks that no worker has yet are cancelled.
+        If `wait` is false, the workers still run all tasks, and the program exits only after that. If `cancel_futures`
+        is true, the tasks that no worker has yet are cancelled.
         """
-        self._shutdown(wait, cancel_futures)
-
-    def _shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.close()
         if cancel_futures:
             self._runtime.drop_waiting()
@@ -310,9 +298,7 @@ class Pool:
         self._check_running()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         """Call `close` and `join`. If an exception ends the block, or Ctrl-C ends `join`, call `terminate` instead."""
         if kind is not None:
             self.terminate()
@@ -340,9 +326,7 @@ class Pool:
 
     def __repr__(self) -> str:
         state = self._runtime.state.value
-        return f"<mpr.Pool {self.recording.application_id!r} {state} processes={self._size}>"
-
-    # --- inside ------------------------------------------------------------------------------------------------
+        return f"<mpr.Pool {self.recording.application_id!r} {state} processes={self._runtime.size}>"
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

@@ -10,25 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable
 from multiprocessing import util
 
-from mpr.errors import ConfigError
 from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.pool.calls import PoolCalls
+from mpr.pool.display import PoolDisplay
 from mpr.pool.options import PoolOptions
-from mpr.pool.progress import Progress
 from mpr.processes.start import make_launcher
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.dispatcher import Dispatcher
-from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.worker_supervisor import WorkerSupervisor
 from mpr.telemetry.insights import Insights
-from mpr.telemetry.sampler import Sampler, Sources
-from mpr.telemetry.tracker import TelemetryTracker
-from mpr.threads import aside, is_thread_of_ours, run_to_completion
+from mpr.threads import is_thread_of_ours, run_to_completion
 from mpr.user_code import log as _log
 from mpr.worker.config import MAIN, WorkerConfig
 
@@ -71,10 +66,7 @@ class PoolRuntime:
         self, options: PoolOptions, recording: SharedRecording | None, new_recording: Callable[[], SharedRecording]
     ) -> None:
         self._options = options
-        kinds = options.telemetry
-        self._progress = Progress(self._counters) if options.progress else None
-        self._telemetry = TelemetryTracker(kinds, options.size, time.monotonic_ns) if kinds else None
-        self._sampler: Sampler | None = None
+        self._display = PoolDisplay(options, options.size)
         self._finalizer: util.Finalize | None = None
         self._ending = threading.Lock()
         self._ended = False
@@ -104,43 +96,23 @@ class PoolRuntime:
                 options.limits,
                 self._supervisor,
                 self._rows.aggregator.soon,
-                self._observer(),
+                self._display.observer(),
             )
+            self.size: int = options.size
             self.calls: PoolCalls = PoolCalls(self._dispatcher, options.size)
-            if self._telemetry is not None:
-                self._sampler = self._new_sampler(self._telemetry)
-                self._sampler.start()
-                # The sampler is closed again if the start of the supervisor fails. This happens if the system gives no
-                # more threads.
-                undo.callback(self._sampler.close)
+            # Closed again if the start of the supervisor fails. This happens if the system gives no more threads.
+            undo.callback(self._display.close)
+            self._display.start(self._rows, self._dispatcher.activities, self._supervisor.pid)
             self._supervisor.start()
             undo.pop_all()
-
-    def _observer(self) -> PoolObserver | None:
-        observers = [each for each in (self._progress, self._telemetry) if each is not None]
-        return PoolObservers(observers) if len(observers) > 1 else next(iter(observers), None)
-
-    def _new_sampler(self, telemetry: TelemetryTracker) -> Sampler:
-        size, kinds = self._options.size, self._options.telemetry
-        sources = Sources(
-            activities=self._dispatcher.activities,
-            pid=self._supervisor.pid,
-            counters=self._counters,
-            accept=self._rows.accept_telemetry,
-        )
-        return Sampler(telemetry, aside(lambda: self._rows.new_pool(size, kinds)), size, kinds, sources)
-
-    def _counters(self) -> tuple[int, int]:
-        """Return (rows that were logged into the recording, bytes that the sinks have). Any thread may call this."""
-        return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     # --- called by the worker supervisor's thread ------------------------------------------------------------------
 
     def _new_worker(self) -> tuple[int, WorkerConfig]:
         options, number = self._options, self._rows.new_worker()
         self._rows.aggregator.listen(number, self._dispatcher.listener)
-        if self._telemetry is not None:
-            self._telemetry.starting(number)
+        if self._display.telemetry is not None:
+            self._display.telemetry.starting(number)
         is_forkserver = options.start_method == "forkserver"
         return number, WorkerConfig(
             recording=self._connection_info,
@@ -163,8 +135,7 @@ class PoolRuntime:
         self._dispatcher.broken(error)
 
     def _worker_ended(self, worker: int, exitcode: int | None) -> None:
-        if self._sampler is not None:
-            self._sampler.worker_ended(worker, exitcode)
+        self._display.worker_ended(worker, exitcode)
         self._rows.aggregator.worker_died(worker, exitcode)
 
     # --- called by the pool ----------------------------------------------------------------------------------------
@@ -185,9 +156,7 @@ class PoolRuntime:
 
     def insights(self) -> Insights:
         """Return a summary of the telemetry. Raises `ConfigError` if the pool records no telemetry."""
-        if self._telemetry is None:
-            raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
-        return aside(self._telemetry.insights)
+        return self._display.insights()
 
     def end_with(self, pool: object) -> None:
         """End all parts of the pool when the object `pool` is garbage-collected, or when the interpreter exits.
@@ -259,7 +228,7 @@ class PoolRuntime:
                 self._supervisor.kill()
             else:
                 self._supervisor.stop_starting()
-            self._close_telemetry()
+            self._display.close()
             if not self._rows.aggregator.wait_for_goodbyes(self._dispatcher.listener, _FAREWELL_SECS):
                 self._supervisor.close(0.0)
             if self._finalizer is not None:
@@ -273,14 +242,9 @@ class PoolRuntime:
     def _end_at_once(self) -> None:
         self._dispatcher.terminate()
         self._supervisor.kill()
-        self._close_telemetry()
+        self._display.close()
         self._supervisor.abort()
         self._close_recording(failed=True)
-
-    def _close_telemetry(self) -> None:
-        # Writing the last rows takes a moment. Meanwhile the workers end, and the system releases their memory.
-        if self._sampler is not None:
-            self._sampler.close()
 
     def _close_recording(self, *, failed: bool) -> None:
         if self._owns_recording:

@@ -24,32 +24,33 @@ from mpr.transport.packing import Buffer
 PICKLE_PROTOCOL = 5
 
 
-def dumps(value: object) -> list[Buffer]:
+def dumps(value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, and after it the buffers of large values, which are not in the pickle.
 
-    Raises the error of cloudpickle if both pickle and cloudpickle fail.
+    With `by_value`, cloudpickle pickles classes and functions of `__main__` with their code. Raises the error of
+    cloudpickle if both pickle and cloudpickle fail.
     """
     buffers: list[pickle.PickleBuffer] = []
-    data = pickled(value, buffers)
+    data = pickled(value, buffers, by_value=by_value)
     return [data, *(buffer.raw() for buffer in buffers)]
 
 
-def pickled(value: object, buffers: list[pickle.PickleBuffer] | None) -> bytes:
+def pickled(value: object, buffers: list[pickle.PickleBuffer] | None, *, by_value: bool = False) -> bytes:
     """Return the pickle of `value`. The memory of large values, such as arrays, is added to the list `buffers`.
 
-    If `buffers` is None, this memory is copied into the pickle. Raises the error of cloudpickle if both pickle and
-    cloudpickle fail.
+    If `buffers` is None, this memory is copied into the pickle. `by_value` is as in `dumps`. Raises the error of
+    cloudpickle if both pickle and cloudpickle fail.
     """
     out_of_band = None if buffers is None else buffers.append
-    if workers_import_main():
+    if workers_import_main() and not by_value:
         try:
             return pickle.dumps(value, PICKLE_PROTOCOL, buffer_callback=out_of_band)
         except Exception:  # noqa: BLE001  # a `__reduce__` may raise anything, and cloudpickle may still succeed
             if buffers:
                 buffers.clear()
-    from mpr.processes import by_value
+    from mpr.processes.by_value import dumps as dump
 
-    return by_value.dumps(value, PICKLE_PROTOCOL, out_of_band)
+    return dump(value, PICKLE_PROTOCOL, out_of_band)
 
 
 class _NotPlainError(Exception):

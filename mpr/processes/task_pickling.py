@@ -44,9 +44,10 @@ def task_name(function: Callable[..., Any]) -> str:
     return plain_name(type(function))
 
 
-def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
+def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tuple[bytes, bytes]:
     """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
+    With `by_value`, the pickle has the code of a function of `__main__`, for a process that has another `__main__`.
     Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that cannot be
     pickled, if it can be found. Any other error, such as a `ValueError` from a user's `__reduce__`, is raised itself,
     with a note.
@@ -56,7 +57,7 @@ def dump_function(function: Callable[..., Any]) -> tuple[bytes, bytes]:
     try:
         # Buffers stay in the pickle, because a worker keeps the pickle of a function in one piece, even for a closure
         # over an array.
-        data = pickled(function, None)
+        data = dump_by_value(function) if by_value else pickled(function, None)
     except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"the task function {task_name(function)!r}", function, error)
     return hashlib.blake2b(data, digest_size=16).digest(), data
@@ -162,15 +163,17 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
     return arguments
 
 
-def dump_arguments(name: str, value: object) -> list[Buffer]:
+def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
+
+    With `by_value`, classes and functions of `__main__` are pickled with their code.
 
     `name` is the name of the task function. Raises `UnpicklableTaskError` if the arguments cannot be pickled. The text
     of the error names the part that cannot be pickled, if it can be found. Any other error, such as a `ValueError` from
     a user's `__reduce__`, is raised itself, with a note.
     """
     try:
-        return dumps(value)
+        return dumps(value, by_value=by_value)
     except Exception as error:  # noqa: BLE001  # `_refuse` always raises an error
         _refuse(f"an argument of task {name!r}", value, error)
 

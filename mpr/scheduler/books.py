@@ -64,6 +64,11 @@ class PoolBooks:
         """
         self._deliveries += 1
 
+    def begin_callback(self) -> None:
+        """Count a callback of a caller as a delivery. The calling thread does not hold the lock."""
+        with self.lock:
+            self.begin_delivery()
+
     def end_delivery(self) -> None:
         """Note that one delivery of outcomes has ended. The calling thread must not hold the lock."""
         with self.lock:

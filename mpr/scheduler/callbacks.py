@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from mpr.scheduler.books import PoolBooks
 from mpr.threads import CALLBACKS, is_thread_of_ours
 from mpr.user_code import Contained
 
@@ -23,12 +22,13 @@ class Callbacks:
 
     Parameters
     ----------
-    books:
-        The shared state of the pool.
+    begin, end:
+        Called before a callback waits for its turn, and after it has run. The pool is not done in between.
     """
 
-    def __init__(self, books: PoolBooks) -> None:
-        self._books = books
+    def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
+        self._begin = begin
+        self._end = end
         # Guards what follows. Only threads of mpr take this lock.
         self._lock = threading.Lock()
         self._waiting: deque[Callable[[], None]] = deque()
@@ -44,8 +44,7 @@ class Callbacks:
         if not is_thread_of_ours():
             contained()
             return
-        with self._books.lock:
-            self._books.begin_delivery()
+        self._begin()
         with self._lock:
             self._waiting.append(contained)
             if self._thread is not None:
@@ -71,7 +70,7 @@ class Callbacks:
             try:
                 call()
             finally:
-                self._books.end_delivery()
+                self._end()
 
 
 def _contained(what: str, call: Callable[[], object]) -> None:

@@ -63,6 +63,9 @@ class Dispatcher:
         Gets a call for each event of tasks and workers; None for no observer.
     """
 
+    #: False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
+    by_value: bool = False
+
     def __init__(
         self,
         down: DownstreamServer,
@@ -76,7 +79,7 @@ class Dispatcher:
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
         #: Runs the callbacks of the callers.
-        self.callbacks: Callbacks = Callbacks(self._books)
+        self.callbacks: Callbacks = Callbacks(self._books.begin_callback, self._books.end_delivery)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
         #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(

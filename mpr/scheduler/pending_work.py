@@ -51,6 +51,10 @@ class PendingWork:
         """Return the accepted work item with the number `number`; None if there is none."""
         return self._accepted.get(number)
 
+    def accepted(self) -> list[WorkItem]:
+        """Return all accepted work items without an outcome, in the order in which they were accepted."""
+        return list(self._accepted.values())
+
     def __contains__(self, work_item: WorkItem) -> bool:
         return work_item.number in self._accepted
 

@@ -40,9 +40,12 @@ class TaskFunction:
     code: bytes
 
     @classmethod
-    def of(cls, function: Callable[..., Any]) -> TaskFunction:
-        """Return `function`, pickled. Raises `UnpicklableTaskError` if the function cannot be pickled."""
-        return cls(task_pickling.task_name(function), *task_pickling.dump_function(function))
+    def of(cls, function: Callable[..., Any], *, by_value: bool) -> TaskFunction:
+        """Return `function`, pickled; with its code if `by_value` is true and the function is one of `__main__`.
+
+        Raises `UnpicklableTaskError` if the function cannot be pickled.
+        """
+        return cls(task_pickling.task_name(function), *task_pickling.dump_function(function, by_value=by_value))
 
 
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:

@@ -91,6 +91,22 @@ def current_task() -> CurrentTask | None:
     return CurrentTask(name=name, index=index + task, attempt=attempt if task < again_until else 1, worker=worker)
 
 
+_together: ContextVar[bool] = ContextVar("mpr_delivered_together", default=False)
+
+
+@around
+def delivered_together() -> Iterator[None]:
+    """Within the block, tasks do not deliver their rows, because the caller delivers those of several tasks at once."""
+    token = _together.set(True)
+    yield
+    _together.reset(token)
+
+
+def is_delivered_together() -> bool:
+    """Whether the code runs in a block of `delivered_together`."""
+    return _together.get()
+
+
 #: Set the shared values of the next tasks: `(name, index of task 0, again_until, attempt, worker, [position])`. Tasks
 #: with a number below `again_until` run for the `attempt`-th time, all others for the first. None says: no task runs.
 set_common: Final = _common.set

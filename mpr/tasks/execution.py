@@ -65,9 +65,9 @@ class Execution:
         producer = membership.extracted_producer() if config is None else membership.attach(config)
         self._producer = producer
         self._captures = config is not None
-        #: Whether this process is a pool's worker. A worker delivers rows together with the result of their task.
-        self._in_worker = producer is not None and membership.is_worker(producer)
-        outer = current.current_task() if self._in_worker else None
+        #: Whether a pool runs this task. The code that runs several tasks of a pool delivers their rows together.
+        self._in_pool = producer is not None and (membership.is_worker(producer) or current.is_delivered_together())
+        outer = current.current_task() if self._in_pool else None
         if outer is None or outer.name != options.function:
             # This is not the task of a pool itself. Either a task of a pool calls this one, or there is no pool.
             if producer is None:
@@ -144,7 +144,7 @@ class Execution:
         self._is_over = True
         if error is not None and not _is_an_ending(error):
             self._note(error)
-        return self._producer if self._context.has_logged and not self._in_worker else None
+        return self._producer if self._context.has_logged and not self._in_pool else None
 
     def _note(self, error: BaseException) -> None:
         """Log the text of `error`, with its traceback, to `mpr/tasks/<name>`, at the times that the task has set.

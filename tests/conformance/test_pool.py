@@ -6,11 +6,13 @@ import itertools
 import multiprocessing
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest import mock
 
 import mpr
+from mpr.threads import aside
 from tests import support
 from tests.conformance import cpython
 
@@ -80,6 +82,50 @@ def _cases(method: str) -> dict[str, type]:
 
 for _method in support.START_METHODS:
     globals().update(_cases(_method))
+
+
+# What a pool with an executor of Python does not do, besides `LEFT_OUT`.
+LEFT_OUT_WITH_AN_EXECUTOR: dict[str, dict[str, str]] = {
+    "_TestPool": {
+        **LEFT_OUT["_TestPool"],
+        "test_async_timeout": "its task sleeps for long, and a pool cannot kill the workers of an executor",
+        "test_terminate": "its tasks sleep for five minutes, and a pool cannot kill the workers of an executor",
+        "test_release_task_refs": "the executor keeps the last call until the next one, also without mpr",
+    },
+    "_TestPoolWorkerErrors": LEFT_OUT["_TestPoolWorkerErrors"],
+}
+
+
+class OnExecutor(OnMpr):
+    """Replace `multiprocessing.Pool` and `self.Pool` by `mpr.Pool` with a `ProcessPoolExecutor` as its engine."""
+
+    executors: ClassVar[list[ProcessPoolExecutor]] = []
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        # This starts the thread that runs steps for the main thread. mpr keeps this thread.
+        aside(lambda: None)
+        super().setUpClass()
+
+    @classmethod
+    def Pool(cls, processes: int | None = None, **kwargs: Any) -> mpr.Pool:
+        context = multiprocessing.get_context(cls.start_method)
+        executor = ProcessPoolExecutor(processes or 2, context, **kwargs)
+        cls.executors.append(executor)
+        return mpr.Pool("conformance", engine=executor, sinks=cls.folder / f"{next(cls.numbers)}.rrd")
+
+    @classmethod
+    def tearDownClass(cls) -> None:
+        while cls.executors:
+            cls.executors.pop().shutdown()
+        super().tearDownClass()
+
+
+for _base, _left_out in LEFT_OUT_WITH_AN_EXECUTOR.items():
+    _name = f"Test_executor{_base.removeprefix('_')}"
+    globals()[_name] = cpython.derive(
+        getattr(tm, _base), OnExecutor, name=_name, left_out=_left_out, start_method="forkserver"
+    )
 
 
 def test_every_pool_test_of_cpython_is_run_or_left_out_for_a_reason() -> None:

@@ -1,0 +1,166 @@
+"""Runs the tasks of one work item in a worker of an engine, and returns their outcomes.
+
+Covers: joining the recording, loading function and arguments, calling the function, and delivering the rows.
+Does not cover: how a chunk reaches the worker (the module of the engine), and what the parent does with an answer
+(`dispatcher.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mpr.errors import RecordingClosedError
+from mpr.processes import task_pickling
+from mpr.tasks import current
+from mpr.tasks.current import CurrentTask
+from mpr.tasks.decorator import decorated, undecorated
+from mpr.threads import aside
+from mpr.transport import connection_info, ipc_folder
+from mpr.transport.messages import APART, CALL, RAISED, RETURNED, STAR
+
+# A chunk checks between two tasks, at this interval (seconds), whether the recording is still open.
+_LOOK_SECS = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """The tasks of one work item, in a form that every pickler takes.
+
+    Attributes
+    ----------
+    recording:
+        The connection info of the recording as text. It contains the secret of the recording.
+    function:
+        The pickled task function.
+    mode:
+        `CALL`, `EACH` or `STAR` of `transport/messages.py`: how the function is called with each argument.
+    index:
+        The index of the first task in its call.
+    arguments:
+        The pickled arguments, and their buffers.
+    """
+
+    recording: str
+    function: bytes
+    mode: int
+    index: int
+    arguments: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """The outcomes of the tasks of one chunk, and numbers for the telemetry.
+
+    Attributes
+    ----------
+    status, payload:
+        The same as in the message `Result` of `transport/messages.py`.
+    worker, pid:
+        The number of the engine's worker in the recording (0: it could not join), and its process id.
+    micros, flush_micros:
+        The time from the start of the chunk until its rows were delivered, and the part of this time after the last
+        task. Both are in microseconds.
+    rows:
+        The number of rows that the process has logged meanwhile.
+    ended_nanos:
+        The time of the end (`time.monotonic_ns()` of the worker's machine).
+    """
+
+    status: int
+    payload: Sequence[bytes]
+    worker: int = 0
+    pid: int = 0
+    micros: int = 0
+    flush_micros: int = 0
+    rows: int = 0
+    ended_nanos: int = 0
+
+
+def run_chunk(chunk: Chunk) -> Answer:
+    """Run the tasks of `chunk` one after another. Returns when every durable sink has their rows.
+
+    This function raises nothing, because engines wrap exceptions in classes of their own. If the recording cannot be
+    joined, or if the rows cannot be delivered, this error is the outcome of all tasks of the chunk.
+    """
+    started_ns = time.monotonic_ns()
+    try:
+        return _run(chunk, started_ns)
+    except BaseException as error:  # noqa: BLE001  # see above
+        return Answer(status=RAISED, payload=_as_bytes(task_pickling.dump_exception(error)), pid=os.getpid())
+
+
+def _run(chunk: Chunk, started_ns: int) -> Answer:
+    # Imported here because these modules import the Rerun SDK, and the parent needs only the classes of this module.
+    from mpr.producer import membership
+    from mpr.transport.status_page import ROWS
+
+    config = connection_info.from_text(chunk.recording)
+    producer = membership.attach(config)
+    counters = producer.status_page.counters
+    entered, rows = producer.log_counters.entered, counters[ROWS]
+    with membership.capture(producer), current.delivered_together():
+        function = _function(chunk.function)
+        arguments = task_pickling.load_arguments(chunk.arguments)
+        body, options = undecorated(function)
+        call = functools.partial(_CALLS.get(chunk.mode, _each), decorated(body, options, config))
+        results: list[Any] = []
+        look_at = time.monotonic() + _LOOK_SECS
+        for index, argument in enumerate(arguments, chunk.index):
+            task = CurrentTask(name=options.function, index=index, worker=producer.number)
+            try:
+                with current.running(task):
+                    results.append(call(argument))
+            except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
+                results.append(task_pickling.Failure(error))
+            if time.monotonic() > look_at:
+                look_at = time.monotonic() + _LOOK_SECS
+                if not ipc_folder.is_owned(config.folder):
+                    # The pool was terminated, so nobody wants the results of the other tasks.
+                    raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
+    payload, together = task_pickling.dump_results(results)
+    ended_ns = time.monotonic_ns()
+    if producer.log_counters.entered != entered:
+        aside(producer.deliver)
+    now_ns = time.monotonic_ns()
+    return Answer(
+        status=RETURNED if together else APART,
+        payload=_as_bytes(payload),
+        worker=producer.number,
+        pid=os.getpid(),
+        micros=(now_ns - started_ns) // 1000,
+        flush_micros=(now_ns - ended_ns) // 1000,
+        rows=counters[ROWS] - rows,
+        ended_nanos=now_ns,
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _function(code: bytes) -> Callable[..., Any]:
+    """Return the task function in the pickle `code`. An engine's worker keeps the last 16, as a pool's worker does."""
+    return task_pickling.load_function(code)
+
+
+def _as_bytes(payload: Sequence[Any]) -> list[bytes]:
+    # The picklers of the engines take no `memoryview`.
+    return [bytes(part) for part in payload]
+
+
+def _call(function: Callable[..., Any], argument: Any) -> Any:
+    positional, keywords = argument
+    return function(*positional, **keywords)
+
+
+def _star(function: Callable[..., Any], argument: Any) -> Any:
+    return function(*argument)
+
+
+def _each(function: Callable[..., Any], argument: Any) -> Any:
+    return function(argument)
+
+
+_CALLS = {CALL: _call, STAR: _star}

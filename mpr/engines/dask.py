@@ -1,0 +1,77 @@
+"""Runs chunks as tasks of Dask."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+from mpr.engines.chunk import Answer, Chunk, run_chunk
+from mpr.engines.engine import ChunkFuture, Engine
+from mpr.engines.options import EngineOptions
+from mpr.errors import ConfigError, MissingDependencyError
+
+
+class DaskEngine(Engine):
+    """The cluster of a Dask client, or a new one on this machine.
+
+    Parameters
+    ----------
+    options:
+        The arguments of the pool about the engine. `engine` is the client of the user, or "dask" for the current client
+        of this process. If there is none, a cluster is started. `processes` is the number of its workers (None: the
+        number of CPUs). `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
+    retries:
+        The number of times that Dask runs a chunk again if it has failed (`retries` of `Client.submit`). In addition,
+        Dask runs tasks again whose worker has died, as its configuration says
+        (`distributed.scheduler.allowed-failures`).
+
+    Raises
+    ------
+    MissingDependencyError
+        If Dask's package `distributed` is not installed.
+    ConfigError
+        If the client is asynchronous, because its futures cannot be waited for in threads.
+    """
+
+    def __init__(self, options: EngineOptions, retries: int) -> None:
+        try:
+            import distributed
+        except ImportError as error:
+            raise MissingDependencyError("distributed", "dask") from error
+        self.name = "Dask"
+        self._distributed: Any = distributed
+        self._cluster: Any = None
+        self._client: Any = options.engine
+        if options.engine == "dask":
+            self._client = self._current_client() or self._start(options.processes)
+        if self._client.asynchronous:
+            raise ConfigError("the Dask client is asynchronous: give a client that was made without asynchronous=True")
+        self.size = max(1, sum(self._client.nthreads().values()))
+        self._options = {"retries": retries, **options.options}
+
+    def _current_client(self) -> Any:
+        try:
+            return self._distributed.default_client()
+        except ValueError:
+            return None
+
+    def _start(self, processes: int | None) -> Any:
+        self._cluster = self._distributed.LocalCluster(
+            n_workers=processes, threads_per_worker=1, dashboard_address=None
+        )
+        return self._distributed.Client(self._cluster, set_as_default=False)
+
+    def submit(self, chunk: Chunk) -> Future[Answer]:
+        # `pure=False`, because Dask takes two equal calls of a pure function for one task.
+        task = self._client.submit(run_chunk, chunk, pure=False, **self._options)
+        future = ChunkFuture(task.cancel)
+        task.add_done_callback(lambda done: future.settle(done.result))
+        return future
+
+    def is_death(self, error: BaseException) -> bool:
+        return isinstance(error, self._distributed.KilledWorker)
+
+    def close(self) -> None:
+        if self._cluster is not None:
+            self._client.close()
+            self._cluster.close()

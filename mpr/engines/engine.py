@@ -1,0 +1,85 @@
+"""Defines what mpr asks of an engine.
+
+Covers: the interface, and the future of a chunk for engines without futures of `concurrent.futures`.
+Does not cover: the engines themselves, each of which has a module of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from mpr.engines.chunk import Answer, Chunk
+from mpr.errors import EngineWorkerDiedError
+from mpr.user_code import describe
+
+
+class Engine(ABC):
+    """An engine that runs chunks in workers of its own. Any thread may call the methods.
+
+    Attributes
+    ----------
+    name:
+        The name of the engine in messages.
+    size:
+        The number of workers, or of threads in workers. A `map` makes four chunks for each by default.
+    """
+
+    name: str
+    size: int
+
+    @abstractmethod
+    def submit(self, chunk: Chunk) -> Future[Answer]:
+        """Have the engine run `run_chunk(chunk)`. Raises what the engine raises if it takes no more work.
+
+        `Future.cancel` cancels the chunk if the engine has not begun it. Ray may also interrupt a chunk that runs.
+        """
+
+    @abstractmethod
+    def is_death(self, error: BaseException) -> bool:
+        """Return True if the engine says by `error` that the worker of a chunk has died."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the engine if this object has started it."""
+
+    def failure(self, error: BaseException, task: str) -> BaseException:
+        """Return the error for `task`, the first task of a chunk, if the engine has no answer but raises `error`.
+
+        This is `error` itself, or an `EngineWorkerDiedError` with `error` as its cause if the worker has died.
+        """
+        if not self.is_death(error):
+            return error
+        failure = EngineWorkerDiedError(task, self.name, describe(error))
+        failure.__cause__ = error
+        return failure
+
+
+class ChunkFuture(Future[Answer]):
+    """The future of a chunk in an engine that has another kind of future.
+
+    Parameters
+    ----------
+    cancel:
+        Asks the engine to cancel the chunk.
+    """
+
+    def __init__(self, cancel: Callable[[], object]) -> None:
+        super().__init__()
+        self._cancel_chunk = cancel
+
+    def cancel(self) -> bool:
+        if super().cancel():
+            self._cancel_chunk()
+        return self.cancelled()
+
+    def settle(self, result: Callable[[], Any]) -> None:
+        """Take the result of the chunk, or its error, by a call of `result`. The engine calls this at the end."""
+        if not self.set_running_or_notify_cancel():
+            return
+        try:
+            self.set_result(result())
+        except BaseException as error:  # noqa: BLE001  # the engine's error is the outcome
+            self.set_exception(error)
