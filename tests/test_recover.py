@@ -180,10 +180,12 @@ def test_a_folder_is_searched_for_files_and_parts(whole: bytes, tmp_path: Path) 
     (tmp_path / "inner").mkdir()
     (tmp_path / "inner" / "one.rrd").write_bytes(cut)
     (tmp_path / ".two.rrd.part").write_bytes(cut)
+    (tmp_path / ".hidden.rrd").write_bytes(cut)
     (tmp_path / "note.txt").write_bytes(b"note")
     ran = _recover(tmp_path)
     assert ran.returncode == 0, ran.stderr
     for path in (tmp_path / "inner" / "one.rrd", tmp_path / "two.rrd"):
         support.check_file(path)
         assert _ids_of(path) == _ids(whole, _frames(whole))
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["inner", "note.txt", "two.rrd"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == [".hidden.rrd", "inner", "note.txt", "two.rrd"]
+    assert (tmp_path / ".hidden.rrd").read_bytes() == cut

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.rrd import compat, framing, relabel, store_id
+from mpr.rrd import compat, framing, manifest, protobuf, relabel, store_id
 from mpr.rrd.manifest import OFFSET, SIZE
 from tests import streams
 
@@ -130,3 +131,14 @@ def test_every_recording_of_a_process_begins_with_its_store_info(tmp_path: Path)
         first = streams.all_frames(data)[0]
         assert framing.SET_STORE_INFO == first.kind
         assert store_id.store_id("app", f"id-{number}") == store_id.store_id_of_info(data[first.payload : first.end])
+
+
+def test_the_manifest_of_another_store_keeps_its_id() -> None:
+    old, new, blueprint = (store_id.store_id("app", name) for name in ("old", "new", "blueprint"))
+    data = streams.encoded(streams.log_points)
+    footer = next(frame for frame in framing.frames_of(data) if frame.kind == framing.END)
+    (found,) = manifest.parse(data[footer.payload : footer.end])
+    empty = found.table.slice(0, 0)
+    both = [replace(found, store_id=each, table=empty) for each in (old, blueprint)]
+    payload = b"".join(protobuf.encode_field(1, manifest.encode(each)) for each in both)
+    assert [each.store_id for each in relabel.Relabeller(old, new).manifests(payload)] == [new, blueprint]

@@ -217,6 +217,8 @@ def test_interrupts(tmp_path: Path, how: str, when: str) -> None:
     found = inner.run(tmp_path, "--mpr=retain-on-failure", env={"HOW": how, "WHEN": when}, test_interrupts=_INTERRUPTS)
     assert {"interrupt": 2, "exit": 7}[how] == found.code
     assert ["test_ends 0"] == found.kept()
+    (ended,) = [each for each in found.manifest["tests"] if each["nodeid"].endswith("::test_ends")]
+    assert "interrupted" == ended["outcome"]
     assert {"/then"} == found.entities("test_interrupts.py::test_ends")
     found.check_files()
 
