@@ -115,7 +115,8 @@ Where something new goes:
 - A durable sink is one file in `sinks/`, with a value class and its writer. The interface is `sinks/base.py`, and
   `sinks/binary_stream.py` is an example. A sink that a process of its own feeds is a `LiveSink` in `sinks/viewers.py`.
   A public sink needs its lines in this module, and a line in `sinks/parse.py` if users may name it by a word.
-- A way for rows from another engine (Ray, Dask, joblib) starts at `SharedRecording.wrap`, in `tasks/wrapped.py`.
+- An engine that runs the tasks of a pool is one file in `engines/`, with a subclass of `Engine` (`engines/engine.py`),
+  and a line in `engines/choice.py`. Functions that users give to an engine start in `tasks/wrapped.py`.
 - An endpoint other than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.
 - A start method is one file in `processes/`, with a subclass of `Launcher`, and a line in `processes/start.py`.
 - A difference of a new Rerun SDK goes into `sdk/`; a difference of its file format goes into `rrd/compat.py`.

@@ -11,6 +11,8 @@ A *chunk* is one work item in the form in which an engine gets it: one call of `
 engine decides which of its workers runs a chunk, and when. `run_chunk` joins the recording, runs the tasks, and returns
 when every durable sink has their rows.
 
+A new engine is a subclass of `Engine` (`engine.py`) in a module of its own, and a line in `choice.py`.
+
 Covers: which engine a user means, submitting to it, running a chunk in its workers, and the outcomes of the tasks.
 Does not cover: the calls of a pool and their results (`pool`), functions that users give to an engine themselves
 (`tasks/wrapped.py`), and scheduling, retries and resources, which are the engine's.

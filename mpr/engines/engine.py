@@ -58,12 +58,12 @@ class Engine(ABC):
 
 
 class ChunkFuture(Future[Answer]):
-    """The future of a chunk in an engine that has another kind of future.
+    """A future of `concurrent.futures` for a chunk, for engines that have futures of their own: Ray and Dask.
 
     Parameters
     ----------
     cancel:
-        Asks the engine to cancel the chunk.
+        Asks the engine to cancel the chunk. Called if this future is cancelled before the chunk has ended.
     """
 
     def __init__(self, cancel: Callable[[], object]) -> None:

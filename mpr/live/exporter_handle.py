@@ -1,7 +1,8 @@
 """Starts and replaces the exporters of one live sink, and tells them which rows to send. Runs in the parent.
 
 A live sink is a viewer or a server. An exporter is the process that sends rows to it. The replay log is a list of files
-with these rows (`replay_log.py`). A slice is a part of such a file that an exporter sends at a time.
+with these rows (`replay_log.py`). A slice is a part of such a file that an exporter sends at a time. A new exporter
+sends all rows of the replay log again, because the viewer may be a new one, too.
 
 Covers: starting and replacing an exporter, the messages to and from the exporter, and the end of the exporter.
 Does not cover: the thread that does this for all live sinks (`supervisor.py`), and the code in the exporter's process

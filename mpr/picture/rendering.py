@@ -156,7 +156,8 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    Closing the standard input of the process asks the process to end. After 5 s, it and the viewer are killed.
+    This closes the standard input of the process, which asks the process to end, and waits for up to 5 s. Then it kills
+    the viewer, and the process if that has not ended.
     """
     assert process.stdin is not None
     # The process ends when its standard input closes.

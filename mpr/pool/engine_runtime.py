@@ -36,7 +36,7 @@ class EngineRuntime:
     4. End the engine, if the pool has started it.
 
     `terminate` gives an error to every call that has no result, and asks the engine to cancel its tasks. Then it does
-    steps 3 and 4. A task that an engine still runs gets an error, because its recording is closed.
+    steps 3 and 4. The engine may still run some of these tasks. They go on without the recording if it is closed.
 
     Parameters
     ----------

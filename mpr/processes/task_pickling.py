@@ -272,9 +272,10 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
 
 
 def dump_exception(error: BaseException) -> list[Buffer]:
-    """Return a pickle of `error`, of its message and of the text of its traceback, as a list like that of `dumps`.
+    """Pickle `error`, its type and message as text, and the text of its traceback.
 
-    `load_exception` reads this pickle. If `error` cannot be pickled, the pickle has a `TaskError` instead.
+    Returns a list with the pickle and its buffers, which `load_exception` reads. If `error` cannot be pickled, or its
+    pickle does not give the same type again, a `TaskError` takes its place.
     """
     name, text = describe(error), traceback_text(error)
     # All errors are suppressed, because a user's exception may raise anything when it is pickled.

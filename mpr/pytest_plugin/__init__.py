@@ -255,9 +255,10 @@ def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     Call the fixture as `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the
     test never calls the fixture and passes, the rows are compared at the end of the test.
 
-    If there is no golden recording, mpr writes one with the rows of this test. With the option
-    `--mpr-golden-fail-if-missing`, the test fails instead. If the environment variable `CI` is set, this option is on
-    by default.
+    The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's file. If there is none, mpr
+    writes one with the rows of this test. With `--mpr-golden-fail-if-missing` (the default if the environment variable
+    `CI` is set), the test fails instead. With `--mpr-golden-update`, mpr replaces a golden recording that differs.
+    `Golden.__call__` explains the arguments, such as `tolerance`.
     """
     from mpr.pytest_plugin.golden import Golden
 

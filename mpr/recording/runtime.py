@@ -337,9 +337,10 @@ class RecordingRuntime:
         return failure
 
     def _write_count(self, writer: Writer) -> None:
-        """Write the number of rows to the sink of `writer`, so that `mpr verify` can check its file.
+        """Write the number of rows with times, and of lost rows, to the sink of `writer`, for `mpr verify`.
 
-        Nothing is written if the sink cannot count its rows, or if no pool records telemetry.
+        These numbers are a row of mpr itself. So nothing is written if no pool records telemetry, because the recording
+        has no rows of mpr then. Nothing is written either if the sink cannot count its rows.
         """
         wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
         rows = writer.timed_rows() if wanted else None

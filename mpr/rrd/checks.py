@@ -1,6 +1,8 @@
-"""Checks the bytes of a process that logs before a sink gets them, without decoding a row.
+"""Checks the bytes that a producer (a process that logs) has sent, before a sink gets them. Decodes no row.
 
-Covers: the beginnings of frames, the footer of a stream, the bytes behind the footer.
+If the bytes are damaged, the checks raise `FormatError`.
+
+Covers: the store id at the beginning of each frame's payload, the footer of a stream, the bytes behind the footer.
 Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.
 
 A sink copies frames without a change. If one process sends a frame without a store id, or with a damaged store info,

@@ -33,11 +33,12 @@ def _package(frame: FrameType) -> str:
 
 
 def public_call(name: str) -> str:
-    """Return a text with the call of the SDK in the user's code that has led to a call of the native function `name`.
+    """Return, as text, which public function of the SDK the user's code has called.
 
-    Examples are "rr.save()", "rr.init(spawn=True)" and, for a decorator, "@rr.thread_local_stream". If the user's code
-    has called the native function itself, returns "rerun_bindings.<name>()". Call this only within a wrapper of the
-    native function, because the text is made from the present Python stack.
+    This function has then called the native function `name`. Examples are "rr.save()", "rr.init(spawn=True)" and, for a
+    decorator, "@rr.thread_local_stream". If the user's code has called the native function itself, returns
+    "rerun_bindings.<name>()". Call this only within a wrapper of the native function, because the text is made from the
+    present Python stack.
     """
     frames = list(_sdk_frames())
     if not frames:

@@ -136,9 +136,9 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep the header of `preamble` for later streams.
+        """Keep the header of `preamble`. `accept` puts it before each segment, because the SDK needs it.
 
-        Nothing is sent, because the active recording has its own properties.
+        Nothing of the preamble is sent, because the active recording has its own properties.
         """
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 

@@ -138,9 +138,9 @@ class Sample:
 class Rows:
     """Holds the rows that are written together.
 
-    The keys of `state_timelines` are the numbers of state timelines. The keys of `spans` are names of functions.
-    `names` has a text for each place, which names the workers that have had the place. If no worker has started since
-    the last write, `names` is empty.
+    The keys of `state_timelines` are the numbers of the first worker that each state timeline shows. The keys of
+    `spans` are names of functions. `names` has the name of the line of each place in the charts, such as "worker 1, 4":
+    the workers that have had this place. If no worker has started since the last write, `names` is empty.
     """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)
