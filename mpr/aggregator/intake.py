@@ -352,10 +352,7 @@ class ProducerIntake:
 
     @guarded
     def salvage(self) -> None:
-        """Pass all complete rows to the sinks, also those not announced, because the producer or recording ends.
-
-        If a worker has died, also compare its last count of rows with the rows that have come, and report missing ones.
-        """
+        """At the end, pass all complete rows to the sinks, also those not announced, and report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
