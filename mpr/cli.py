@@ -194,7 +194,8 @@ def compare(
     The order of the rows, their division into chunks, their row ids, and the ids of the recordings are not compared.
     The exit status is 0 if the recordings are equal, 1 if they differ, and 2 if a file cannot be read.
     """
-    from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences, unreadable
+    from mpr.compare.compare import IGNORED_ENTITIES, IGNORED_TIMELINES, differences
+    from mpr.compare.reading import unreadable
     from mpr.errors import RecordingError
 
     try:

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mpr import cli
-from mpr.compare import compare
+from mpr.compare import cells, compare
 from mpr.errors import ConfigError, RecordingError
 
 _ORIGIN = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -170,7 +170,7 @@ def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
 
     x40 = "x" * 40
     a, b = x40 + "a" + "y" * 79, x40 + "b" + "y" * 79
-    at = "at step=7, t=2026-01-01T00:00:07"
+    at = "at step=7, t=2026-01-01T00:00:07:"
     assert [
         "timeline other is new",
         "entity /new is new",
@@ -179,7 +179,7 @@ def test_a_difference_is_described_in_words(tmp_path: Path) -> None:
         f"/numbers: Scalars:scalars: {at} 7.0 expected, 7.5 found (and 2 rows more)",
         f"/picture: Image:buffer: {at} 1 of 24 pixels is different, the first in row 2, column 3: 0 expected, 1 found; "
         "the largest difference is 1, the mean of all pixels 0.0417 (and 2 rows more)",
-        "/rare: Scalars:scalars: 10 rows expected, 9 found; at step=3, t=2026-01-01T00:00:03 3.0 is missing",
+        "/rare: Scalars:scalars: 10 rows expected, 9 found; at step=3, t=2026-01-01T00:00:03: 3.0 is missing",
         f"/said: TextLog:text: {at} ...'{a}'... expected, ...'{b}'... found (and 2 rows more)",
     ] == compare.differences(*_two(tmp_path, log))
     assert [
@@ -203,11 +203,119 @@ def test_a_shift_in_time_is_called_a_shift(tmp_path: Path, by: int, words: str) 
             stream.set_time("t", timestamp=_ORIGIN + datetime.timedelta(seconds=step))
             stream.log("n", rr.Scalars(number))
 
-    found = compare.differences(*_two(tmp_path, log))
-    assert f"/n: Scalars:scalars: all 10 rows are {words}; the values are as expected" == found[-1]
-    assert ["/n: step from", "/n: t from"] == [
-        each.rpartition(" from ")[0].partition(" from")[0] + " from" for each in found[:-1]
-    ]
+    # The first and the last times of these rows are not told a second time.
+    assert [f"/n: Scalars:scalars: all 10 rows are {words}; the values are as expected"] == compare.differences(
+        *_two(tmp_path, log)
+    )
+
+
+def test_a_shift_is_found_in_rows_with_gaps_and_within_the_tolerance(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for step in range(6):
+            stream.set_time("t", duration=step + 1234567.891 * changed)
+            # Only the second recording has a chunk in which no value is null.
+            stream.log("n", rr.AnyValues(x=pa.array([1, None if step == 5 else step])))
+            stream.log("m", rr.Scalars(step + 1e-9 * changed))
+            # Two rows of one time, in another order.
+            for value in (2, 1) if changed else (1, 2):
+                stream.log("two", rr.Scalars(value))
+            if changed and step == 4:
+                stream.flush()
+
+    paths = _two(tmp_path, log)
+    words = "rows are 1234567.891 s later on t; the values are as expected"
+    assert [
+        f"/m: Scalars:scalars: all 6 {words}",
+        f"/n: x: all 6 {words}",
+        f"/two: Scalars:scalars: all 12 {words}",
+    ] == (compare.differences(*paths, tolerance=1e-6))
+    assert "/m: Scalars:scalars: at t=0 s: 0.0 is missing (and 11 rows more)" in compare.differences(*paths)
+
+
+def test_one_sentence_is_for_all_components_that_are_shifted(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for step in range(5):
+            stream.set_time("step", sequence=step + changed)
+            for name in "abcd":
+                stream.log(name, rr.Scalars(step))
+            stream.log("e", rr.Scalars(step + 0.5 * changed * (step == 2)))
+
+    # In "e", a value differs too.
+    assert [
+        "/e: step from 0 to 4 expected, from 1 to 5 found",
+        "/e: Scalars:scalars: at step=0: 0.0 is missing (and 5 rows more)",
+        "all rows of 4 components are 1 later on step; the values are as expected",
+    ] == compare.differences(*_two(tmp_path, log))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "kind"),
+    [
+        (["gap"], [None], pa.string()),
+        ([""], [None], pa.string()),
+        ([0], [None], pa.int64()),
+        ([1, None], [None, 1], pa.int64()),
+        ([[None, None]], [None], pa.list_(pa.float32(), 2)),
+        ([[0, 0]], [None], pa.list_(pa.float32(), 2)),
+        ([b"\0" * 65], [None], pa.binary()),
+    ],
+)
+def test_a_gap_equals_only_a_gap(one: list[Any], other: list[Any], kind: pa.DataType) -> None:
+    both = [cells.keys(pa.array([each], pa.list_(kind)))[0] for each in (one, other)]
+    assert both[0] != both[1]
+    # The key of a cell does not depend on the cells beside it.
+    together = cells.keys(pa.array([one, other, None, []], pa.list_(kind)))
+    assert both == together[:2]
+    assert 4 == len(set(together))
+    # The same holds for a part of an array.
+    assert together[1:] == cells.keys(pa.array([one, other, None, []], pa.list_(kind)).slice(1))
+
+
+def test_a_text_and_a_gap_differ(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.log("n", rr.AnyValues(x=pa.array([None if changed else "gap"], pa.string())), static=True)
+
+    assert ["/n: static x: 'gap' expected, None found"] == compare.differences(*_two(tmp_path, log))
+
+
+def test_images_and_tensors_of_another_size_are_compared_by_their_sizes(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.log("wide", rr.Image(np.zeros((4, 6 + 2 * changed, 3), np.uint8)), static=True)
+        stream.log("tensor", rr.Tensor(np.zeros((3, 4 + changed, 5))), static=True)
+        values = np.zeros((3, 4, 5))
+        values[1, 2, 3] = changed
+        stream.log("value", rr.Tensor(values), static=True)
+        points = np.zeros((100, 2))
+        points[[7, 9], 1] = changed * 0.5, changed * 1.5
+        stream.log("points", rr.Points2D(points), static=True)
+
+    paths = _two(tmp_path, log)
+    assert [
+        "/points: static Points2D:positions: 2 of 100 values are different, the first at index 7: [0.0, 0.0] expected, "
+        "[0.0, 0.5] found; the largest difference is 1.5, the mean of all values 0.01",
+        "/tensor: static Tensor:data: a tensor of 3 x 4 x 5 values expected, of 3 x 5 x 5 found",
+        "/value: static Tensor:data: 1 of 60 values is different, the first at index [1, 2, 3]: 0.0 expected, "
+        "1.0 found; the largest difference is 1, the mean of all values 0.0167",
+        "/wide: static Image:buffer: an image of 6 x 4 pixels expected, of 8 x 4 pixels found",
+        "/wide: static Image:format: width 6 expected, 8 found",
+    ] == compare.differences(*paths)
+    assert "/value" not in _differences(*paths, tolerance=2)
+
+
+def test_pixels_within_the_tolerance_are_not_counted(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        for step in range(2):
+            stream.set_time("step", sequence=step)
+            # The images of one entity have two sizes.
+            depths = np.full((2, 3) if step else (3, 2), 1.5, np.float32)
+            depths[0, 0] += 1e-4 * changed
+            depths[1, 1] += changed * step
+            stream.log("depths", rr.DepthImage(depths))
+
+    assert [
+        "/depths: DepthImage:buffer: at step=1: 1 of 6 pixels is different, the first in row 1, column 1: 1.5 "
+        "expected, 2.5 found; the largest difference is 1, the mean of all pixels 0.167"
+    ] == compare.differences(*_two(tmp_path, log), tolerance=1e-3)
 
 
 def test_pixels_of_colours_and_numbers_of_values_are_named(tmp_path: Path) -> None:
@@ -318,7 +426,7 @@ def test_ignored_parts_do_not_count(tmp_path: Path) -> None:
     assert [] == compare.differences(*paths, **ignored)  # type: ignore[arg-type]  # keyword arguments of two types
     assert "/mpr/notes" in _differences(*paths, ignore_entities=())
     # If log_time is not ignored, it is compared like any other timeline.
-    assert "/a: log_time from 20" in _differences(*paths, ignore_timelines=())
+    assert "s later on log_time, 1 later on step" in _differences(*paths, ignore_timelines=())
 
 
 def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
@@ -331,7 +439,7 @@ def test_many_rows_are_compared_without_a_look_at_each(tmp_path: Path) -> None:
         stream.send_columns("t", [rr.TimeColumn("step", sequence=steps)], [*rr.TextLog.columns(text=texts)])
 
     found = compare.differences(*_two(tmp_path, log))
-    assert ["/n: Scalars:scalars: at step=77777 77777.0 expected, 77778.0 found"] == found
+    assert ["/n: Scalars:scalars: at step=77777: 77777.0 expected, 77778.0 found"] == found
 
 
 def test_a_wrong_level_and_a_file_that_is_no_recording_are_errors(tmp_path: Path) -> None:
@@ -352,7 +460,7 @@ def test_the_command_says_what_differs(tmp_path: Path) -> None:
 
     one, other = map(str, _two(tmp_path, log))
     found = CliRunner().invoke(cli.main, ["compare", one, other])
-    assert (1, "/n: Scalars:scalars: at step=1 1.0 expected, 1.000001 found\n") == (found.exit_code, found.output)
+    assert (1, "/n: Scalars:scalars: at step=1: 1.0 expected, 1.000001 found\n") == (found.exit_code, found.output)
     for more in (["--tolerance", "1e-3"], ["--level", "summary"], ["--ignore-entity", "/n"]):
         found = CliRunner().invoke(cli.main, ["compare", one, other, *more])
         assert (0, "") == (found.exit_code, found.output)

@@ -5,7 +5,7 @@ component of one entity in one row. Rerun calls it a component batch. A key is a
 equal cells.
 
 ```
-two files ─► compare.py: reads and matches the cells by their keys ─► cells.py, pixels.py: describe each difference
+two files ─► reading.py: the cells ─► compare.py: matches them by their keys ─► cells.py, pixels.py: words for each
 ```
 
 Covers: reading both recordings, matching their rows, comparing cells within tolerances.

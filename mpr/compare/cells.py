@@ -9,10 +9,12 @@ Does not cover: which cells are compared with each other (`compare.py`).
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 import reprlib
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +23,11 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-# The longest key in bytes. A longer key is replaced by its digest, so that the key of an image is not a copy of the
-# image.
+# The longest key in bytes of an element without nulls. A longer key is replaced by its digest, so that the key of an
+# image is not a copy of the image.
 _LONG_KEY = 64
-# The key of an element that has no value (null).
-_GAP = b"gap"
+# The key of an element that is null. It is longer than the key of any other element, so no other element has this key.
+_GAP = bytes(_LONG_KEY + 1)
 # The largest number of values that are written out for a cell.
 _SHORT_CELL = 16
 # The largest number of characters that are written out for a text.
@@ -37,14 +39,11 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 
 
 def keys(values: pa.Array) -> list[bytes]:
-    """Return a key of up to 64 bytes for each element of the Arrow array `values`.
+    """Return a key of up to 66 bytes for each element of the Arrow array `values`.
 
-    Comparing keys is faster than comparing elements. Elements of `values` that are equal bit for bit have equal keys.
-    Different elements practically never have equal keys. Pass all elements at once, because a call for each element
-    takes much more time.
-
-    The keys of two arrays of one type can be compared too. But if only one array has nulls within its elements, equal
-    elements may have different keys. So compare elements with different keys once more (`are_close`).
+    Comparing keys is faster than comparing elements. Elements that are equal bit for bit have equal keys, also if they
+    are in two arrays of one type. Different elements practically never have equal keys. Pass all elements at once,
+    because a call for each element takes much more time.
     """
     found = _keys(values)
     if values.null_count:
@@ -54,10 +53,9 @@ def keys(values: pa.Array) -> list[bytes]:
 
 def _keys(values: pa.Array) -> list[bytes]:
     kind = values.type
-    numbers = _bytes_of_numbers(values)
+    numbers = _numbers(values)
     if numbers is not None:
-        buffer, width = numbers
-        return [_short(buffer[at * width : at * width + width]) for at in range(len(values))]
+        return numbers.keys((at, at + 1) for at in range(len(values)))
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
         return _keys_of_lists(values)
     if pa.types.is_struct(kind):
@@ -72,32 +70,77 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
     ends = values.offsets.to_pylist()
     inner = values.values.slice(ends[0], ends[-1] - ends[0])
     places = [(start - ends[0], end - ends[0]) for start, end in itertools.pairwise(ends)]
-    numbers = _bytes_of_numbers(inner)
-    if numbers is not None and not inner.null_count:
-        buffer, width = numbers
-        return [_short(buffer[start * width : end * width]) for start, end in places]
+    numbers = _numbers(inner)
+    if numbers is not None:
+        return numbers.keys(places)
     parts = keys(inner)
     return [_joined(parts[start:end]) for start, end in places]
 
 
-def _bytes_of_numbers(values: pa.Array) -> tuple[memoryview, int] | None:
-    """Return the bytes of all elements of `values`, and the size of one element in bytes.
+class _Numbers(NamedTuple):
+    """Holds the bytes of an array whose elements are numbers, or vectors of numbers (fixed-size lists).
 
-    Returns None if the elements are neither numbers nor vectors of numbers (fixed-size lists). Also returns None if a
-    vector, or a number in a vector, is null. If an element is a number that is null, its bytes have no meaning.
+    `data` has `width` bytes for each element. The bytes of a number that is null are 0. If the array has nulls,
+    `gaps` has an array of truth values for each level of vectors, with one row for each element.
     """
-    width = 1
-    while pa.types.is_fixed_size_list(values.type) and not values.null_count:
-        width *= values.type.list_size
-        values = values.flatten()
-    if not pa.types.is_primitive(values.type) or pa.types.is_boolean(values.type):
+
+    data: memoryview
+    width: int
+    gaps: Sequence[npt.NDArray[np.bool_]]
+
+    def keys(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
+        """Return the key of each list in `places`, given by the number of its first element and of the one behind it.
+
+        The key of a list with nulls is longer than the key of any list without nulls.
+        """
+        data, width = self.data, self.width
+        if not self.gaps:
+            return [_short(data[start * width : end * width]) for start, end in places]
+        import xxhash
+
+        found = []
+        for start, end in places:
+            gaps = [each[start:end] for each in self.gaps]
+            own = data[start * width : end * width]
+            if any(each.any() for each in gaps):
+                digest = xxhash.xxh3_128_digest(b"".join([own, *(each.tobytes() for each in gaps)]))
+                found.append(digest.ljust(_LONG_KEY + 2, b"\0"))
+            else:
+                found.append(_short(own))
+        return found
+
+
+def _numbers(values: pa.Array) -> _Numbers | None:
+    """Return the bytes of `values`; None if the elements are neither numbers nor vectors of numbers."""
+    count, size = len(values), 1
+    gaps = [_nulls(values, count, 1)]
+    while pa.types.is_fixed_size_list(values.type):
+        many = values.type.list_size
+        # `flatten` would leave out the numbers of vectors that are null.
+        values = values.values.slice(values.offset * many, len(values) * many)
+        size *= many
+        gaps.append(_nulls(values, count, size))
+    kind = values.type
+    if not pa.types.is_primitive(kind) or pa.types.is_boolean(kind):
         return None
+    width = kind.bit_width // 8
     if values.null_count:
-        if width > 1:
-            return None
-        values = values.fill_null(values.drop_null()[0] if len(values.drop_null()) else pa.scalar(0).cast(values.type))
-    flat: Any = np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint8)
-    return memoryview(flat), width * values.type.bit_width // 8
+        there = values.drop_null()
+        values = values.fill_null(there[0] if len(there) else pa.scalar(0, pa.int64()).cast(kind))
+    data = np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint8)
+    if any(each.any() for each in gaps):
+        # If a vector is null, its numbers have no meaning.
+        nothing = functools.reduce(
+            np.logical_or, (np.repeat(each, size // max(1, each.shape[1]), axis=1) for each in gaps)
+        )
+        data = data.copy()
+        data.reshape(count * size, width)[nothing.reshape(-1)] = 0
+    return _Numbers(memoryview(data), size * width, gaps if any(each.any() for each in gaps) else ())
+
+
+def _nulls(values: pa.Array, count: int, size: int) -> npt.NDArray[np.bool_]:
+    """Return which elements of `values` are null, as an array of `count` rows and `size` columns."""
+    return np.asarray(values.is_null()).reshape(count, size)
 
 
 def _joined(parts: Sequence[bytes]) -> bytes:
@@ -129,11 +172,23 @@ def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
         for part in values.flatten():
             leaves += _leaves(part)
         return leaves
+    if pa.types.is_union(kind) and kind.mode == "dense":
+        return [*leaves, *_leaves_of_union(values)]
     if pa.types.is_primitive(kind):
         if values.null_count:
             values = values.drop_null()
         return [*leaves, values.to_numpy(zero_copy_only=False)]
     return [*leaves, np.frombuffer(repr(values.to_pylist()).encode(), np.uint8)]
+
+
+def _leaves_of_union(values: pa.UnionArray) -> list[npt.NDArray[Any]]:
+    # A copy begins at its first element. `type_codes` and `offsets` of a part would be those of the whole array.
+    values = values.take(pa.array(range(len(values)), pa.int64()))
+    codes, offsets = np.asarray(values.type_codes), np.asarray(values.offsets)
+    leaves = [codes]
+    for number, code in enumerate(values.type.type_codes):
+        leaves += _leaves(values.field(number).take(pa.array(offsets[codes == code])))
+    return leaves
 
 
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
@@ -145,10 +200,11 @@ def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
         return False
-    return not any(_unequal(*pair, tolerance).any() for pair in zip(ours, theirs, strict=True))
+    return not any(unequal(*pair, tolerance).any() for pair in zip(ours, theirs, strict=True))
 
 
-def _unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
+def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
+    """Return which elements of two arrays of one shape and type are not equal, with a tolerance as in `are_close`."""
     different: npt.NDArray[np.bool_] = np.not_equal(one, other)
     if one.dtype.kind != "f":
         return different
@@ -171,27 +227,91 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    If both cells have more than 16 numbers, and equally many, the text says how many numbers differ, and names the
-    first. For this, numbers are compared as in `are_close`, with `tolerance`. If the counts are not equal, the text has
-    both counts. For shorter cells and for texts, the text has the values of both cells, shortened.
+    If the cells have different numbers of values, the text begins with both numbers. If both cells have more than 16
+    numbers, and equally many, the text says how many values differ and how much, and names the first. For this, numbers
+    are compared as in `are_close`, with `tolerance`. For shorter cells and for texts, the text has the values of both
+    cells, shortened.
     """
+    shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
+    if shapes[0] != shapes[1] and None not in shapes:
+        one, other = (" x ".join(map(str, each or ())) for each in shapes)
+        return f"a tensor of {one} values expected, of {other} found"
     many, others = _many_numbers(expected), _many_numbers(found)
     if many is not None and others is not None and many.dtype == others.dtype and many.shape == others.shape:
-        where = np.flatnonzero(_unequal(many, others, tolerance))
-        if where.size:
-            at = int(where[0])
-            return (
-                f"{where.size} of {many.size} values {'is' if where.size == 1 else 'are'} different, the first is "
-                f"number {at}: {many[at]} expected, {others[at]} found"
-            )
+        text = _words_of_numbers(expected, many, others, tolerance)
+        if text:
+            return text
     if many is not None and others is not None and many.size != others.size:
         sizes = (many.size, others.size) if len(expected) == len(found) else (len(expected), len(found))
         return f"{sizes[0]} values expected, {sizes[1]} found"
     one, other = plain(expected), plain(found)
     if isinstance(one, str) and isinstance(other, str):
         return _words_of_texts(one, other)
-    count = "" if len(expected) == len(found) else f"{len(expected)} values expected, {len(found)} found: "
+    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys() and one != other:
+        differing = [name for name in one if one[name] != other[name]]
+        return ", ".join(
+            f"{name} {_WORDS.repr(one[name])} expected, {_WORDS.repr(other[name])} found" for name in differing
+        )
+    count = "" if len(expected) == len(found) else f"{_values(len(expected))} expected, {len(found)} found: "
     return f"{count}{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
+
+
+def _values(count: int) -> str:
+    return f"{count} value{'' if count == 1 else 's'}"
+
+
+def _words_of_numbers(
+    cell: pa.Array, expected: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float
+) -> str | None:
+    """Return in words which values differ, and how much; None if all are equal.
+
+    `expected` and `found` have all numbers of two cells. `cell` is the expected cell: if its values are vectors, a
+    vector counts as one value.
+    """
+    size = found.size // len(cell) if pa.types.is_fixed_size_list(cell.type) and found.size % len(cell) == 0 else 1
+    one, other = expected.reshape(-1, size), found.reshape(-1, size)
+    where = np.flatnonzero(unequal(one, other, tolerance).any(axis=1))
+    if not where.size:
+        return None
+    first, its = (each[where[0]].tolist() for each in (one, other))
+    if size == 1:
+        first, its = first[0], its[0]
+    shape = _shape_of_tensor(cell)
+    at = (
+        [int(each) for each in np.unravel_index(where[0], shape)]
+        if shape and math.prod(shape) == len(one)
+        else where[0]
+    )
+    return (
+        f"{where.size} of {len(one)} values {'is' if where.size == 1 else 'are'} different, the first at index "
+        f"{at}: {first} expected, {its} found{words_of_size(one, other, 'values')}"
+    )
+
+
+def _shape_of_tensor(cell: pa.Array) -> tuple[int, ...] | None:
+    """Return the shape of the tensor in `cell`; None if there is no tensor."""
+    kind = cell.type
+    if len(cell) != 1 or not pa.types.is_struct(kind) or {"shape", "buffer"} - {field.name for field in kind}:
+        return None
+    return tuple(cell.field("shape").to_pylist()[0] or ())
+
+
+def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> str:
+    """Return the end of a sentence with the largest difference of the numbers in two arrays, and the mean.
+
+    `what` is the word for the elements, such as "pixels". The text is empty if a number is infinite or NaN, or if the
+    elements are truth values.
+    """
+    if expected.dtype.kind == "b":
+        return ""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(expected.astype(float) - found.astype(float))
+        apart[
+            (expected == found) | (np.isnan(apart) & np.isnan(expected.astype(float)) & np.isnan(found.astype(float)))
+        ] = 0
+    if not np.isfinite(apart).all():
+        return ""
+    return f"; the largest difference is {np.max(apart):g}, the mean of all {what} {np.mean(apart):.3g}"
 
 
 def plain(cell: pa.Array) -> Any:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from mpr.compare.cells import unequal, words_of_size
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -20,31 +22,44 @@ _TYPES = {
     33: np.float16, 34: np.float32, 35: np.float64,
 }  # fmt: skip
 
+# The number of values of a pixel, by the number that Rerun's `ColorModel` has for each. Without a color model, as in
+# depth images, a pixel has one value.
+_CHANNELS = {1: 1, 2: 3, 3: 4, 4: 3, 5: 4}
 
-def words_of_pixels(expected: pa.Array, found: pa.Array, image_format: pa.Array) -> str | None:
+
+def words_of_pixels(
+    expected: pa.Array, found: pa.Array, expected_format: pa.Array, found_format: pa.Array, tolerance: float
+) -> str | None:
     """Return in words which pixels of two images differ, and how much.
 
-    `expected` and `found` are cells with the buffers (the bytes of the pixels) of two images. `image_format` is the
-    cell with the format of the expected image. Returns None if no pixel differs, or if a buffer does not fit this
-    format.
+    `expected` and `found` are cells with the buffers (the bytes of the pixels) of two images. The next two parameters
+    are the cells with their formats. With floating point numbers, pixels within `tolerance` count as equal, as in
+    `cells.are_close`. Returns an empty text if no pixel differs, and None if a buffer does not fit its format.
     """
-    one, other = _image(expected, image_format), _image(found, image_format)
+    one, other = _image(expected, expected_format), _image(found, found_format)
     if one is None or other is None:
         return None
-    apart = np.abs(one.astype(float) - other.astype(float))
-    apart[np.isnan(one.astype(float)) & np.isnan(other.astype(float))] = 0
-    rows, columns = np.nonzero((apart != 0).any(axis=2))
+    if one.shape[:2] != other.shape[:2]:
+        return f"an image of {_size(one)} expected, of {_size(other)} found"
+    if one.shape != other.shape:
+        return f"{one.shape[2]} values for each pixel expected, {other.shape[2]} found"
+    if one.dtype != other.dtype:
+        return f"values of type {one.dtype} expected, {other.dtype} found"
+    rows, columns = np.nonzero(unequal(one, other, tolerance).any(axis=2))
     if not rows.size:
-        return None
+        return ""
     row, column = int(rows[0]), int(columns[0])
-    largest, mean = np.max(apart), np.mean(apart)
     height, width, _ = one.shape
     are = "is" if rows.size == 1 else "are"
     return (
         f"{rows.size} of {height * width} pixels {are} different, the first in row {row}, "
-        f"column {column}: {_value(one[row, column])} expected, {_value(other[row, column])} found; "
-        f"the largest difference is {largest:g}, the mean of all pixels {mean:.3g}"
+        f"column {column}: {_value(one[row, column])} expected, {_value(other[row, column])} found"
+        f"{words_of_size(one, other, 'pixels')}"
     )
+
+
+def _size(image: npt.NDArray[Any]) -> str:
+    return f"{image.shape[1]} x {image.shape[0]} pixels"
 
 
 def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
@@ -64,7 +79,10 @@ def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
     data = values.to_pylist()[0] if pa.types.is_binary(values.type) else values.to_numpy(zero_copy_only=False).tobytes()
     if kind is None or not data or not height * width or len(data) % (height * width * np.dtype(kind).itemsize):
         return None
-    return np.frombuffer(data, kind).reshape(height, width, -1)
+    found = np.frombuffer(data, kind).reshape(height, width, -1)
+    # The buffer belongs to an image of another size if it has too many values for each pixel.
+    channels = _CHANNELS.get(form.get("color_model") or 0, 1)
+    return found if found.shape[2] == channels else None
 
 
 def _value(pixel: npt.NDArray[Any]) -> str:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from mpr import files
-from mpr.compare import compare
+from mpr.compare import compare, reading
 from mpr.errors import RecordingError
 from mpr.pytest_plugin.options import ROOT
 from mpr.pytest_plugin.recording import file_names
@@ -254,7 +254,7 @@ def _check(golden: Path) -> None:
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
         stamps = [_stamp(path) for path in paths]
-        refused = compare.unreadable(paths)
+        refused = reading.unreadable(paths)
         _checked.update((path, (stamp, refused.get(path))) for path, stamp in zip(paths, stamps, strict=True))
     reason = _checked[golden][1]
     if reason is not None:

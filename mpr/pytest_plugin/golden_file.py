@@ -91,18 +91,16 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Return `table` with its rows sorted by their times. Rows of the same time are sorted by their row ids.
+    """Return `table` with its rows sorted by their times, and rows of the same time sorted by their values.
 
-    The row ids have the order in which the rows were logged. If `log_time` is the only timeline, the rows are sorted by
-    their values instead, because the order of rows from several processes changes from run to run.
+    The order in which rows of the same time were logged is not kept, because several processes log them in another
+    order in each run. A `log_time` is no time here.
     """
     kinds = _kinds(table)
-    by = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
-    by += [name for name, kind in kinds.items() if kind == b"control"]
-    if _LOG_TIME not in table.schema.names:
-        return table.take(_order([table.column(name).to_pylist() for name in by]))
-    values = [keys(table.column(name).combine_chunks()) for name, kind in kinds.items() if kind == b"data"]
-    return table.take(_order(values))
+    times = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
+    values = [name for name, kind in kinds.items() if kind == b"data"]
+    columns: list[list[Any]] = [table.column(name).to_pylist() for name in times]
+    return table.take(_order([*columns, *(keys(table.column(name).combine_chunks()) for name in values)]))
 
 
 def _order(columns: list[list[Any]]) -> list[int]:

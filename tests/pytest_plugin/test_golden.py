@@ -116,7 +116,7 @@ def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, worke
     assert different.code == 1
     assert "2 failed, 1 passed" in different.stdout
     assert "what the test logged differs from its golden recording:\n" in different.stdout
-    assert "  /n: Scalars:scalars: at step=7 7.0 expected, 7.5 found (and 2 rows more)\n" in different.stdout
+    assert "  /n: Scalars:scalars: at step=7: 7.0 expected, 7.5 found (and 2 rows more)\n" in different.stdout
     assert "pytest --mpr-golden-update 'sub/test_walk.py::TestWalk::test_walk[a/b]'" in different.stdout
     # The different recording is kept, and the output names it.
     kept = different.files()
@@ -285,7 +285,7 @@ def test_rows_of_other_processes_count(tmp_path: Path) -> None:
     # The order of the rows and the workers may differ.
     again = _run(tmp_path, CI="true")
     assert again.code == 0, again.stdout
-    assert "/n: Scalars:scalars: at step=3 3.0 expected, 4.0 found" in _run(tmp_path, WRONG="1").stdout
+    assert "/n: Scalars:scalars: at step=3: 3.0 expected, 4.0 found" in _run(tmp_path, WRONG="1").stdout
 
 
 _DYING = """
@@ -312,3 +312,28 @@ def test_a_crash_leaves_no_part_of_a_golden_recording(tmp_path: Path) -> None:
     assert _run(tmp_path).code == 0
     assert 1 == len(_goldens(tmp_path))
     assert _run(tmp_path, CI="true").code == 0
+
+
+_IN_ANY_ORDER = """
+import os
+import rerun as rr
+
+def test_order(mpr_golden):
+    order = (1, 2, 3) if os.environ.get("ORDER") else (3, 1, 2)
+    for value in order:
+        rr.set_time("step", sequence=7)
+        rr.log("n", rr.Scalars(value))
+    rr.reset_time()
+    for value in order:
+        rr.log("untimed", rr.Scalars(value))
+        rr.get_global_data_recording().flush()
+    mpr_golden()
+"""
+
+
+def test_rows_of_one_time_give_the_same_bytes_in_any_order(tmp_path: Path) -> None:
+    found = []
+    for order in ("", "1"):
+        assert inner.run(tmp_path / f"o{order}", "-q", env={**_LOCALLY, "ORDER": order}, test_o=_IN_ANY_ORDER).code == 0
+        found.append(_goldens(tmp_path / f"o{order}"))
+    assert found[0] == found[1]
