@@ -7,6 +7,7 @@ Does not cover: the work of the commands (`run/command.py`, `rrd/recover.py`, `r
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -116,13 +117,15 @@ def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has all rows that
-    mpr had written before. The original is kept until the valid file has been verified. Valid files, and files that a
-    process still writes, are not changed. Links in a folder are not followed. The exit status is 1 if a file cannot be
-    recovered, or if there is no such file at a PATH. Otherwise, it is 0.
+    were accepted. The original is kept until the valid file has been verified. Files that are whole, or that are still
+    being written, are not changed. Links in a folder are not followed. A recording of a test that was running when
+    pytest was killed gets the node id, the outcome "crashed" and the phases of the test. The exit status is 1 if a file
+    cannot be recovered, or if a PATH has no such file.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
 
+    of_test = _recovery_of_tests()
     failed = False
     for path in paths:
         found = recovery.find(path)
@@ -131,11 +134,23 @@ def recover(paths: tuple[Path, ...]) -> None:
             _echo(f"mpr recover: there is no .rrd file in {path}", err=True)
         for each in found:
             try:
-                _echo(_in_words(recovery.recover(each)))
+                _echo(of_test(each) or _in_words(recovery.recover(each)))
             except SinkError as error:
                 failed = True
                 _echo(f"mpr recover: {error.strerror or error}", err=True)
     sys.exit(1 if failed else 0)
+
+
+def _recovery_of_tests() -> Callable[[Path], str | None]:
+    """Return a function that repairs the recording of a test, and returns None for all other files.
+
+    Without pytest, the function always returns None.
+    """
+    try:
+        from mpr.pytest_plugin.report.recovery import KilledRuns
+    except ImportError:
+        return lambda _: None
+    return KilledRuns().recover
 
 
 @main.command()

@@ -158,6 +158,7 @@ def test_a_file_that_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Pa
     files = {
         "text.rrd": b"not a recording at all",
         "empty.rrd": b"",
+        "begun.rrd": whole[: _frames(whole)[0].end],
         "cut.rrd": whole[: framing.HEADER_SIZE + 20],
         "whole.rrd": whole,
         ".whole.rrd.part": whole[: _frames(whole)[-1].start],
@@ -168,8 +169,14 @@ def test_a_file_that_is_no_recording_is_left_as_it_is(whole: bytes, tmp_path: Pa
     assert ran.returncode == 1
     assert ran.stdout == f"{tmp_path / 'whole.rrd'}: is whole\n"
     lines = sorted(ran.stderr.splitlines())
-    assert len(lines) == 5, lines
-    for words in ("text.rrd is not a recording", "empty.rrd is not", "no whole message in", "which is there already"):
+    assert len(lines) == 6, lines
+    for words in (
+        "text.rrd is not a recording",
+        "empty.rrd is empty",
+        f"no rows in {tmp_path / 'begun.rrd'}: it is the begin of a recording of the application 'app'",
+        "no whole message in",
+        "which is there already",
+    ):
         assert any(words in line for line in lines), lines
     assert any("missing.rrd: No such file" in line for line in lines), lines
     assert {each.name: each.read_bytes() for each in tmp_path.iterdir()} == files

@@ -127,7 +127,7 @@ def _numbers(values: pa.Array) -> _Numbers | None:
     if values.null_count:
         there = values.drop_null()
         values = values.fill_null(there[0] if len(there) else pa.scalar(0, pa.int64()).cast(kind))
-    data = np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint8)
+    data: Any = np.ascontiguousarray(values.to_numpy(zero_copy_only=False)).view(np.uint8)
     if any(each.any() for each in gaps):
         # If a vector is null, its numbers have no meaning.
         nothing = functools.reduce(

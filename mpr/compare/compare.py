@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -100,7 +100,7 @@ def differences(
     return sentences(found, limit)
 
 
-def sentences(found: list[Difference], limit: int = 20) -> list[str]:
+def sentences(found: Sequence[Difference], limit: int = 20) -> list[str]:
     """Return the sentences of the first `limit` differences. If there are more, one more sentence says how many."""
     texts = [each.text for each in found[:limit]]
     return [*texts, f"and {len(found) - limit} more differences"] if len(found) > limit else texts

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mpr import errors
 from mpr.errors import NoViewerError, PictureError
-from mpr.rrd import framing
+from mpr.rrd import framing, store_id
 from mpr.sdk import encoder, programs
 from mpr.sdk.reader import quiet_reader
 
@@ -150,6 +150,30 @@ def _readable(recording: Path, folder: Path) -> Path:
     return recording
 
 
+def _without_blueprints(recording: Path, folder: Path) -> Path:
+    """Return the path of a copy of `recording` without blueprints, in `folder`.
+
+    Returns `recording` if mpr does not know its format.
+    """
+    data = recording.read_bytes()
+    parts = [data[: framing.HEADER_SIZE]]
+    try:
+        for frame in framing.frames_of(data):
+            payload = data[frame.payload : frame.end]
+            if frame.kind == framing.SET_STORE_INFO:
+                kept = store_id.is_recording(store_id.store_id_of_info(payload))
+            elif frame.kind == framing.ARROW_MSG:
+                kept = store_id.is_recording(store_id.store_id_of_chunk(payload))
+            else:
+                kept = False
+            parts += [data[frame.start : frame.end]] if kept else []
+    except errors.FormatError:
+        return recording
+    copy = folder / "recording.rrd"
+    copy.write_bytes(b"".join(parts))
+    return copy
+
+
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
     """Return the path of a file with the recording and a layout.
 
@@ -175,6 +199,9 @@ def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
             auto_layout=True,
             auto_views=True,
         )
+    if has_blueprint:
+        # Of two blueprints, the viewer may choose the other one.
+        recording = _without_blueprints(recording, folder)
     layout, merged = folder / "layout.rbl", folder / "merged.rrd"
     layout.write_bytes(encoder.encoded_blueprint(application_ids[0], blueprint))
     try:

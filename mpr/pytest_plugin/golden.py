@@ -14,11 +14,12 @@ Does not cover: the comparison of two files (`mpr.compare.compare`), and the con
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shlex
 import tempfile
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -30,6 +31,7 @@ from mpr.errors import RecordingError
 from mpr.pytest_plugin.options import ROOT
 from mpr.pytest_plugin.recording import file_names
 from mpr.pytest_plugin.recording.running_test import CALL
+from mpr.pytest_plugin.results import GoldenChange
 
 if TYPE_CHECKING:
     from mpr.compare.compare import Level
@@ -120,7 +122,7 @@ class Golden:
                 return
             try:
                 _check(golden)
-                found = compare.differences(
+                found = compare.all_differences(
                     golden,
                     actual,
                     level=level,
@@ -129,9 +131,9 @@ class Golden:
                     tolerance=tolerance,
                 )
             except RecordingError as error:
-                found = [str(error)]
+                found = [compare.Difference(str(error))]
             if found and self._settings.golden_update:
-                self._write(golden, actual, ignored)
+                self._update(golden, actual, ignored, found)
             elif found:
                 self._differs(golden, actual, ignored, found)
 
@@ -176,30 +178,73 @@ class Golden:
             _fail(f"there is no golden recording {self._shown(golden)}. To write it: {self._update_command()}")
         self._write(golden, actual, ignored)
 
-    def _differs(self, golden: Path, actual: Path, ignored: Collection[str], found: list[str]) -> NoReturn:
+    def _update(
+        self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]
+    ) -> None:
+        """Write `golden` again, because the rows of the test differ from it. Keep a copy of both for the report."""
         __tracebackhide__ = True
-        lines = "\n".join(f"  {each}" for each in found)
+        before = golden.read_bytes()
+        self._write(golden, actual, ignored)
+        # Without the copies, the report does not show what has changed.
+        with contextlib.suppress(OSError):
+            kept = self._artifact(golden)
+            kept.write_bytes(golden.read_bytes())
+            self._note_change(golden, before, kept, found, written=True)
+
+    def _differs(
+        self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]
+    ) -> NoReturn:
+        __tracebackhide__ = True
+        lines = "\n".join(f"  {each}" for each in compare.sentences(found))
         _fail(
             f"what the test logged differs from its golden recording:\n{lines}\n"
-            f"{self._kept(golden, actual, ignored)}\n"
+            f"{self._kept(golden, actual, ignored, found)}\n"
             f"Where the new one is right: {self._update_command()}"
         )
 
-    def _kept(self, golden: Path, actual: Path, ignored: Collection[str]) -> str:
+    def _kept(self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]) -> str:
         """Write the rows of this run to a file beside the test's recording, and return a sentence for the failed test.
 
         The file lies in the folder of `Recorder.artifacts`. The sentence has the command that shows `golden` and the
         new file. If the new file cannot be written, the sentence says why. `actual` is a copy of the test's recording.
         The entities in `ignored` are left out.
         """
-        assert self._recorder is not None
         try:
-            kept = self._recorder.artifacts() / golden.name
+            kept = self._artifact(golden)
             if not self._store(kept, actual, ignored):
                 return "There is nothing in the new one."
+            self._note_change(golden, golden.read_bytes(), kept, found, written=False)
         except (OSError, RuntimeError) as error:
             return f"The new one could not be kept: {error}"
         return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
+
+    def _artifact(self, golden: Path) -> Path:
+        assert self._recorder is not None
+        return self._recorder.artifacts() / golden.name
+
+    def _note_change(
+        self, golden: Path, before: bytes, kept: Path, found: Sequence[compare.Difference], *, written: bool
+    ) -> None:
+        """Note for the report that `golden`, whose content is `before`, differs from the new rows in the file `kept`.
+
+        Raises `OSError` if the copy of the old content cannot be written.
+        """
+        running = self._recorder.current if self._recorder is not None else None
+        assert running is not None
+        old = kept.with_name(f"{kept.stem}-before.rrd")
+        old.write_bytes(before)
+        timeline, time = next((each.moment for each in found if each.moment is not None), (None, None))
+        running.goldens.append(
+            GoldenChange(
+                name=self._shown(golden),
+                before=os.path.relpath(old, self._settings.folder),
+                after=os.path.relpath(kept, self._settings.folder),
+                written=written,
+                first=found[0].text,
+                timeline=timeline,
+                time=time,
+            )
+        )
 
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         __tracebackhide__ = True
@@ -294,11 +339,11 @@ def _fail(text: str) -> NoReturn:
     pytest.fail(text, pytrace=False)
 
 
-def write_golden_summary(terminal: Any) -> None:
+def write_golden_summary(terminal: Any, page: str | None) -> None:
     """Write a section to pytest's summary: the golden recordings that tests have written, and those that no test uses.
 
-    `terminal` is the terminal reporter of pytest. At most 20 golden recordings are named. If there are none, nothing is
-    written.
+    `terminal` is the terminal reporter of pytest. `page` is the path of the page that shows golden recordings before
+    and after; None if there is none. At most 20 golden recordings are named. If there are none, nothing is written.
     """
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
@@ -309,6 +354,8 @@ def write_golden_summary(terminal: Any) -> None:
         terminal.line(line)
     if len(lines) > _MOST_LINES:
         terminal.line(f"and {len(lines) - _MOST_LINES} more")
+    if page is not None:
+        terminal.line(f"before and after: {shlex.quote(page)}")
 
 
 def _unused(terminal: Any) -> list[str]:

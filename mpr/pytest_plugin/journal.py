@@ -19,6 +19,7 @@ from typing import Any
 
 from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.recording.system import System
+from mpr.pytest_plugin.results import Failure, GoldenChange, Step
 
 _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
@@ -38,6 +39,8 @@ class Started:
         The application id of the recording.
     time:
         The start of the test in seconds since the Unix epoch.
+    parameters:
+        The values of the test's parameters as texts, by their names.
     """
 
     nodeid: str
@@ -47,6 +50,7 @@ class Started:
     path: str
     application_id: str
     time: float
+    parameters: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +71,12 @@ class Ended:
         True if all rows that were logged are in the recording, as far as mpr knows.
     notes:
         Notes for readers of the recording: which rows are missing, and why.
+    outcomes:
+        The outcome of each phase.
+    failures:
+        Why the test has failed. Empty if it has not failed.
+    goldens:
+        The golden recordings that were written again or differ.
     """
 
     path: str
@@ -75,6 +85,9 @@ class Ended:
     duration_secs: float
     complete: bool = True
     notes: tuple[str, ...] = ()
+    outcomes: dict[str, str] = field(default_factory=dict)
+    failures: tuple[Failure, ...] = ()
+    goldens: tuple[GoldenChange, ...] = ()
 
 
 class Journal:
@@ -106,8 +119,12 @@ class Journal:
 
         Raises `OSError` if the line cannot be written.
         """
-        kind = "started" if isinstance(event, Started) else "ended"
-        self._add({"event": kind, **{name: getattr(event, name) for name in event.__slots__}})
+        if isinstance(event, Started):
+            self._add({"event": "started", **_fields(event)})
+        else:
+            lists = {"failures": event.failures, "goldens": event.goldens}
+            inner = {name: [_fields(each) for each in events] for name, events in lists.items()}
+            self._add({"event": "ended", **_fields(event), **inner})
 
     def phase(self, path: str, name: str, time: float) -> None:
         """Add the event that a phase of a test has started. `name` is "setup", "call" or "teardown".
@@ -124,6 +141,13 @@ class Journal:
         """
         self._add({"event": "error", "text": text})
 
+    def recovered(self, path: str) -> None:
+        """Add the event that `mpr recover` has repaired the recording at `path`, relative to the run's folder.
+
+        Raises `OSError` if the line cannot be written.
+        """
+        self._add({"event": "recovered", "path": path})
+
     def close(self) -> None:
         fd, self._fd = self._fd, -1
         System.close(fd)
@@ -132,17 +156,38 @@ class Journal:
         System.write(self._fd, (system.to_json(event) + "\n").encode())
 
 
+def _fields(event: Any) -> dict[str, Any]:
+    return {name: getattr(event, name) for name in event.__slots__}
+
+
 @dataclass(slots=True)
 class JournaledTest:
     """Holds the events of one attempt (one execution) of a test, which has one recording.
 
     `phases` has the name of each phase that has started, with its start in seconds since the Unix epoch. `end` is None
-    if the process died before the end of the test.
+    if the process died before the end of the test. `is_recovered` is true if `mpr recover` has repaired the recording
+    since.
     """
 
     start: Started
     phases: list[tuple[str, float]] = field(default_factory=list)
     end: Ended | None = None
+    is_recovered: bool = False
+
+    def steps(self) -> tuple[Step, ...]:
+        """Return the phases that have started, with their outcomes and durations.
+
+        A phase lasts until the next one starts. If the process died, the last phase has the outcome "crashed" and no
+        duration.
+        """
+        end = None if self.end is None else self.start.time + self.end.duration_secs
+        outcomes = {} if self.end is None else self.end.outcomes
+        found = []
+        for (name, start), (_, stop) in zip(self.phases, [*self.phases[1:], ("", end)], strict=True):
+            is_over = "crashed" if stop is None else "passed"
+            secs = None if stop is None else max(0.0, stop - start)
+            found.append(Step(name=name, outcome=outcomes.get(name, is_over), duration_secs=secs))
+        return tuple(found)
 
 
 @dataclass(slots=True)
@@ -175,9 +220,13 @@ def read_journals(folder: Path) -> Journals:
                 found.tests[line["path"]] = JournaledTest(Started(**line))
             elif kind == "ended" and line["path"] in found.tests:
                 line["notes"] = tuple(line["notes"])
+                line["failures"] = tuple(Failure(**each) for each in line["failures"])
+                line["goldens"] = tuple(GoldenChange(**each) for each in line["goldens"])
                 found.tests[line["path"]].end = Ended(**line)
             elif kind == "phase" and line["path"] in found.tests:
                 found.tests[line["path"]].phases.append((line["name"], line["time"]))
+            elif kind == "recovered" and line["path"] in found.tests:
+                found.tests[line["path"]].is_recovered = True
             elif kind == "error":
                 found.errors.append(line["text"])
     found.tests = dict(sorted(found.tests.items(), key=lambda each: each[1].start.time))

@@ -21,11 +21,33 @@ import mpr
 MODES = ("off", "on", "retain-on-failure", "retain-on-failure-and-retries", "on-first-retry")
 #: Fixtures whose tests are recorded in every mode, because the fixtures need a recording.
 RECORDED_FIXTURES = frozenset({"mpr_golden", "mpr_pool"})
-#: The entities with mpr's rows about a test, and with the test's `logging` records.
+#: The entities with mpr's rows about a test, with the test's `logging` records, and with the document that says why the
+#: test has failed.
 ROOT = "pytest"
 LOGS = f"{ROOT}/logs"
+REPORT = f"{ROOT}/report"
 CAPTURES = ("global", "thread")
-SCREENSHOTS = ("off", "only-on-failure")
+SCREENSHOTS = ("off", "on", "only-on-failure")
+# The variables by which CI services name a job. The values of all variables in one element name the job together.
+_JOBS = (
+    ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB"),  # GitHub, Gitea, Forgejo
+    ("CI_JOB_ID",),  # GitLab
+    ("SYSTEM_JOBID",),  # Azure
+    ("CIRCLE_WORKFLOW_JOB_ID",),
+    ("BUILDKITE_JOB_ID",),
+    ("BUILD_TAG",),  # Jenkins
+    ("BITBUCKET_STEP_UUID",),
+    ("CODEBUILD_BUILD_ID",),
+    ("APPVEYOR_JOB_ID",),
+    ("TRAVIS_JOB_ID",),
+    ("DRONE_BUILD_NUMBER", "DRONE_STAGE_NUMBER"),
+    ("CI_PIPELINE_NUMBER", "CI_WORKFLOW_NAME"),  # Woodpecker
+    ("CIRRUS_TASK_ID",),
+    ("TEAMCITY_BUILD_ID",),
+    ("SEMAPHORE_JOB_ID",),
+)
+#: The name of a job of a CI service that does not name its jobs.
+UNKNOWN_JOB = "unknown"
 _MARKER_ARGUMENTS = ("mode", "capture", "application_id", "name")
 
 
@@ -55,6 +77,20 @@ def add_options(parser: pytest.Parser) -> None:
         choices=SCREENSHOTS,
         ini="off",
         help="pictures of recordings, drawn by the viewer when all tests are done",
+    )
+    add(
+        "--mpr-artifact-url",
+        metavar="URL",
+        ini="",
+        help="where the CI service serves the folder of --mpr-output: the page then opens recordings in the web viewer",
+    )
+    add(
+        "--mpr-serve",
+        type=int,
+        nargs="?",
+        const=0,
+        metavar="PORT",
+        help="after the run, serve its page and a web viewer on this machine, until Ctrl-C",
     )
     parser.addini("mpr_screenshot_timeout", "seconds that one picture may take", default="30")
     parser.addini("mpr_screenshots_time", "seconds that all pictures of a run may take", default="120")
@@ -107,6 +143,14 @@ class Settings:
         The recordings that get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
         The longest time in seconds for one picture, and for all pictures of a run.
+    screenshot_updates:
+        If true, golden recordings that are written again get a picture of before and after.
+    artifact_url:
+        The URL at which the folder `output` will be served; empty if there is none.
+    serve_port:
+        The port at which the page is served after the run; 0 for a free port, None for no server.
+    job:
+        The name of the job of a CI service that runs pytest, `UNKNOWN_JOB`, or None without a CI service.
     golden_update:
         If true, golden recordings that are missing or differ are written anew.
     golden_fail_if_missing:
@@ -131,6 +175,10 @@ class Settings:
     screenshot: str
     screenshot_timeout_secs: float
     screenshots_secs: float
+    screenshot_updates: bool
+    artifact_url: str
+    serve_port: int | None
+    job: str | None
     golden_update: bool
     golden_fail_if_missing: bool
     pid: int
@@ -175,12 +223,24 @@ def settings_of(config: pytest.Config, run: str) -> Settings:
         screenshot=_one_of("mpr_screenshot", value(config, "mpr_screenshot"), SCREENSHOTS),
         screenshot_timeout_secs=_number("mpr_screenshot_timeout", config.getini("mpr_screenshot_timeout"), 0.001),
         screenshots_secs=_number("mpr_screenshots_time", config.getini("mpr_screenshots_time"), 0),
+        screenshot_updates=config.getoption("mpr_screenshot") != "off",
+        artifact_url=str(value(config, "mpr_artifact_url")).rstrip("/"),
+        serve_port=config.getoption("mpr_serve"),
+        job=_job(),
         golden_update=bool(config.getoption("mpr_golden_update")),
         golden_fail_if_missing=_fails_if_missing(config),
         pid=given["pid"] if given is not None else os.getpid(),
         version=mpr.__version__,
         names_worker=given["names_worker"] if given is not None else config.getoption("dist", "no") == "each",
     )
+
+
+def _job() -> str | None:
+    for names in _JOBS:
+        values = [os.environ.get(name) for name in names]
+        if all(values):
+            return f"{names[0]} {' '.join(map(str, values))}"
+    return UNKNOWN_JOB if os.environ.get("CI") else None
 
 
 def _fails_if_missing(config: pytest.Config) -> bool:

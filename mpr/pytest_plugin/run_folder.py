@@ -2,7 +2,8 @@
 
 A run is one call of pytest. The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the
 end of the run, `run.json` lists the results of the tests and all files that mpr has put into the folder. When mpr
-removes an old run, it removes only these files, so files of other programs stay.
+removes an old run, it removes only these files, so files of other programs stay. It never removes a run of the same job
+of a CI service, because the job may upload all of its runs at its end.
 
 Each process that records makes the folder if it is missing. Only the process in which pytest was started finishes the
 folder and removes old runs.
@@ -21,7 +22,7 @@ from typing import Any
 import psutil
 
 from mpr.pytest_plugin.journal import journal_files, read_journals
-from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.options import UNKNOWN_JOB, Settings
 from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.results import RecordedTest
 
@@ -44,7 +45,7 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
             if is_new:
                 system.write_new(f"{output}/{_IGNORE}", "*\n")
         with contextlib.suppress(FileExistsError):
-            first = {"mpr": settings.version, "pid": settings.pid}
+            first = {"mpr": settings.version, "pid": settings.pid, "job": settings.job}
             system.write_new(f"{folder}/{_MANIFEST}", system.to_json(first))
 
 
@@ -66,7 +67,7 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
             _remove(settings.output, [_IGNORE])
         return
     tests = [asdict(each) for each in results]
-    manifest = {"mpr": settings.version, "pid": settings.pid, "files": files, "tests": tests}
+    manifest = {"mpr": settings.version, "pid": settings.pid, "job": settings.job, "files": files, "tests": tests}
     (folder / _MANIFEST).write_text(json.dumps(manifest, indent=1, default=os.fspath))
     _remove_old_runs(settings)
 
@@ -74,12 +75,17 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 def _remove_old_runs(settings: Settings) -> None:
     """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
 
-    If a file cannot be removed, ignore the error, because the next run tries again.
+    Runs of the same CI job are kept too. If a CI service does not name the job, all runs are kept. If a file cannot be
+    removed, ignore the error, because the next run tries again.
     """
+    if settings.job == UNKNOWN_JOB:
+        return
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
         with contextlib.suppress(OSError, ValueError):
-            _remove(folder, _ours(folder, json.loads((folder / _MANIFEST).read_text())))
+            manifest = json.loads((folder / _MANIFEST).read_text())
+            if settings.job is None or manifest.get("job") != settings.job:
+                _remove(folder, _ours(folder, manifest))
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 from mpr import errors
 from mpr.errors import SinkError
-from mpr.rrd import compat, framing, recover, relabel, store_id
+from mpr.rrd import compat, framing, manifest, protobuf, recover, relabel, store_id
+from mpr.rrd.manifest import OffsetMap
 from mpr.sdk import encoder
 
 if TYPE_CHECKING:
@@ -84,3 +85,41 @@ def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
             payload = read(frame.payload, frame.size)
             return store_id.store_id_of_info(payload)
     return None
+
+
+def add_stream(path: Path, stream: bytes) -> None:
+    """Add the stores of the encoded stream `stream`, such as a blueprint, to the file at `path`.
+
+    The file must have a footer, and `stream` too. The file must have none of these stores. No process may write the
+    file meanwhile. Raises `FormatError` if the file or `stream` cannot be read, and `OSError` if the disk reports an
+    error.
+    """
+    *frames, end = framing.frames_of(stream)
+    with path.open("r+b") as file:
+        start, size = framing.footer_span(file)
+        file.seek(start)
+        own = [each for number, each in protobuf.fields(file.read(size)) if number == 1 and isinstance(each, bytes)]
+        start -= framing.FRAME_HEADER_SIZE
+        offsets = OffsetMap()
+        offsets.add(framing.HEADER_SIZE, start)
+        added = [manifest.moved(each, offsets) for each in manifest.parse(stream[end.payload : end.end])]
+        body = stream[framing.HEADER_SIZE : frames[-1].end]
+        file.seek(start)
+        file.write(body + framing.closing(start + len(body), [*own, *map(manifest.encode, added)]))
+        file.truncate()
+
+
+def add_to_store(path: Path, stream: bytes, store: bytes) -> None:
+    """Add the chunks of the encoded stream `stream` to the store with the encoded id `store` in the file at `path`.
+
+    The file must have a footer. No process may write the file meanwhile. Raises `FormatError` if the file or `stream`
+    cannot be read, `OSError` if the disk reports an error, and `SinkError` if the file cannot be made valid again.
+    """
+    added = relabel.relabelled(stream, store)
+    chunks = [added[each.start : each.end] for each in framing.frames_of(added) if each.kind == framing.ARROW_MSG]
+    with path.open("r+b") as file:
+        start, _ = framing.footer_span(file)
+        file.seek(start - framing.FRAME_HEADER_SIZE)
+        file.write(b"".join(chunks))
+        file.truncate()
+    recover.recover(path)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from mpr import files
 from mpr.errors import FormatError, SinkError
-from mpr.rrd import footer_process, framing
+from mpr.rrd import footer_process, framing, store_id
 from mpr.rrd.footer_process import Chunks
 from mpr.rrd.manifest import OffsetMap
 from mpr.rrd.survey import Survey, reader_of, survey
@@ -203,6 +203,8 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
     format, or if several streams are in the file. Raises `SinkError` if the file is not a Rerun file, or has no whole
     chunk.
     """
+    if not size:
+        raise SinkError(f"{path} is empty: it was made for a recording, and its process wrote nothing: it is as it was")
     header = os.pread(fd, framing.HEADER_SIZE, 0)
     if len(header) < framing.HEADER_SIZE or header[:4] != framing.FOURCC:
         raise SinkError(f"{path} is not a recording of Rerun, or was cut before its first message: it is as it was")
@@ -210,6 +212,10 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
         found = survey(reader_of(fd), size)
     except FormatError:
         return None
+    if not found.chunk_count and not found.is_damaged and (found.infos or size == framing.HEADER_SIZE):
+        names = {store_id.ids_of_store(store)[0] for store in found.infos if store_id.is_recording(store)}
+        of = "".join(f" of the application {name!r}" for name in sorted(names))
+        raise SinkError(f"there are no rows in {path}: it is the begin of a recording{of}, and it is as it was")
     if not found.chunk_count:
         raise SinkError(f"there is no whole message in {path}: it is as it was")
     # If the file has several streams one behind the other, only the SDK can merge them.

@@ -91,6 +91,15 @@ class _TextLog:
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
 
 
+class _TextDocument:
+    """Holds the descriptors of the two components of `rr.TextDocument`: `text` and `media_type`."""
+
+    text, media_type = (
+        batch.component_descriptor()
+        for batch in rerun.TextDocument("text", media_type="text/markdown").as_component_batches()
+    )
+
+
 def new_recording(application_id: str, recording_id: str) -> Any:
     """Make a recording with these ids, and return its handle. It has no sink, and is not the current recording."""
     return Native.new_recording(
@@ -147,3 +156,12 @@ def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> No
         for key, value in values.items()
     }
     Native.log_arrow_msg(Native.property_path([name]), components, True, handle)
+
+
+def log_document(handle: Any, path: str, text: str) -> None:
+    """Log `text`, in Markdown, as one static `rr.TextDocument`.
+
+    `handle` is the handle of the recording, and `path` the entity path.
+    """
+    components = {_TextDocument.text: _texts([text]), _TextDocument.media_type: _texts(["text/markdown"])}
+    Native.log_arrow_msg(path, components, True, handle)

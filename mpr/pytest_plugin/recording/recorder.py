@@ -25,7 +25,7 @@ import pytest
 
 from mpr.pytest_plugin.journal import Ended, Journal, Started
 from mpr.pytest_plugin.options import RECORDED_FIXTURES, Settings, TestOptions, test_options
-from mpr.pytest_plugin.recording import file_names, report_links, retention, system
+from mpr.pytest_plugin.recording import file_names, report_links, retention, system, test_facts
 from mpr.pytest_plugin.recording.internal_errors import InternalErrors
 from mpr.pytest_plugin.recording.running_test import CALL, SETUP, TEARDOWN, RunningTest
 from mpr.pytest_plugin.recording.system import System
@@ -202,7 +202,7 @@ class Recorder:
             self._open_journal().write(
                 Started(
                     nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=System.getpid(), path=key,
-                    application_id=options.application_id, time=now,
+                    application_id=options.application_id, time=now, parameters=test_facts.parameters_of(item),
                 )
             )  # fmt: skip
         except BaseException:
@@ -266,6 +266,7 @@ class Recorder:
         self.errors.attempt("leave a recording", self._sources().detach, running)
         outcome = retention.outcome_of(running.outcomes.values())
         mode = running.options.mode
+        self.errors.attempt("say why a test has failed", running.explain)
         kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
         taken = running.stream.is_taken()
         if taken:
@@ -285,7 +286,8 @@ class Recorder:
         self._open_journal().write(
             Ended(
                 path=running.key, outcome=outcome, kept=kept, duration_secs=System.clock() - running.clock,
-                complete=not running.notes, notes=tuple(running.notes),
+                complete=not running.notes, notes=tuple(running.notes), outcomes=running.outcomes,
+                failures=running.explained, goldens=tuple(running.goldens),
             )
         )  # fmt: skip
         if kept:

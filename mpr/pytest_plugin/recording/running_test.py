@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from mpr.pytest_plugin.options import TestOptions
+from mpr.pytest_plugin.recording import test_facts
 from mpr.pytest_plugin.recording.system import System
+from mpr.pytest_plugin.results import Failure, GoldenChange
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
@@ -42,6 +44,10 @@ class RunningTest:
         an interruption of the test have the keys "subtests" and "interrupted".
     failed:
         The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
+    explained:
+        Why the test has failed, for people. Empty until `explain` is called.
+    goldens:
+        The golden recordings that were written again or differ.
     notes:
         Notes for readers of the recording: which rows are missing, and why.
     last_report:
@@ -63,6 +69,8 @@ class RunningTest:
     phases: list[tuple[str, float]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
     failed: list[tuple[str, pytest.TestReport | str]] = field(default_factory=list)
+    explained: tuple[Failure, ...] = ()
+    goldens: list[GoldenChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     last_report: pytest.TestReport | None = None
     logged: bool = False
@@ -139,3 +147,8 @@ class RunningTest:
         for phase, failure in self.failed:
             found.setdefault(failure if isinstance(failure, str) else failure.longreprtext, phase)
         return [(phase, text) for text, phase in found.items()]
+
+    def explain(self) -> None:
+        """Set `explained`. Call this method only at the end of the test, like `failures`."""
+        if self.failed:
+            self.explained = test_facts.failures_of(self.failed, str(self.item.config.rootpath))

@@ -7,20 +7,25 @@
 | `pytest/output/stdout`, `pytest/output/stderr` | the output of the test, as far as pytest captures it |
 | `pytest/logs/<logger>` | the `logging` records of the test (`logging_capture.py` writes them) |
 | `pytest/failure` | pytest's text about a phase that failed, with the traceback |
+| `pytest/report` | a document that says why the test has failed; only if it has failed |
 | `pytest/notes` | notes that say which rows are not in the recording, and why |
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mpr.pytest_plugin.options import ROOT
+from mpr.pytest_plugin.options import REPORT, ROOT
 from mpr.pytest_plugin.recording.system import System
+from mpr.pytest_plugin.results import Failure
 from mpr.sdk import native
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.running_test import RunningTest
+
+_FENCE, _MARKS = re.compile("~+"), re.compile("`+")
 
 
 def log_output(running: RunningTest) -> None:
@@ -44,7 +49,7 @@ def log_end(running: RunningTest, outcome: str, worker: str) -> None:
     """
     log_test(
         running.stream.handle, nodeid=running.item.nodeid, attempt=running.attempt, worker=worker, outcome=outcome,
-        phases=running.phases, failures=running.failures(), notes=running.notes,
+        phases=running.phases, failures=running.failures(), notes=running.notes, explained=running.explained,
     )  # fmt: skip
 
 
@@ -58,6 +63,7 @@ def log_test(
     phases: Sequence[tuple[str, float]],
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
+    explained: Sequence[Failure] = (),
 ) -> None:
     """Write the outcome, phases, failures and notes of any test, even of a test whose process has died.
 
@@ -73,6 +79,8 @@ def log_test(
         The name of each phase that failed, and pytest's text about the failure.
     notes:
         Notes that say which rows are not in the recording, and why.
+    explained:
+        Why the test has failed. Empty if it has not failed.
     """
     native.send_property(handle, ROOT, {"nodeid": nodeid, "attempt": attempt, "worker": worker, "outcome": outcome})
     if phases:
@@ -81,3 +89,26 @@ def log_test(
         native.log_text(handle, f"{ROOT}/failure", f"{phase} failed\n{text}", "ERROR")
     for note in notes:
         native.log_text(handle, f"{ROOT}/notes", note, "WARN")
+    if explained:
+        native.log_document(handle, REPORT, _document(nodeid, explained))
+
+
+def _document(nodeid: str, failures: Iterable[Failure]) -> str:
+    """Return a document in Markdown that says why the test `nodeid` has failed."""
+    parts = []
+    for each in failures:
+        parts.append(f"## {_code(each.message)}")
+        parts.append(f"{_code(nodeid)} failed in the {each.phase}{f', at {_code(each.where)}' if each.where else ''}:")
+        if each.source:
+            parts.append(f"    {each.source}")
+        if each.text.strip() != each.message:
+            # A fence is longer than any row of these characters in the text.
+            fence = "~" * max(4, 1 + max(len(run) for run in _FENCE.findall(each.text) or [""]))
+            parts.append(f"{fence}\n{each.text}\n{fence}")
+    return "\n\n".join(parts)
+
+
+def _code(text: str) -> str:
+    """Return `text` as code in Markdown, so that none of its characters has a meaning."""
+    marks = "`" * (1 + max(len(run) for run in _MARKS.findall(text) or [""]))
+    return f"{marks} {text} {marks}" if "`" in text else f"`{text}`"

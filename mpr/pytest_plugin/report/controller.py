@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,9 +18,12 @@ from mpr.pytest_plugin.journal import JournaledTest, read_journals
 from mpr.pytest_plugin.options import Settings
 from mpr.pytest_plugin.recording.internal_errors import InternalErrors
 from mpr.pytest_plugin.recording.recorder import WORKER_OUTPUT, Recorder
-from mpr.pytest_plugin.report import html_page, pictures, repair, terminal_summary
+from mpr.pytest_plugin.report import html_page, layout, pictures, repair, server, terminal_summary
 from mpr.pytest_plugin.results import RecordedTest
 from mpr.pytest_plugin.run_folder import finish_run_folder
+
+if TYPE_CHECKING:
+    import rerun.blueprint as rrb
 
 
 class Controller:
@@ -90,7 +93,8 @@ class Controller:
     def finish(self, draw: bool) -> None:
         """Make the results of the run, repair recordings, write the page, and remove old runs.
 
-        If `draw` is true, also draw the pictures for which the settings ask. Raises `OSError` if a journal cannot be
+        The recording of each failed test gets a layout that shows the failure first. If `draw` is true, also draw the
+        pictures for which the settings ask. Raises `OSError` if a journal cannot be
         read or the folder of the run cannot be finished. Errors of the page and the pictures are added to the summary
         instead.
         """
@@ -101,14 +105,23 @@ class Controller:
                 self.results.append(repair.repaired(self.settings.folder, test, self._problems))
             else:
                 self.results.append(self._ended(test))
-        if any(each.path is not None for each in self.results):
+        if any(each.path is not None or each.goldens for each in self.results):
             self._errors.attempt("show the run", self._show, draw)
         finish_run_folder(self.settings, self.results)
 
     def _show(self, draw: bool) -> None:
-        if draw and self.settings.screenshot != "off":
-            self.results = pictures.drawn(self.settings, self.results, self._problems)
-        self._page = html_page.write(self.settings.folder, self.results)
+        layouts: dict[Path, rrb.Blueprint] = {}
+        for each in self.results:
+            if each.failed and each.path is not None:
+                self._errors.attempt("lay out a recording", self._lay_out, each.path, layouts)
+        if draw:
+            self.results = pictures.drawn(self.settings, self.results, layouts, self._problems)
+        self._page = html_page.write(self.settings, self.results)
+
+    def _lay_out(self, path: Path, layouts: dict[Path, rrb.Blueprint]) -> None:
+        of_picture = layout.add_layout(path)
+        if of_picture is not None:
+            layouts[path] = of_picture
 
     def _ended(self, test: JournaledTest) -> RecordedTest:
         assert test.end is not None
@@ -125,6 +138,10 @@ class Controller:
             size_bytes=path.stat().st_size if kept else 0,
             complete=test.end.complete,
             notes=test.end.notes,
+            parameters=test.start.parameters,
+            failures=test.end.failures,
+            steps=test.steps(),
+            goldens=test.end.goldens,
         )
 
     def _write_page(self, page: str, results: list[RecordedTest]) -> None:
@@ -134,7 +151,10 @@ class Controller:
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         results = terminal_summary.named(self.settings.summary, self.results)
         terminal_summary.write(terminalreporter, results, self._problems, self._shown, self._page)
-        write_golden_summary(terminalreporter)
+        changed = self._page is not None and any(each.written for test in self.results for each in test.goldens)
+        write_golden_summary(terminalreporter, self._shown(self._page) if self._page and changed else None)
+        if self._page is not None and self.settings.serve_port is not None:
+            self._errors.attempt("serve the page", server.serve, self.settings, self.results, terminalreporter.line)
 
     def _shown(self, path: Path) -> str:
         """Return `path` relative to the folder in which pytest was started, because the user types the path there."""

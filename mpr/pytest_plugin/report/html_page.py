@@ -1,6 +1,8 @@
-"""Writes the page of a run: an HTML file with its tests, their outcomes, and commands that open their recordings.
+"""Writes the page of a run: an HTML file with its tests, why they failed, and what opens their recordings.
 
-The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
+The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole. If
+the URL of the recordings is known, links open them in the web viewer. If a browser gets the page from a web server, the
+script of the page makes these links.
 
 Covers: the texts and rows of the page.
 Does not cover: the styles and the script of the page (`page.html`), and drawing its pictures (`pictures.py`).
@@ -9,59 +11,113 @@ Does not cover: the styles and the script of the page (`page.html`), and drawing
 from __future__ import annotations
 
 import html
+import json
 import os
+import re
 import shlex
 import string
 import time
 from collections import Counter
-from collections.abc import Sequence
-from importlib import resources
+from collections.abc import Iterator, Sequence
+from importlib import metadata, resources
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import quote
 
-from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.options import Settings
+from mpr.pytest_plugin.results import Failure, GoldenChange, RecordedTest, Step
 
 NAME = "index.html"
+# At most this many parameters have a list of their values, and a list has at most this many values.
+_LISTS, _VALUES = 6, 60
 # The order of outcomes on the page. Outcomes that need attention come first.
 _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 
 
-def write(folder: Path, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of a run into `folder`, the folder of the run, and return the path of the page.
+class Viewer(NamedTuple):
+    """Says how a browser opens a recording of the run.
 
-    `results` are the results of the run's tests. If there is a page already, the new one replaces it as a whole. Raises
-    `OSError` if the page cannot be written.
+    `url` is the URL of a web viewer, and `recordings` the URL of the run's folder, from which the viewer gets them.
     """
+
+    url: str
+    recordings: str
+
+
+def hosted_viewer() -> str:
+    """Return the URL of the web viewer on the internet that has the release of the installed Rerun SDK."""
+    return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
+
+
+def write(settings: Settings, results: Sequence[RecordedTest]) -> Path:
+    """Write the page of a run into the folder of the run, and return the path of the page.
+
+    `settings` are the options of the run, and `results` the results of its tests. If there is a page already, the new
+    one replaces it as a whole. Raises `OSError` if the page cannot be written.
+    """
+    folder = settings.folder
     path = folder / NAME
     part = folder / f".{NAME}.part"
-    part.write_text(page(folder, results), encoding="utf-8", errors="xmlcharrefreplace")
+    viewer = None
+    if settings.artifact_url:
+        viewer = Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")
+    part.write_text(page(folder, results, viewer), encoding="utf-8", errors="xmlcharrefreplace")
     part.replace(path)
     return path
 
 
-def page(folder: Path, results: Sequence[RecordedTest]) -> str:
-    """Return the page of a run as HTML. `results` are the results of its tests. Links are relative to `folder`."""
+def page(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = None) -> str:
+    """Return the page of a run as HTML.
+
+    `folder` is the folder of the run, to which links are relative, and `results` are the results of its tests. If
+    `viewer` is not None, the page has links that open the recordings there.
+    """
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
     counts = Counter(each.outcome for each in results)
     outcomes = sorted(counts, key=_rank)
+    rows = _Rows(folder, viewer, has_pictures)
     return template.substitute(
         title=f"Test run {_text(folder.name)}",
+        viewer=_text(hosted_viewer()),
         summary=_summary(results, counts, outcomes),
         how=_how(results),
         choices="\n".join(
             [_choice("", "all", len(results)), *(_choice(each, each, counts[each]) for each in outcomes)]
         ),
+        lists="\n".join(_lists(results)),
         head_of_pictures='<th class="wide">Picture</th>' if has_pictures else "",
-        rows="\n".join(_row(folder, each, has_pictures) for each in _in_order(results)),
+        rows="\n".join(rows.row(each) for each in in_order(results)),
     )
+
+
+def _lists(results: Sequence[RecordedTest]) -> Iterator[str]:
+    """Yield a list of values for each parameter by which the page can be filtered, the most frequent ones first."""
+    values: dict[str, set[str]] = {}
+    uses: Counter[str] = Counter()
+    for each in results:
+        for name, value in each.parameters.items():
+            values.setdefault(name, set()).add(value)
+            uses[name] += 1
+    listed = [name for name, _ in uses.most_common() if 1 < len(values[name]) <= _VALUES]
+    for name in listed[:_LISTS]:
+        options = "".join(f"<option>{_text(value)}</option>" for value in sorted(values[name], key=_natural))
+        yield (
+            f'<label class="list">{_text(name)} <select data-name="{_text(name)}"><option value="">any</option>'
+            f"{options}</select></label>"
+        )
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """Return a sort key for `text` with which numbers are sorted by their size: `[9]` comes before `[10]`."""
+    return [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", text)]
 
 
 def _rank(outcome: str) -> int:
     return _ORDER.index(outcome) if outcome in _ORDER else len(_ORDER)
 
 
-def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
+def in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
     """Return `results` sorted for the page: tests with the worst outcomes first, and all attempts of a test together.
 
     The order of outcomes is `_ORDER`, from "crashed" to "skipped".
@@ -69,7 +125,7 @@ def _in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
-    return sorted(results, key=lambda each: (worst[each.nodeid], each.nodeid, each.worker, each.attempt))
+    return sorted(results, key=lambda each: (worst[each.nodeid], _natural(each.nodeid), each.worker, each.attempt))
 
 
 def _summary(results: Sequence[RecordedTest], counts: Counter[str], outcomes: Sequence[str]) -> str:
@@ -101,38 +157,130 @@ def _choice(outcome: str, label: str, count: int) -> str:
     return f'<label><input type="radio" name="outcome" value="{_text(outcome)}"{checked}>{name} {count}</label>'
 
 
-def _row(folder: Path, test: RecordedTest, has_pictures: bool) -> str:
-    outcome = _text(test.outcome)
-    where, colons, name = test.nodeid.rpartition("::")
-    more = [f"attempt {test.attempt + 1}"] if test.attempt else []
-    more += [] if test.worker == "main" else [test.worker]
-    duration = "" if test.duration_secs is None else _duration(test.duration_secs)
-    notes = "".join(f'<div class="note">{_text(note)}</div>' for note in test.notes)
-    return (
-        f'<tr data-outcome="{outcome}" data-test="{_text(test.nodeid.lower())}">'
-        f'<td class="outcome {outcome}" data-key="{_rank(test.outcome)}">{outcome}</td>'
-        f'<td class="test" data-key="{_text(test.nodeid)}"><span class="where">{_text(where + colons)}</span>'
-        f'{_text(name)} <span class="where">{_text(", ".join(more))}</span>{_recording(folder, test)}{notes}</td>'
-        f'<td class="number" data-key="{test.duration_secs or 0:.6f}">{duration}</td>'
-        f'<td class="number" data-key="{test.size_bytes}">{_size(test.size_bytes) if test.path else ""}</td>'
-        f"{_picture(folder, test) if has_pictures else ''}</tr>"
-    )
+class _Rows:
+    """Makes the rows of the table. Its parameters are those of `page`; `has_pictures` says if there is a column."""
+
+    def __init__(self, folder: Path, viewer: Viewer | None, has_pictures: bool) -> None:
+        self._folder = folder
+        self._viewer = viewer
+        self._has_pictures = has_pictures
+
+    def row(self, test: RecordedTest) -> str:
+        outcome = _text(test.outcome)
+        where, colons, name = _parts(test.nodeid)
+        more = [f"attempt {test.attempt + 1}"] if test.attempt else []
+        more += [] if test.worker == "main" else [test.worker]
+        which = f' <span class="where">{_text(", ".join(more))}</span>' if more else ""
+        messages = [each.message for each in test.failures]
+        parts = [
+            f'<div class="name"><span class="where">{_text(where + colons)}</span>{_text(name)}{which}</div>',
+            _parameters(test),
+            *map(_failure, test.failures),
+            _steps(test.steps),
+            self._recording(test),
+            *(f'<div class="note">{_text(note)}</div>' for note in test.notes if note not in messages),
+            *map(self._golden, test.goldens),
+        ]
+        attributes = f' data-why="{_text(" ".join(messages).lower())}"' if messages else ""
+        if test.parameters:
+            attributes += f' data-parameters="{_text(json.dumps(dict(test.parameters)))}"'
+        duration = "" if test.duration_secs is None else _duration(test.duration_secs)
+        return (
+            f'<tr data-outcome="{outcome}" data-test="{_text(test.nodeid.lower())}"{attributes}>'
+            f'<td class="outcome {outcome}" data-key="{_rank(test.outcome)}">{outcome}</td>'
+            f'<td class="test" data-key="{_text(test.nodeid)}">{"".join(parts)}</td>'
+            f'<td class="number" data-key="{test.duration_secs or 0:.6f}">{duration}</td>'
+            f'<td class="number" data-key="{test.size_bytes}">{_size(test.size_bytes) if test.path else ""}</td>'
+            f"{self._picture_of(test)}</tr>"
+        )
+
+    def _recording(self, test: RecordedTest) -> str:
+        if test.path is None:
+            return ""
+        command = f"rerun {shlex.quote(os.path.relpath(test.path, self._folder))}"
+        link = _link(self._folder, test.path)
+        view = f'<a class="view" hidden data-file="{link}">open in the web viewer</a>'
+        if self._viewer is not None:
+            file = quote(os.fsencode(os.path.relpath(test.path, self._folder)))
+            target = quote(f"{self._viewer.recordings}/{file}", safe="")
+            view = f'<a class="view" href="{_text(f"{self._viewer.url}?url={target}")}">open in the web viewer</a>'
+        download = f'<a href="{link}" download>download</a>'
+        return f'<div class="open">{view} <code>{_text(command)}</code> {download}</div>'
+
+    def _picture_of(self, test: RecordedTest) -> str:
+        if not self._has_pictures:
+            return ""
+        if test.picture is None:
+            return '<td class="none"></td>'
+        return f'<td class="picture">{self._picture(test.picture, "What the viewer shows of it")}</td>'
+
+    def _picture(self, path: Path, text: str) -> str:
+        link = _link(self._folder, path)
+        return f'<a href="{link}"><img src="{link}" loading="lazy" alt="{_text(text)}"></a>'
+
+    def _golden(self, change: GoldenChange) -> str:
+        what = "was written again" if change.written else "differs"
+        figures = [
+            f"<figure>{self._picture(path, f'{when} of {change.name}')}<figcaption>{when}</figcaption></figure>"
+            for path, when in (
+                (change.before_picture, "before" if change.written else "expected"),
+                (change.after_picture, "after" if change.written else "found"),
+            )
+            if path is not None
+        ]
+        pair = f'<div class="pair">{"".join(figures)}</div>' if figures else ""
+        first = f"<div>{_text(change.first)}</div>" if change.first and change.written else ""
+        files = shlex.join(["rerun", change.before, change.after])
+        return (
+            f'<div class="golden">The golden recording <code>{_text(change.name)}</code> {what}. '
+            f"Both: <code>{_text(files)}</code>{first}{pair}</div>"
+        )
 
 
-def _recording(folder: Path, test: RecordedTest) -> str:
-    if test.path is None:
+def _parts(nodeid: str) -> tuple[str, str, str]:
+    """Return the parts of a node id: the path of the file and the classes, the last `::`, and the name of the test.
+
+    A `::` in the brackets of the name is no border.
+    """
+    head, bracket, tail = nodeid.partition("[")
+    where, colons, name = head.rpartition("::")
+    return where, colons, name + bracket + tail
+
+
+def _parameters(test: RecordedTest) -> str:
+    if not test.parameters:
         return ""
-    command = f"rerun {shlex.quote(os.path.relpath(test.path, folder))}"
-    download = f'<a href="{_link(folder, test.path)}" download>download</a>'
-    return f'<div class="open"><code>{_text(command)}</code> {download}</div>'
+    found = "".join(
+        f'<button type="button" data-name="{_text(name)}" data-value="{_text(value)}">'
+        f"{_text(f'{name}={value}')}</button>"
+        for name, value in test.parameters.items()
+    )
+    return f'<div class="parameters">{found}</div>'
 
 
-def _picture(folder: Path, test: RecordedTest) -> str:
-    if test.picture is None:
-        return "<td></td>"
-    link = _link(folder, test.picture)
-    image = f'<img src="{link}" loading="lazy" alt="What the viewer shows of it">'
-    return f'<td class="picture"><a href="{link}">{image}</a></td>'
+def _failure(failure: Failure) -> str:
+    """Return what is seen of a failure, and the traceback that a click opens."""
+    where = f"<code>{_text(failure.where)}</code>" if failure.where else ""
+    source = f'<code class="source">{_text(failure.source)}</code>' if failure.source else ""
+    head = f'<b>{_text(failure.message)}</b><span class="line">{_text(failure.phase)} {where} {source}</span>'
+    if not failure.text or failure.text.strip() == failure.message:
+        return f'<div class="why">{head}</div>'
+    lines = "\n".join(
+        f"<i>{_text(line)}</i>" if line.startswith(("E  ", ">  ")) else _text(line)
+        for line in failure.text.splitlines()
+    )
+    return f'<details class="why"><summary>{head}</summary><pre>{lines}</pre></details>'
+
+
+def _steps(steps: Sequence[Step]) -> str:
+    if not steps:
+        return ""
+    found = "".join(
+        f"<li{'' if each.outcome == 'passed' else f' class={_text(each.outcome)}'}>{_text(each.name)} "
+        f"{_duration(each.duration_secs) if each.duration_secs is not None else _text(each.outcome)}"
+        for each in steps
+    )
+    return f'<ol class="steps">{found}</ol>'
 
 
 def _link(folder: Path, path: Path) -> str:

@@ -1,59 +1,175 @@
-"""Draws pictures of the recordings of failed tests, when all tests have ended.
+"""Draws pictures of recordings, and of golden recordings before and after a change, when all tests have ended.
 
 Nothing is drawn while tests run, because drawing would slow down the tests.
 
-Covers: which recordings get a picture, and the limit on the time for all pictures of a run.
+Covers: which recordings get a picture, their order, and the limits on the time and the number of viewers.
 Does not cover: drawing one picture (`mpr.picture`).
 """
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mpr import picture
 from mpr.errors import NoViewerError, PictureError
 from mpr.pytest_plugin.options import Settings
-from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.report import html_page
+from mpr.pytest_plugin.results import GoldenChange, RecordedTest
+
+if TYPE_CHECKING:
+    import rerun.blueprint as rrb
+
+# The largest number of viewers that draw at the same time. A viewer without a graphics card needs a whole processor.
+_MOST_VIEWERS = 4
 
 
-def drawn(settings: Settings, results: Sequence[RecordedTest], troubles: list[str]) -> list[RecordedTest]:
-    """Draw a picture for each failed test whose recording was kept, if `settings.screenshot` asks for pictures.
+@dataclass(frozen=True, kw_only=True)
+class _Wish:
+    """Says which recording to draw, into which file, and how.
 
-    Returns a copy of `results` in which the drawn tests have the paths of their pictures. When all pictures together
-    have taken `settings.screenshots_secs` seconds, no more are drawn, and `troubles` gets a text with the number of
-    missing pictures. If this machine cannot draw, `troubles` gets the reason. If a single picture cannot be drawn, the
-    notes of its test get the reason.
+    `is_urgent` is true for a test that has failed and for a golden recording. These are drawn first.
     """
-    wanted = settings.screenshot == "only-on-failure"
-    end = time.monotonic() + settings.screenshots_secs
-    found, left = [], 0
-    for each in results:
-        if wanted and each.failed and each.path is not None:
-            left_secs = end - time.monotonic()
-            if left_secs > 0:
-                try:
-                    each = _drawn(each, min(left_secs, settings.screenshot_timeout_secs))
-                except NoViewerError as error:
-                    troubles.append(f"no pictures: {error}")
-                    wanted = False
-            else:
-                left += 1
-        found.append(each)
-    if left:
-        spent = f"mpr_screenshots_time = {settings.screenshots_secs:g} s"
-        troubles.append(f"no pictures of the last {left} recordings: {spent} are over")
-    return found
+
+    source: Path
+    target: Path
+    is_urgent: bool
+    blueprint: Any = None
+    timeline: str | None = None
+    time: int | None = None
 
 
-def _drawn(result: RecordedTest, timeout_secs: float) -> RecordedTest:
-    assert result.path is not None
-    target = result.path.with_suffix(".png")
-    try:
-        picture.render(result.path, target, timeout_secs=timeout_secs)
-    except NoViewerError:
-        raise
-    except (PictureError, OSError) as error:
-        return replace(result, notes=(*result.notes, f"no picture: {error}"))
-    return replace(result, picture=target)
+def drawn(
+    settings: Settings,
+    results: Sequence[RecordedTest],
+    layouts: Mapping[Path, rrb.Blueprint],
+    troubles: list[str],
+) -> list[RecordedTest]:
+    """Draw the pictures that `settings` asks for, and return a copy of `results` with the paths of the pictures.
+
+    Several pictures are drawn at the same time. Failed tests come first, in the order of the page. When all pictures
+    together have taken `settings.screenshots_secs` seconds, no more are drawn. If this happens, or if this machine
+    cannot draw, the reason is added to `troubles`. If a single picture of a test cannot be drawn, the reason is added
+    to the notes of the test.
+
+    `layouts` has the layouts of some recordings, by the paths of the recordings.
+    """
+    wishes = [wish for each in html_page.in_order(results) for wish in _wishes(settings, each, layouts)]
+    if not wishes:
+        return list(results)
+    found = _Pictures(settings, troubles).draw(sorted(wishes, key=lambda wish: not wish.is_urgent))
+    return [_with_pictures(settings, each, found) for each in results]
+
+
+def _wishes(settings: Settings, test: RecordedTest, layouts: Mapping[Path, rrb.Blueprint]) -> list[_Wish]:
+    wishes = []
+    asked = settings.screenshot == "on" or (settings.screenshot == "only-on-failure" and test.failed)
+    if asked and test.path is not None:
+        target = test.path.with_suffix(".png")
+        wishes.append(_Wish(source=test.path, target=target, is_urgent=test.failed, blueprint=layouts.get(test.path)))
+    for each in test.goldens:
+        if (each.written and settings.screenshot_updates) or asked:
+            wishes += [
+                _Wish(
+                    source=path,
+                    target=path.with_suffix(".png"),
+                    is_urgent=True,
+                    timeline=each.timeline,
+                    time=each.time,
+                )
+                for path in _both(settings, each)
+            ]
+    return wishes
+
+
+def _both(settings: Settings, change: GoldenChange) -> tuple[Path, Path]:
+    return settings.folder / change.before, settings.folder / change.after
+
+
+class _Pictures:
+    """Draws pictures in several threads, within the time for all pictures.
+
+    Parameters
+    ----------
+    settings:
+        The options of the run.
+    troubles:
+        A list to which the reasons are added if no more pictures are drawn.
+    """
+
+    def __init__(self, settings: Settings, troubles: list[str]) -> None:
+        self._settings = settings
+        self._troubles = troubles
+        self._end = time.monotonic() + settings.screenshots_secs
+        self._lock = threading.Lock()
+        self._cannot_draw = False
+        self._left = 0
+
+    def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
+        """Draw pictures in the order of `wishes`. Return the recordings that were tried, with the error or None."""
+        # The first picture is drawn alone: if this machine cannot draw, there is only one error.
+        outcomes = [self._draw(wishes[0])]
+        with ThreadPoolExecutor(min(_MOST_VIEWERS, os.cpu_count() or 1)) as threads:
+            try:
+                outcomes += threads.map(self._draw, wishes[1:])
+            except BaseException:
+                # After Ctrl-C, only the pictures that are being drawn are waited for.
+                self._end = 0.0
+                raise
+        if self._left:
+            spent = f"mpr_screenshots_time = {self._settings.screenshots_secs:g} s"
+            self._troubles.append(f"no pictures of the last {self._left} recordings: {spent} are over")
+        return {wish.source: error for wish, (tried, error) in zip(wishes, outcomes, strict=True) if tried}
+
+    def _draw(self, wish: _Wish) -> tuple[bool, str | None]:
+        """Draw one picture. Return True if this was tried, and the error or None."""
+        with self._lock:
+            left_secs = self._end - time.monotonic()
+            if self._cannot_draw:
+                return False, None
+            if left_secs <= 0:
+                self._left += 1
+                return False, None
+        try:
+            picture.render(
+                wish.source,
+                wish.target,
+                timeout_secs=min(left_secs, self._settings.screenshot_timeout_secs),
+                blueprint=wish.blueprint,
+                timeline=wish.timeline,
+                time=wish.time,
+            )
+        except NoViewerError as error:
+            with self._lock:
+                if not self._cannot_draw:
+                    self._troubles.append(f"no pictures: {error}")
+                self._cannot_draw = True
+            return False, None
+        except (PictureError, OSError) as error:
+            if wish.timeline is not None:
+                # Only one of the two golden recordings may have this timeline.
+                return self._draw(replace(wish, timeline=None, time=None))
+            return True, str(error)
+        return True, None
+
+
+def _with_pictures(settings: Settings, test: RecordedTest, found: Mapping[Path, str | None]) -> RecordedTest:
+    goldens = []
+    for each in test.goldens:
+        before, after = (
+            path.with_suffix(".png") if found.get(path, "not drawn") is None else None for path in _both(settings, each)
+        )
+        goldens.append(replace(each, before_picture=before, after_picture=after))
+    test = replace(test, goldens=tuple(goldens))
+    if test.path is None or test.path not in found:
+        return test
+    error = found[test.path]
+    if error is not None:
+        return replace(test, notes=(*test.notes, f"no picture: {error}"))
+    return replace(test, picture=test.path.with_suffix(".png"))

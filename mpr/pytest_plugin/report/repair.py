@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mpr.errors import SinkError
 from mpr.pytest_plugin.journal import JournaledTest
-from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.results import Failure, RecordedTest
 from mpr.rrd import append
 
 CRASHED = "crashed"
@@ -26,17 +27,18 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
     note = (
         f"the process {test.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
     )
+    died = Failure(phase=phase, message=note)
     try:
         append.append(
             path,
             test.start.application_id,
             lambda stream: test_rows.log_test(
                 stream.inner, nodeid=test.start.nodeid, attempt=test.start.attempt, worker=test.start.worker,
-                outcome=CRASHED, phases=test.phases, failures=[], notes=[note],
+                outcome=CRASHED, phases=test.phases, failures=[], notes=[note], explained=[died],
             ),
         )  # fmt: skip
     except SinkError as error:
-        errors.append(f"{error}; try: mpr recover {path}")
+        errors.append(f"{error}; try: mpr recover {shlex.quote(str(path))}")
     return RecordedTest(
         nodeid=test.start.nodeid,
         attempt=test.start.attempt,
@@ -48,4 +50,7 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
         size_bytes=path.stat().st_size if path.exists() else 0,
         complete=False,
         notes=(note,),
+        parameters=test.start.parameters,
+        failures=(died,),
+        steps=test.steps(),
     )

@@ -6,12 +6,15 @@ Does not cover: golden recordings, which have a summary of their own (`golden.py
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mpr.pytest_plugin.results import RecordedTest
 
+# The largest number of recordings that are named in the terminal. The page has all of them.
+_MOST_LINES = 10
 # The largest number of recordings that are named on the page of a job. With this limit, the text stays below 1 MB,
 # which is the most that GitHub accepts.
 _MOST_ROWS = 200
@@ -35,6 +38,8 @@ def write(
 ) -> None:
     """Write the section "mpr recordings" to pytest's summary in the terminal, unless the section would be empty.
 
+    At most ten recordings are named, failed ones first.
+
     Parameters
     ----------
     terminal:
@@ -51,16 +56,18 @@ def write(
     if not results and not troubles:
         return
     terminal.section("mpr recordings")
-    for each in results:
+    for each in sorted(results, key=lambda each: not each.failed)[:_MOST_LINES]:
         assert each.path is not None
         terminal.line(f"{each.outcome.upper()} {_test(each)}")
-        terminal.line(f"    rerun {_quoted(shown(each.path))}  ({_size(each)})")
+        terminal.line(f"    rerun {shlex.quote(shown(each.path))}  ({_size(each)})")
         if each.picture is not None:
-            terminal.line(f"    picture: {shown(each.picture)}")
+            terminal.line(f"    picture: {shlex.quote(shown(each.picture))}")
         for note in each.notes:
             terminal.line(f"    {note}")
+    if len(results) > _MOST_LINES:
+        terminal.line(f"and {len(results) - _MOST_LINES} more")
     if results and page is not None:
-        terminal.line(f"all of them: {shown(page)}")
+        terminal.line(f"all of them: {shlex.quote(shown(page))}")
     for trouble in dict.fromkeys(troubles):
         terminal.line(f"mpr: {trouble}")
 
@@ -80,7 +87,7 @@ def _markdown(results: Sequence[RecordedTest], troubles: Sequence[str], shown: C
     for each in results[:_MOST_ROWS]:
         assert each.path is not None
         test = _test(each).replace("|", "\\|").replace("`", "'")
-        yield f"| {each.outcome} | `{test}` | `rerun {_quoted(shown(each.path))}` | {_size(each)} |"
+        yield f"| {each.outcome} | `{test}` | `rerun {shlex.quote(shown(each.path))}` | {_size(each)} |"
     if len(results) > _MOST_ROWS:
         yield f"\nand {len(results) - _MOST_ROWS} more."
     for trouble in dict.fromkeys(troubles):
@@ -95,11 +102,3 @@ def _size(result: RecordedTest) -> str:
     if result.size_bytes < 1e6:
         return f"{max(1, round(result.size_bytes / 1e3))} kB"
     return f"{result.size_bytes / 1e6:.1f} MB"
-
-
-def _quoted(path: str) -> str:
-    """Return `path` as a part of a command line: in single quotes if it has spaces or square brackets.
-
-    The names of recordings often have brackets, and some shells read brackets as a pattern.
-    """
-    return f"'{path}'" if any(character in path for character in " []") else path

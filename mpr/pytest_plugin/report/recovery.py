@@ -1,0 +1,64 @@
+"""Repairs the recordings of a run of pytest that was killed, for the command `mpr recover`.
+
+A run that ends by itself repairs its recordings (`controller.py`).
+
+Covers: which recordings belong to tests that were running, and the rows about these tests.
+Does not cover: the files of other programs, and recordings of tests that have ended (`mpr.rrd.recover`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import psutil
+
+from mpr.errors import SinkError
+from mpr.pytest_plugin.journal import Journal, JournaledTest, Journals, journal_files, read_journals
+from mpr.pytest_plugin.report import layout, repair
+
+
+class KilledRuns:
+    """Repairs recordings of runs that were killed. The journals of each run are read once."""
+
+    def __init__(self) -> None:
+        self._journals: dict[Path, Journals] = {}
+
+    def recover(self, path: Path) -> str | None:
+        """Repair the recording at `path` if its test was running when its process died. Return what was done.
+
+        The recording gets the node id, the outcome "crashed" and the phases of the test, also if the test has logged
+        nothing. Returns None if `path` is no recording of such a test. Raises `SinkError` if the test still runs, or if
+        the recording cannot be repaired.
+        """
+        folder = path.parent
+        if folder not in self._journals:
+            self._journals[folder] = read_journals(folder) if journal_files(folder) else Journals()
+        test = self._journals[folder].tests.get(path.name)
+        if test is None or test.end is not None or test.is_recovered:
+            return None
+        if _is_running(test):
+            raise SinkError(f"{path} is being written by the process {test.start.pid}, which runs {test.start.nodeid}")
+        errors: list[str] = []
+        size = path.stat().st_size
+        result = repair.repaired(folder, test, errors)
+        if errors:
+            raise SinkError("; ".join(errors))
+        with contextlib.suppress(OSError, SinkError):
+            layout.add_layout(path)
+        journal = Journal(str(folder), "recover")
+        try:
+            journal.recovered(path.name)
+        finally:
+            journal.close()
+        phase = result.steps[-1].name if result.steps else "setup"
+        empty = "" if size else "; it had logged nothing"
+        return f"{path}: recovered: {test.start.nodeid} crashed during its {phase}{empty}"
+
+
+def _is_running(test: JournaledTest) -> bool:
+    with contextlib.suppress(psutil.Error):
+        # A process that has begun later has only got the same process id.
+        created: float = psutil.Process(test.start.pid).create_time()
+        return created <= test.start.time
+    return False
