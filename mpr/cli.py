@@ -6,10 +6,11 @@ Does not cover: the work of the commands (`run/command.py`, `rrd/recover.py`, `r
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -146,11 +147,21 @@ def _recovery_of_tests() -> Callable[[Path], str | None]:
 
     Without pytest, the function always returns None.
     """
-    try:
-        from mpr.pytest_plugin.report.recovery import KilledRuns
-    except ImportError:
-        return lambda _: None
-    return KilledRuns().recover
+
+    @functools.cache
+    def runs() -> Any:
+        try:
+            from mpr.pytest_plugin.report.recovery import KilledRuns
+        except ImportError:
+            return None
+        return KilledRuns()
+
+    def recovered(path: Path) -> str | None:
+        # Importing pytest takes some tenths of a second.
+        has_journal = any(path.parent.glob("journal-*.jsonl"))
+        return runs().recover(path) if has_journal and runs() is not None else None
+
+    return recovered
 
 
 @main.command()

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from mpr import errors
 from mpr.errors import SinkError
 from mpr.rrd import compat, framing, manifest, protobuf, recover, relabel, store_id
+from mpr.rrd.footer import ManifestMaker
 from mpr.rrd.manifest import OffsetMap
 from mpr.sdk import encoder
 
@@ -87,39 +88,37 @@ def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
     return None
 
 
-def add_stream(path: Path, stream: bytes) -> None:
-    """Add the stores of the encoded stream `stream`, such as a blueprint, to the file at `path`.
+def add_stream(path: Path, stream: bytes, store: bytes | None = None) -> None:
+    """Add the encoded stream `stream`, such as a blueprint, to the file at `path`. Both must have a footer.
 
-    The file must have a footer, and `stream` too. The file must have none of these stores. No process may write the
-    file meanwhile. Raises `FormatError` if the file or `stream` cannot be read, and `OSError` if the disk reports an
-    error.
+    If `store` is not None, the chunks of `stream` are added to the store of the file with this encoded id. No process
+    may write the file meanwhile. Raises `FormatError` if the file or `stream` cannot be read, and `OSError` if the disk
+    reports an error.
     """
-    *frames, end = framing.frames_of(stream)
+    if store is not None:
+        stream = relabel.relabelled(stream, store)
+    *frames, last = framing.frames_of(stream)
+    infos = [stream[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO]
+    if store is not None:
+        frames = [each for each in frames if each.kind != framing.SET_STORE_INFO]
     with path.open("r+b") as file:
+        maker = ManifestMaker(fd=file.fileno(), header=file.read(framing.HEADER_SIZE))
+        for info in infos:
+            maker.add_store(store_id.store_id_of_info(info), info)
         start, size = framing.footer_span(file)
         file.seek(start)
-        own = [each for number, each in protobuf.fields(file.read(size)) if number == 1 and isinstance(each, bytes)]
-        start -= framing.FRAME_HEADER_SIZE
+        manifests = manifest.parse(file.read(size))
+        end = start - framing.FRAME_HEADER_SIZE
+        file.seek(end)
         offsets = OffsetMap()
-        offsets.add(framing.HEADER_SIZE, start)
-        added = [manifest.moved(each, offsets) for each in manifest.parse(stream[end.payload : end.end])]
-        body = stream[framing.HEADER_SIZE : frames[-1].end]
-        file.seek(start)
-        file.write(body + framing.closing(start + len(body), [*own, *map(manifest.encode, added)]))
+        for frame in frames:
+            payload = stream[frame.payload : frame.end]
+            if store is not None and frame.kind == framing.BLUEPRINT_ACTIVATION:
+                # A viewer copies a blueprint when it becomes the active one. So it becomes the active one again.
+                payload = protobuf.replace_field(payload, 1, store)
+            offsets.add(frame.start, end)
+            end += file.write(framing.frame_header(frame.kind, len(payload)) + payload)
+        file.flush()
+        added = [manifest.moved(each, offsets) for each in manifest.parse(stream[last.payload : last.end])]
+        file.write(maker.closing(end, [*manifests, *added]))
         file.truncate()
-
-
-def add_to_store(path: Path, stream: bytes, store: bytes) -> None:
-    """Add the chunks of the encoded stream `stream` to the store with the encoded id `store` in the file at `path`.
-
-    The file must have a footer. No process may write the file meanwhile. Raises `FormatError` if the file or `stream`
-    cannot be read, `OSError` if the disk reports an error, and `SinkError` if the file cannot be made valid again.
-    """
-    added = relabel.relabelled(stream, store)
-    chunks = [added[each.start : each.end] for each in framing.frames_of(added) if each.kind == framing.ARROW_MSG]
-    with path.open("r+b") as file:
-        start, _ = framing.footer_span(file)
-        file.seek(start - framing.FRAME_HEADER_SIZE)
-        file.write(b"".join(chunks))
-        file.truncate()
-    recover.recover(path)

@@ -17,7 +17,7 @@ from PIL import Image
 from rerun.experimental import ViewerClient
 
 from mpr.pytest_plugin.report import html_page
-from mpr.pytest_plugin.results import RecordedTest
+from mpr.pytest_plugin.results import Failure, RecordedTest, Step
 from tests import viewers
 from tests.pytest_plugin import inner
 
@@ -141,6 +141,99 @@ def test_a_page_can_be_filtered_and_sorted(browser: Any, tmp_path: Path, scheme:
     assert (scheme == "light") == (int(re.findall(r"\d+", luminous)[0]) > 128)
     viewers.artifact(f"page-{scheme}.png").write_bytes(shown.screenshot(timeout=60_000))
     assert [] == errors
+
+
+def _many(folder: Path) -> list[RecordedTest]:
+    """Return 200 failures, with parameters and tracebacks, a third of them with pictures."""
+    Image.new("RGB", (640, 400), (20, 120, 60)).save(folder / "picture.png")
+    found = []
+    for number in range(200):
+        kind = ("left", "right", "a kind with a long name")[number % 3]
+        name = f"tests/tracking/test_tracker.py::TestTracker::test_follows_objects_through_occlusions[{kind}-{number}]"
+        text = f">       assert {number} == 1\nE       assert {number} == 1\n" + "a long line " * 40
+        failure = Failure(
+            phase="call", message=f"AssertionError: number {number} is wrong " + "x" * 150,
+            where="tests/tracking/test_tracker.py:12", source=f"assert {number} == 1", text=text,
+        )  # fmt: skip
+        steps = tuple(Step(name=each, outcome="passed", duration_secs=0.01) for each in ("setup", "call", "teardown"))
+        picture = folder / "picture.png" if number % 3 == 0 else None
+        found.append(
+            _result(
+                folder, name, "failed", name=f"{number}.rrd", failures=(failure,), steps=steps, picture=picture,
+                parameters={"kind": kind, "number": str(number)},
+            )
+        )  # fmt: skip
+    return found
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (1000, "dark"), (420, "light"), (420, "dark")])
+def test_two_hundred_failures_are_readable_in_each_window(
+    browser: Any, tmp_path: Path, width: int, scheme: str
+) -> None:
+    shown = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})
+    errors: list[object] = []
+    shown.on("pageerror", lambda error: errors.append(error))
+    shown.goto(html_page.write(tmp_path, _many(tmp_path)).as_uri(), timeout=60_000)
+    viewers.artifact(f"page-200-{width}-{scheme}.png").write_bytes(shown.screenshot(timeout=60_000))
+    # Nothing is wider than the window, and a name has most of the width even beside or above a picture.
+    assert shown.evaluate("document.documentElement.scrollWidth") <= width
+    names = shown.evaluate("[...document.querySelectorAll('.name')].map(each => each.getBoundingClientRect().width)")
+    assert min(names) >= (0.8 * width if width < 900 else 400)
+    overlaps = shown.evaluate(
+        """[...document.querySelectorAll('tbody tr')].filter(row => {
+            const picture = row.querySelector('.picture img'), name = row.querySelector('.test');
+            if (!picture) return false;
+            const one = picture.getBoundingClientRect(), other = name.getBoundingClientRect();
+            return one.left < other.right - 1 && other.left < one.right - 1
+                && one.top < other.bottom - 1 && other.top < one.bottom - 1;
+        }).length"""
+    )
+    assert overlaps == 0
+    # The traceback is hidden until a click.
+    assert not shown.is_visible("pre >> nth=0")
+    shown.click("summary >> nth=0")
+    assert "assert 0 == 1" in shown.inner_text("pre >> nth=0")
+    assert shown.is_visible("pre >> nth=0")
+    assert [] == errors
+
+
+def test_a_page_is_filtered_by_parameters_and_by_errors(browser: Any, tmp_path: Path) -> None:
+    shown = browser.new_page()
+    shown.goto(html_page.write(tmp_path, _many(tmp_path)).as_uri(), timeout=60_000)
+
+    def count() -> str:
+        return str(shown.inner_text("output"))
+
+    # There are too many numbers for a list.
+    assert ["kind"] == shown.evaluate("[...document.querySelectorAll('select')].map(each => each.dataset.name)")
+    shown.select_option("select", "right")
+    assert "67 of 200" == count()
+    shown.click(".parameters button:visible >> text=number=4 >> nth=0")
+    assert "1 of 200" == count()
+    shown.click("#chosen button >> text=kind=right")
+    assert ("1 of 200", "") == (count(), shown.input_value("select"))
+    shown.click("#chosen button")
+    assert "200 of 200" == count()
+    shown.click(".parameters button:visible >> text=kind=left >> nth=0")
+    assert ("67 of 200", "left") == (count(), shown.input_value("select"))
+    shown.fill("input[type=search]", "NUMBER 42 is")
+    assert "1 of 200" == count()
+
+
+def test_a_page_from_a_web_server_opens_recordings_in_the_web_viewer(browser: Any, tmp_path: Path) -> None:
+    page = html_page.page(tmp_path, _some(tmp_path))
+    shown = browser.new_page()
+    shown.route("**/*", lambda route: route.fulfill(body=page, content_type="text/html; charset=utf-8"))
+    shown.goto("https://ci.example/job/7/index.html", timeout=60_000)
+    links = shown.evaluate("[...document.querySelectorAll('a.view')].map(each => each.href)")
+    assert 3 == len(links)
+    assert all(
+        each.startswith(html_page.hosted_viewer() + "?url=https%3A%2F%2Fci.example%2Fjob%2F7%2F") for each in links
+    )
+    assert shown.is_visible("a.view >> nth=0")
+    own = browser.new_page()
+    own.goto(html_page.write(tmp_path, _some(tmp_path)).as_uri(), timeout=60_000)
+    assert not own.is_visible("a.view >> nth=0")
 
 
 _FAILING = """

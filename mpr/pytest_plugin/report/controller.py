@@ -8,6 +8,7 @@ the summary. `run_folder.py` removes old runs.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,12 +112,13 @@ class Controller:
 
     def _show(self, draw: bool) -> None:
         layouts: dict[Path, rrb.Blueprint] = {}
-        for each in self.results:
+        for number, each in enumerate(self.results):
             if each.failed and each.path is not None:
                 self._errors.attempt("lay out a recording", self._lay_out, each.path, layouts)
+                self.results[number] = replace(each, size_bytes=each.path.stat().st_size)
         if draw:
             self.results = pictures.drawn(self.settings, self.results, layouts, self._problems)
-        self._page = html_page.write(self.settings, self.results)
+        self._page = html_page.write(self.settings.folder, self.results, html_page.artifact_viewer(self.settings))
 
     def _lay_out(self, path: Path, layouts: dict[Path, rrb.Blueprint]) -> None:
         of_picture = layout.add_layout(path)
@@ -146,7 +148,12 @@ class Controller:
 
     def _write_page(self, page: str, results: list[RecordedTest]) -> None:
         with open(page, "a") as file:
-            file.write(terminal_summary.step_summary(results, self._problems, self._shown))
+            file.write(terminal_summary.step_summary(results, self._problems, self._shown, self._link))
+
+    def _link(self, path: Path) -> str | None:
+        """Return the URL that opens the recording at `path` in a web viewer; None if there is no such URL."""
+        viewer = html_page.artifact_viewer(self.settings)
+        return viewer.link(os.path.relpath(path, self.settings.folder)) if viewer is not None else None
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         results = terminal_summary.named(self.settings.summary, self.results)

@@ -43,24 +43,31 @@ class Viewer(NamedTuple):
     url: str
     recordings: str
 
+    def link(self, file: str) -> str:
+        """Return the URL that opens `file`, the path of a recording relative to the run's folder."""
+        return f"{self.url}?url={quote(f'{self.recordings}/{quote(os.fsencode(file))}', safe='')}"
+
 
 def hosted_viewer() -> str:
     """Return the URL of the web viewer on the internet that has the release of the installed Rerun SDK."""
     return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
 
 
-def write(settings: Settings, results: Sequence[RecordedTest]) -> Path:
-    """Write the page of a run into the folder of the run, and return the path of the page.
+def artifact_viewer(settings: Settings) -> Viewer | None:
+    """Return how a browser opens recordings that a CI service keeps; None if their URL is not known."""
+    if not settings.artifact_url:
+        return None
+    return Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")
 
-    `settings` are the options of the run, and `results` the results of its tests. If there is a page already, the new
-    one replaces it as a whole. Raises `OSError` if the page cannot be written.
+
+def write(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = None) -> Path:
+    """Write the page of a run into `folder`, the folder of the run, and return the path of the page.
+
+    `results` are the results of the run's tests, and `viewer` has the meaning that it has in `page`. If there is a page
+    already, the new one replaces it as a whole. Raises `OSError` if the page cannot be written.
     """
-    folder = settings.folder
     path = folder / NAME
     part = folder / f".{NAME}.part"
-    viewer = None
-    if settings.artifact_url:
-        viewer = Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")
     part.write_text(page(folder, results, viewer), encoding="utf-8", errors="xmlcharrefreplace")
     part.replace(path)
     return path
@@ -201,9 +208,8 @@ class _Rows:
         link = _link(self._folder, test.path)
         view = f'<a class="view" hidden data-file="{link}">open in the web viewer</a>'
         if self._viewer is not None:
-            file = quote(os.fsencode(os.path.relpath(test.path, self._folder)))
-            target = quote(f"{self._viewer.recordings}/{file}", safe="")
-            view = f'<a class="view" href="{_text(f"{self._viewer.url}?url={target}")}">open in the web viewer</a>'
+            target = _text(self._viewer.link(os.path.relpath(test.path, self._folder)))
+            view = f'<a class="view" href="{target}">open in the web viewer</a>'
         download = f'<a href="{link}" download>download</a>'
         return f'<div class="open">{view} <code>{_text(command)}</code> {download}</div>'
 

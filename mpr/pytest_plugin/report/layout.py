@@ -51,7 +51,7 @@ def add_layout(path: Path) -> rrb.Blueprint | None:
     application_id, _ = store_id.ids_of_store(recordings[0])
     if len(stores) == 2:
         (own,) = stores.difference(recordings)
-        append.add_to_store(path, _beside(application_id, _root(path)), own)
+        append.add_stream(path, _beside(application_id, _root(path)), own)
         return None
     contents = Contents(recordings[0])
     contents.note(footer)

@@ -72,26 +72,46 @@ def write(
         terminal.line(f"mpr: {trouble}")
 
 
-def step_summary(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> str:
+def step_summary(
+    results: Sequence[RecordedTest],
+    troubles: Sequence[str],
+    shown: Callable[[Path], str],
+    link: Callable[[Path], str | None],
+) -> str:
     """Return the summary as Markdown, for the summary page of a GitHub Actions job. At most 200 recordings are named.
 
-    The parameters have the same meaning as in `write`.
+    `link` returns the URL that opens a recording in a web viewer, or None. The other parameters have the same meaning
+    as in `write`.
     """
-    return "\n".join(_markdown(results, troubles, shown)) + "\n"
+    return "\n".join(_markdown(results, troubles, shown, link)) + "\n"
 
 
-def _markdown(results: Sequence[RecordedTest], troubles: Sequence[str], shown: Callable[[Path], str]) -> Iterator[str]:
+def _markdown(
+    results: Sequence[RecordedTest],
+    troubles: Sequence[str],
+    shown: Callable[[Path], str],
+    link: Callable[[Path], str | None],
+) -> Iterator[str]:
     yield "### Recordings of tests (mpr)\n"
     if results:
-        yield "| outcome | test | recording | size |\n|---|---|---|---:|"
+        yield "| outcome | test | error | recording | size |\n|---|---|---|---|---:|"
     for each in results[:_MOST_ROWS]:
         assert each.path is not None
-        test = _test(each).replace("|", "\\|").replace("`", "'")
-        yield f"| {each.outcome} | `{test}` | `rerun {shlex.quote(shown(each.path))}` | {_size(each)} |"
+        error = _in_table(each.failures[0].message) if each.failures else ""
+        url = link(each.path)
+        opens = f"[open]({url}) " if url is not None else ""
+        command = f"{opens}`rerun {shlex.quote(shown(each.path))}`"
+        yield f"| {each.outcome} | {_in_table(_test(each))} | {error} | {command} | {_size(each)} |"
     if len(results) > _MOST_ROWS:
         yield f"\nand {len(results) - _MOST_ROWS} more."
     for trouble in dict.fromkeys(troubles):
         yield f"\n- {trouble}"
+
+
+def _in_table(text: str) -> str:
+    """Return `text` as code in one cell of a table in Markdown."""
+    plain = text.replace("|", "\\|").replace("`", "'")
+    return f"`{plain}`"
 
 
 def _test(result: RecordedTest) -> str:
