@@ -118,9 +118,9 @@ def test_a_difference_fails_the_test_and_is_described_in_words(walk: Path, worke
     assert "what the test logged differs from its golden recording:\n" in different.stdout
     assert "  /n: Scalars:scalars: at step=7: 7.0 expected, 7.5 found (and 2 rows more)\n" in different.stdout
     assert "pytest --mpr-golden-update 'sub/test_walk.py::TestWalk::test_walk[a/b]'" in different.stdout
-    # The different recording is kept, and the output names it.
-    kept = different.files()
-    assert 2 == len(kept)
+    # The different recording is kept beside a copy of the golden one, and the output names it.
+    kept = [path for path in different.files() if not path.stem.endswith("-before")]
+    assert (2, 4) == (len(kept), len(different.files()))
     assert all(f"{path.relative_to(walk)}'" in different.stdout for path in kept)
     assert support.rerun_cli("rrd", "verify", *kept).returncode == 0
     assert before == _goldens(walk)

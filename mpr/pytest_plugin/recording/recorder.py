@@ -19,6 +19,7 @@ import os
 import warnings
 from collections.abc import Generator
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -278,7 +279,7 @@ class Recorder:
             self.errors.attempt("note an outcome", self._sources().log_end, running, outcome, self.worker)
         whole = running.stream.close()
         if kept and not whole:
-            running.notes.append(f"the file has no end: mpr recover {running.path}")
+            running.notes.append(f"the file has no end: mpr recover {quote(running.path)}")
             self.errors.report("recordings without an end", f"{running.key}: {running.notes[-1]}")
         if not kept:
             system.remove(running.path)

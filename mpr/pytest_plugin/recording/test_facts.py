@@ -26,20 +26,22 @@ _PLACE = re.compile(r"(\S.*?:\d+): .*")
 def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
-    The text of an object that is no number, text, truth value or None is its name in the test's id, or else the name of
-    the parameter with its index. The object is not asked, because this would call code of the test.
+    The text of an object that is no number, text, truth value or None is its part of the test's id. If the parts of the
+    id are not clear, the text is the name of the object's type. The object is not asked for its text, because this
+    would call code of the test.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:
         return {}
+    parts = spec.id.split("-")
     found = {}
-    for name, value in spec.params.items():
+    for number, (name, value) in enumerate(spec.params.items()):
         if type(value) is str:
             text = value
         elif type(value) in _PLAIN:
             text = f"{value!r}"
         else:
-            text = spec.id if len(spec.params) == 1 else f"{name}{spec.indices.get(name, 0)}"
+            text = parts[number] if len(parts) == len(spec.params) else f"<{type(value).__name__}>"
         found[name] = text[:_PARAMETER]
     return found
 

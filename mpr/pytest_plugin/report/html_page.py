@@ -49,8 +49,11 @@ class Viewer(NamedTuple):
 
 
 def hosted_viewer() -> str:
-    """Return the URL of the web viewer on the internet that has the release of the installed Rerun SDK."""
-    return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
+    """Return the URL of the web viewer of rerun.io that has the release of the installed Rerun SDK."""
+    try:
+        return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
+    except metadata.PackageNotFoundError:
+        return "https://app.rerun.io/"
 
 
 def artifact_viewer(settings: Settings) -> Viewer | None:

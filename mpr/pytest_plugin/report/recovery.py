@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psutil
 
-from mpr.errors import SinkError
+from mpr.errors import FormatError, SinkError
 from mpr.pytest_plugin.journal import Journal, JournaledTest, Journals, journal_files, read_journals
 from mpr.pytest_plugin.report import layout, repair
+from mpr.rrd import framing
+from mpr.rrd.survey import reader_of, survey
 
 
 class KilledRuns:
@@ -40,7 +42,7 @@ class KilledRuns:
         if _is_running(test):
             raise SinkError(f"{path} is being written by the process {test.start.pid}, which runs {test.start.nodeid}")
         errors: list[str] = []
-        size = path.stat().st_size
+        had_rows = _has_rows(path)
         result = repair.repaired(folder, test, errors)
         if errors:
             raise SinkError("; ".join(errors))
@@ -52,7 +54,7 @@ class KilledRuns:
         finally:
             journal.close()
         phase = result.steps[-1].name if result.steps else "setup"
-        empty = "" if size else "; it had logged nothing"
+        empty = "" if had_rows else "; it had logged nothing"
         return f"{path}: recovered: {test.start.nodeid} crashed during its {phase}{empty}"
 
 
@@ -62,3 +64,15 @@ def _is_running(test: JournaledTest) -> bool:
         created: float = psutil.Process(test.start.pid).create_time()
         return created <= test.start.time
     return False
+
+
+def _has_rows(path: Path) -> bool:
+    """Return True if there may be rows in the file at `path`. Raises `SinkError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return survey(reader_of(file.fileno()), path.stat().st_size).chunk_count > 0
+    except FormatError:
+        # The file is shorter than a header, or only the SDK knows its format.
+        return path.stat().st_size > framing.HEADER_SIZE
+    except OSError as error:
+        raise SinkError(error.errno, f"cannot recover {path}: {error.strerror}") from error
