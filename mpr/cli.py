@@ -118,10 +118,10 @@ def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has all rows that
-    were accepted. The original is kept until the valid file has been verified. Files that are whole, or that are still
-    being written, are not changed. Links in a folder are not followed. A recording of a test that was running when
-    pytest was killed gets the node id, the outcome "crashed" and the phases of the test. The exit status is 1 if a file
-    cannot be recovered, or if a PATH has no such file.
+    mpr had written before. The original is kept until the valid file has been verified. Valid files, and files that a
+    process still writes, are not changed. Links in a folder are not followed. A recording of a test that was running
+    when pytest was killed gets the node id, the outcome "crashed" and the phases of the test. The exit status is 1 if a
+    file cannot be recovered, or if there is no such file at a PATH. Otherwise, it is 0.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
