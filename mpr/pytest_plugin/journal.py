@@ -19,7 +19,7 @@ from typing import Any
 
 from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.recording.system import System
-from mpr.pytest_plugin.results import Failure, GoldenChange, Step
+from mpr.pytest_plugin.results import FailedPhase, GoldenChange, Step
 
 _PREFIX, _SUFFIX = "journal-", ".jsonl"
 
@@ -86,7 +86,7 @@ class Ended:
     complete: bool = True
     notes: tuple[str, ...] = ()
     outcomes: dict[str, str] = field(default_factory=dict)
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedPhase, ...] = ()
     goldens: tuple[GoldenChange, ...] = ()
 
 
@@ -220,7 +220,7 @@ def read_journals(folder: Path) -> Journals:
                 found.tests[line["path"]] = JournaledTest(Started(**line))
             elif kind == "ended" and line["path"] in found.tests:
                 line["notes"] = tuple(line["notes"])
-                line["failures"] = tuple(Failure(**each) for each in line["failures"])
+                line["failures"] = tuple(FailedPhase(**each) for each in line["failures"])
                 line["goldens"] = tuple(GoldenChange(**each) for each in line["goldens"])
                 found.tests[line["path"]].end = Ended(**line)
             elif kind == "phase" and line["path"] in found.tests:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Failure:
+class FailedPhase:
     """Says why one phase of a test has failed.
 
     Attributes
@@ -124,7 +124,7 @@ class RecordedTest:
     notes: tuple[str, ...] = ()
     picture: Path | None = None
     parameters: Mapping[str, str] = field(default_factory=dict)
-    failures: tuple[Failure, ...] = ()
+    failures: tuple[FailedPhase, ...] = ()
     steps: tuple[Step, ...] = ()
     goldens: tuple[GoldenChange, ...] = ()
 

@@ -18,7 +18,7 @@ from PIL import Image
 from rerun.experimental import ViewerClient
 
 from mpr.pytest_plugin.report import html_page
-from mpr.pytest_plugin.results import Failure, RecordedTest, Step
+from mpr.pytest_plugin.results import FailedPhase, RecordedTest, Step
 from tests import viewers
 from tests.pytest_plugin import inner
 
@@ -152,7 +152,7 @@ def _many(folder: Path) -> list[RecordedTest]:
         kind = ("left", "right", "a kind with a long name")[number % 3]
         name = f"tests/tracking/test_tracker.py::TestTracker::test_follows_objects_through_occlusions[{kind}-{number}]"
         text = f">       assert {number} == 1\nE       assert {number} == 1\n" + "a long line " * 40
-        failure = Failure(
+        failure = FailedPhase(
             phase="call", message=f"AssertionError: number {number} is wrong " + "x" * 150,
             where="tests/tracking/test_tracker.py:12", source=f"assert {number} == 1", text=text,
         )  # fmt: skip

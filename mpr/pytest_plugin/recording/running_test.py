@@ -14,7 +14,7 @@ import pytest
 from mpr.pytest_plugin.options import TestOptions
 from mpr.pytest_plugin.recording import test_facts
 from mpr.pytest_plugin.recording.system import System
-from mpr.pytest_plugin.results import Failure, GoldenChange
+from mpr.pytest_plugin.results import FailedPhase, GoldenChange
 
 if TYPE_CHECKING:
     from mpr.pytest_plugin.recording.test_stream import TestStream
@@ -69,7 +69,7 @@ class RunningTest:
     phases: list[tuple[str, float]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
     failed: list[tuple[str, pytest.TestReport | str]] = field(default_factory=list)
-    explained: tuple[Failure, ...] = ()
+    explained: tuple[FailedPhase, ...] = ()
     goldens: list[GoldenChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     last_report: pytest.TestReport | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mpr.pytest_plugin.results import Failure
+from mpr.pytest_plugin.results import FailedPhase
 
 # The largest numbers of characters of a parameter, of a line, and of the begin and the end of a traceback.
 _PARAMETER, _LINE = 80, 400
@@ -46,13 +46,13 @@ def parameters_of(item: pytest.Item) -> dict[str, str]:
     return found
 
 
-def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str) -> tuple[Failure, ...]:
+def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str) -> tuple[FailedPhase, ...]:
     """Return why each phase in `failed` has failed. Each text occurs once.
 
     Each element of `failed` has the name of a phase, and pytest's report of it or text about it. `root` is the path of
     the rootdir, to which the paths of files are relative.
     """
-    found: dict[str, Failure] = {}
+    found: dict[str, FailedPhase] = {}
     for phase, report in failed:
         text = report if isinstance(report, str) else report.longreprtext
         if text not in found:
@@ -60,7 +60,7 @@ def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str
     return tuple(found.values())
 
 
-def _failure(phase: str, text: str, crash: Any, root: str) -> Failure:
+def _failure(phase: str, text: str, crash: Any, root: str) -> FailedPhase:
     """Return the failure of `phase` that pytest describes by `text`.
 
     `crash` is pytest's object with the message and the place of the error, or None.
@@ -71,7 +71,7 @@ def _failure(phase: str, text: str, crash: Any, root: str) -> Failure:
     if not message:
         message = "\n".join(line[1:].strip() for line in lines[errors[0] :] if line[:1] == "E") if errors else text
     where = f"{crash.path}:{crash.lineno}" if crash is not None else _place(lines)
-    return Failure(
+    return FailedPhase(
         phase=phase,
         message=_first_line(message),
         where=where.removeprefix(f"{root}/"),

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpr.pytest_plugin.options import REPORT, ROOT
 from mpr.pytest_plugin.recording.system import System
-from mpr.pytest_plugin.results import Failure
+from mpr.pytest_plugin.results import FailedPhase
 from mpr.sdk import native
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def log_test(
     phases: Sequence[tuple[str, float]],
     failures: Iterable[tuple[str, str]],
     notes: Iterable[str],
-    explained: Sequence[Failure] = (),
+    explained: Sequence[FailedPhase] = (),
 ) -> None:
     """Write the outcome, phases, failures and notes of any test, even of a test whose process has died.
 
@@ -93,7 +93,7 @@ def log_test(
         native.log_document(handle, REPORT, _document(nodeid, explained))
 
 
-def _document(nodeid: str, failures: Iterable[Failure]) -> str:
+def _document(nodeid: str, failures: Iterable[FailedPhase]) -> str:
     """Return a document in Markdown that says why the test `nodeid` has failed."""
     parts = []
     for each in failures:

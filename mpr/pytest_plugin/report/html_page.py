@@ -25,7 +25,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from mpr.pytest_plugin.options import Settings
-from mpr.pytest_plugin.results import Failure, GoldenChange, RecordedTest, Step
+from mpr.pytest_plugin.results import FailedPhase, GoldenChange, RecordedTest, Step
 
 NAME = "index.html"
 # At most this many parameters have a list of their values, and a list has at most this many values.
@@ -267,7 +267,7 @@ def _parameters(test: RecordedTest) -> str:
     return f'<div class="parameters">{found}</div>'
 
 
-def _failure(failure: Failure) -> str:
+def _failure(failure: FailedPhase) -> str:
     """Return what is seen of a failure, and the traceback that a click opens."""
     where = f"<code>{_text(failure.where)}</code>" if failure.where else ""
     source = f'<code class="source">{_text(failure.source)}</code>' if failure.source else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mpr.errors import SinkError
 from mpr.pytest_plugin.journal import JournaledTest
-from mpr.pytest_plugin.results import Failure, RecordedTest
+from mpr.pytest_plugin.results import FailedPhase, RecordedTest
 from mpr.rrd import append
 
 CRASHED = "crashed"
@@ -27,7 +27,7 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
     note = (
         f"the process {test.start.pid} has died during the {phase} of this test: what it had logged last may be missing"
     )
-    died = Failure(phase=phase, message=note)
+    died = FailedPhase(phase=phase, message=note)
     try:
         append.append(
             path,
