@@ -28,8 +28,8 @@ LOGS = f"{ROOT}/logs"
 REPORT = f"{ROOT}/report"
 CAPTURES = ("global", "thread")
 SCREENSHOTS = ("off", "on", "only-on-failure")
-# The variables by which CI services name a job. The values of all variables in one element name the job together.
-_JOBS = (
+#: The variables by which CI services name a job. The values of all variables in one element name the job together.
+JOBS = (
     ("GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_JOB"),  # GitHub, Gitea, Forgejo
     ("CI_JOB_ID",),  # GitLab
     ("SYSTEM_JOBID",),  # Azure
@@ -236,7 +236,7 @@ def settings_of(config: pytest.Config, run: str) -> Settings:
 
 
 def _job() -> str | None:
-    for names in _JOBS:
+    for names in JOBS:
         values = [os.environ.get(name) for name in names]
         if all(values):
             return f"{names[0]} {' '.join(map(str, values))}"

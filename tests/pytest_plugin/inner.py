@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from mpr.pytest_plugin import options
 from tests import support
 
 ROOT = Path(__file__).parent.parent.parent
@@ -146,6 +147,9 @@ def run(
         (folder / "pytest.ini").write_text("[pytest]\n")
     probe = folder / "reports.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "MPR_", "COV_"))}
+    # If a job of a CI service runs these tests, the inner runs do not belong to it.
+    for name in (name for names in options.JOBS for name in names):
+        environment.pop(name, None)
     environment |= {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PROBE": str(probe), "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0",
         **(env or {}),
