@@ -1,8 +1,10 @@
-"""What does the pytest plugin cost a test that does nothing, beside an empty recording per test made by hand?
+"""What does the pytest plugin cost a test that does nothing, and a test that logs much?
 
-Each way is a pytest run of its own with the same empty tests. The duration of a test is the time from before its setup
-to after its teardown. The cost of a test is the median duration of all tests in a run, minus a base. The base is
-the median in a run that does not load the plugin.
+Each way is a pytest run of its own with the same tests. The duration of an empty test is the time from before its setup
+to after its teardown. The cost of a test is the median duration of all tests in a run, minus a base. The base is the
+median in a run that does not load the plugin. The floor is an empty recording per test that is made by hand.
+
+The other test calls `log.debug` 20,000 times, while pytest captures all levels.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pathlib import Path
 from benchmarks import common, report
 
 TESTS = 1000
+LOG_CALLS = 20_000
 
 _TESTS = """
 import pytest
@@ -25,6 +28,18 @@ import pytest
 @pytest.mark.parametrize("number", range({count}))
 def test_nothing(number):
     pass
+"""
+
+_LOGS = """
+import logging, time
+
+def test_logs():
+    log = logging.getLogger("benchmark")
+    begin = time.perf_counter()
+    for number in range({count}):
+        log.debug("message %d", number)
+    with open("secs", "w") as file:
+        file.write(str(time.perf_counter() - begin))
 """
 
 # A plugin that measures the duration of every test, including the work of all other plugins. It also looks at the
@@ -87,17 +102,21 @@ class Reading:
     resident_bytes: int
 
 
+def _pytest(folder: Path, *arguments: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'temp'}"]
+    environment = {**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(
+        [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise common.WrongOutputError(done.stdout[-2000:] + done.stderr[-2000:])
+
+
 def _run(count: int, *arguments: str, by_hand: bool = False, files: int = 0) -> Reading:
     with common.scratch() as folder:
         (folder / "test_nothing.py").write_text(_TESTS.format(count=count))
         (folder / "conftest.py").write_text(_PROBE.format(count=count) + (_BY_HAND if by_hand else ""))
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--basetemp={folder / 'temp'}"]
-        environment = {**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": str(Path(__file__).parent.parent)}
-        done = subprocess.run(
-            [*command, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise common.WrongOutputError(done.stdout[-2000:] + done.stderr[-2000:])
+        _pytest(folder, *arguments)
         found = sorted(folder.glob("mpr-results/*/*.rrd"))
         common.expect(len(found), files, "recordings")
         for path in found[:3]:
@@ -109,8 +128,26 @@ def _run(count: int, *arguments: str, by_hand: bool = False, files: int = 0) -> 
         )
 
 
+def _log(*arguments: str, files: int = 0) -> float:
+    """Return how many seconds the calls of `log.debug` have taken."""
+    with common.scratch() as folder:
+        (folder / "test_logs.py").write_text(_LOGS.format(count=LOG_CALLS))
+        _pytest(folder, "--log-level=DEBUG", *arguments)
+        found = sorted(folder.glob("mpr-results/*/*.rrd"))
+        common.expect(len(found), files, "recordings")
+        for path in found:
+            common.expect(common.count_rows(path) >= LOG_CALLS, True, "rows for all calls")
+        return float((folder / "secs").read_text())
+
+
 def main() -> None:
     bench = report.begin(__doc__)
+    _empty_tests(bench)
+    _log_calls(bench)
+    bench.end()
+
+
+def _empty_tests(bench: report.Bench) -> None:
     count = TESTS // 2 if bench.quick else TESTS
     ways = {
         "not loaded": functools.partial(_run, count, "-p", "no:mpr"),
@@ -143,8 +180,28 @@ def main() -> None:
     bench.target(
         "an empty test that is recorded / an empty recording by hand", common.ratios(costs[kept], costs[floor]), 2
     )
-    bench.target("what recording costs an empty test", [1e3 * each for each in costs[kept]], 2, "ms")
-    bench.end()
+    bench.target("what recording costs an empty test", [1e3 * each for each in costs[kept]], 1.5, "ms")
+    bench.target(
+        "an empty test with retain-on-failure / with on",
+        common.ratios(costs["--mpr=retain-on-failure"], costs[kept]),
+        1,
+    )
+
+
+def _log_calls(bench: report.Bench) -> None:
+    ways = {
+        "not loaded": functools.partial(_log, "-p", "no:mpr"),
+        "--mpr=retain-on-failure": functools.partial(_log, "--mpr=retain-on-failure"),
+        "--mpr=on": functools.partial(_log, "--mpr=on", files=1),
+    }
+    readings = common.interleaved(ways, bench.rounds(3))
+    floor = readings["not loaded"]
+    rows = [
+        [name, f"{1e6 * common.median(found) / LOG_CALLS:.1f}", common.ratio(found, floor)]
+        for name, found in readings.items()
+    ]
+    bench.table(f"{LOG_CALLS:,} calls of log.debug in a test", ["way", "a call, us (median)", "ratio"], rows)
+    bench.target("log.debug in a recorded test / without", common.ratios(readings["--mpr=on"], floor), 3)
 
 
 if __name__ == "__main__":

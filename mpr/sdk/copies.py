@@ -6,11 +6,11 @@ for the recording of the test. The copied rows have the times that the thread ha
 
 A handle is the SDK's object that stands for one recording. A target (`Target`) has the recording that gets the copies.
 
-Covers: the SDK's calls that log rows, set times, make recordings and change sinks.
-Does not cover: calls that send data without a Python call per recording (`LazyChunkStream`, `UrdfTree`).
+Covers: the SDK's calls that log rows, set times and change sinks.
+Does not cover: blueprints, and the names and starts of recordings.
 
-The calls are wrapped once per process. If a test itself runs pytest in the same process, only the inner run gets copies
-until it ends.
+The calls are wrapped while there is a target. If a test itself runs pytest in the same process, only the inner run gets
+copies until it ends.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from mpr.sdk import internal, private_names
+from mpr.sdk import encoder, internal, kept_calls, private_names
 from mpr.sdk.native import Native
 from mpr.sdk.recordings import Ids
 from mpr.sdk.times import SetTime, Times, watch_times
 
 # Calls that log rows. The present times of a thread count for all but `send_arrow_chunk` and `send_chunks`.
 _LOG_CALLS = ("log_arrow_msg", "send_arrow_chunk", "send_chunks", "log_file_from_path", "log_file_from_contents")
+# Calls that log the rows of an object, with the object as first argument.
+_SEND_CALLS = ("LazyChunkStreamInternal.send_to_recording", "_UrdfTreeInternal.log")
 # Calls that give a recording another sink.
 _SINK_CALLS = (
     "save", "set_sinks", "connect_grpc", "serve_grpc", "stdout", "memory_recording", "binary_stream", "spawn",
@@ -54,6 +56,9 @@ class Target(Protocol):
         the sink, because the recording of the test must keep its own sink.
         """
 
+    def make_current(self) -> None:
+        """Make the recording of the running test the current one again, instead of one of `make_recording`."""
+
     def logged(self) -> None:
         """Called by this module each time code under test logs rows, also if these rows are not copied.
 
@@ -75,12 +80,11 @@ class _Thread(threading.local):
 _thread = _Thread()
 # The targets, the innermost last. Only the last one gets copies.
 _targets: list[Target] = []
-# The ids of recordings: those that code under test has made, those that mpr has made for itself, and those that
-# `Target.make_recording` has made.
-_made: set[Ids] = set()
-_of_mpr: set[Ids] = set()
+# The ids of recordings that `Target.make_recording` has made.
 _stand_ins: set[Ids] = set()
-_is_installed = False
+# For each wrapped function, what it was before, and the wrapper. Empty while nothing is wrapped.
+_before: dict[str, Any] = {}
+_wrappers: dict[str, Any] = {}
 
 
 def copy_to(target: Target) -> None:
@@ -88,17 +92,23 @@ def copy_to(target: Target) -> None:
 
     A target that was given before gets no copies until `stop(target)` is called.
     """
-    global _is_installed
     _targets.append(target)
-    if not _is_installed:
-        _is_installed = True
+    if not _wrappers:
         _install()
 
 
 def stop(target: Target) -> None:
-    """Copy no more rows to `target`. The target that was given before it gets the copies again."""
+    """Copy no more rows to `target`. The target that was given before it gets the copies again.
+
+    After the last target, the calls are not wrapped any more.
+    """
     with contextlib.suppress(ValueError):
         _targets.remove(target)
+    # If other code has wrapped a call since then, its wrapper calls ours. Then ours stay, and are used again.
+    if not _targets and all(private_names.find(name) is wrapper for name, wrapper in _wrappers.items()):
+        private_names.put_back(_before)
+        _before.clear()
+        _wrappers.clear()
 
 
 def forget_times(ids: Ids) -> None:
@@ -107,15 +117,31 @@ def forget_times(ids: Ids) -> None:
     _thread.shown.pop(ids, None)
 
 
+def show_times_again(ids: Ids) -> None:
+    """Set the times of this thread again with the next row, for the recording of a test, which has these `ids`.
+
+    Call this if other code has removed these times.
+    """
+    _thread.shown.pop(ids, None)
+
+
 def _install() -> None:
+    before = private_names.functions()
     for name in _LOG_CALLS:
         private_names.wrap(name, functools.partial(_log_call, name))
+    for name in _SEND_CALLS:
+        private_names.wrap(name, _send_call)
     for name in _SINK_CALLS:
         private_names.wrap(name, _sink_call)
+    for name in (*_LOG_CALLS, *_SEND_CALLS):
+        private_names.wrap(name, functools.partial(kept_calls.keeping, name, _times_of_rows))
+    for name in ("new_recording", "set_global_data_recording"):
+        private_names.wrap(name, _makes_current)
     private_names.wrap("disconnect", _disconnect)
-    private_names.wrap("new_recording", _new_recording)
     private_names.wrap("finalize_deferred_sinks", _finalize)
     watch_times(_time_was_set)
+    _wrappers.update((name, now) for name, now in private_names.functions().items() if now is not before[name])
+    _before.update((name, before[name]) for name in _wrappers)
 
 
 def _target() -> Target | None:
@@ -163,42 +189,85 @@ def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Itera
         yield chunk
 
 
+def _send_call(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def send(given: Any, recording: Any = None) -> Any:
+        copy = _copy_of(recording)
+        if copy is None or not hasattr(given, "__iter__"):
+            result = original(given, recording)
+            if copy is not None:
+                with contextlib.suppress(Exception):
+                    original(given, copy)
+            return result
+        # The stream may call functions of the test for each chunk, and must not call them twice.
+        for chunk in given:
+            Native.send_chunks(chunk, recording=recording)
+            with contextlib.suppress(Exception):
+                Native.send_chunks(chunk, recording=copy)
+        return None
+
+    return send
+
+
 def _copy_of(recording: Any) -> Any:
     """Return the handle of the test's recording if a row that is logged to `recording` must be copied, else None.
 
-    `recording` is a handle; None stands for the current recording. If the row goes to the test's recording, directly or
-    as a copy, this function first gives the test's recording the times that this thread has set for `recording`. It
-    also calls `Target.logged`.
+    `recording` is a handle; None stands for the current recording, and there may be none. If the row goes to the test's
+    recording, directly or as a copy, this function first gives the test's recording the times that this thread has set
+    for `recording`. It also calls `Target.logged`.
     """
     target = _target()
     handle = target.handle() if target is not None else None
     if target is None or handle is None:
         return None
     ids = Native.ids(recording)
-    if ids is None or ids in _of_mpr:
+    if ids in encoder.own_recordings or _is_disabled(recording, ids):
         return None
     target.logged()
     its_ids = Native.ids(handle)
     assert its_ids is not None, "a handle of the plugin stands for a recording"
-    if ids == its_ids:
-        _show_times(handle, its_ids, ids)
-        return None
-    is_of_code = recording is None or ids in _made or ids == Native.ids(None)
-    if not is_of_code or target.is_ours(ids):
+    if ids != its_ids and target.is_ours(ids):
         return None
     _show_times(handle, its_ids, ids)
-    return handle
+    return None if ids == its_ids else handle
+
+
+def _is_disabled(recording: Any, ids: Ids | None) -> bool:
+    """Return True if the SDK drops all rows of `recording`, because its user wants this.
+
+    `recording` is a handle with these `ids`; None stands for the current recording, and there may be none.
+    """
+    return ids is None and (recording is not None or Native.current() is not None)
+
+
+def _times_of_rows(recording: Any) -> Times | None:
+    """Return the times that this thread has set for `recording`, a handle or None for the current recording.
+
+    Returns None if rows that are logged to `recording` do not get into the recording of a test.
+    """
+    target = _target()
+    handle = target.handle() if target is not None else None
+    if target is None or handle is None:
+        return None
+    ids = Native.ids(recording)
+    if ids in encoder.own_recordings or _is_disabled(recording, ids):
+        return None
+    if ids != Native.ids(handle) and target.is_ours(ids):
+        return None
+    return {} if ids is None else _thread.wanted.get(ids, {})
 
 
 # --- times ---------------------------------------------------------------------------------------------------------
 
 
-def _show_times(handle: Any, its_ids: Ids, ids: Ids) -> None:
+def _show_times(handle: Any, its_ids: Ids, ids: Ids | None) -> None:
     """Give the test's recording the times that this thread has set for the recording with these `ids`.
 
-    `handle` and `its_ids` are the handle and the ids of the test's recording.
+    `handle` and `its_ids` are the handle and the ids of the test's recording. If `ids` is None, there is no recording,
+    and so there are no times.
     """
-    wanted, shown = _thread.wanted.get(ids), _thread.shown.get(its_ids)
+    wanted = None if ids is None else _thread.wanted.get(ids)
+    shown = _thread.shown.get(its_ids)
     if wanted == shown or (not wanted and not shown):
         return
     wanted, shown = wanted or {}, shown or {}
@@ -231,16 +300,29 @@ def _time_was_set(ids: Ids | None, timeline: str | None, time: tuple[SetTime, An
 # --- recordings and their sinks ------------------------------------------------------------------------------------
 
 
-def _new_recording(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def new_recording(*args: Any, **kwargs: Any) -> Any:
-        handle = original(*args, **kwargs)
-        ids = Native.ids(handle)
-        if ids is not None:
-            (_of_mpr if internal.thread.is_internal else _made).add(ids)
-        return handle
+def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper of `original`, a call of the SDK that may give the process another current recording."""
 
-    return new_recording
+    @functools.wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        if _target() is not None and kwargs.get("make_default", True):
+            _leave_thread()
+        return result
+
+    return call
+
+
+def _leave_thread() -> None:
+    """If the test's recording is that of this thread only, let the thread use the current recording of the process.
+
+    The test's recording has its place only while there is no other one.
+    """
+    target = _target()
+    handle = target.handle() if target is not None else None
+    of_thread = Native.current_of_thread()
+    if handle is not None and of_thread is not None and Native.ids(of_thread) == Native.ids(handle):
+        Native.set_current_of_thread(None)
 
 
 def _is_current(target: Target) -> bool:
@@ -264,6 +346,7 @@ def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
             if (ids := Native.ids(handle)) is not None:
                 _stand_ins.add(ids)
             Native.set_current_of_process(handle)
+            _leave_thread()
         return original(*args, **kwargs)
 
     return call
@@ -280,7 +363,7 @@ def _disconnect(original: Callable[..., Any]) -> Callable[..., Any]:
         result = original(recording)
         if Native.ids(None) in _stand_ins:
             # The SDK would keep all later rows of this recording in memory.
-            Native.set_current_of_process(target.handle())
+            target.make_current()
         return result
 
     return disconnect

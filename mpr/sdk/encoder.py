@@ -20,10 +20,15 @@ from mpr.errors import ConfigError
 from mpr.sdk import forks
 from mpr.sdk.internal import internal
 from mpr.sdk.reader import ReadableFile
+from mpr.sdk.recordings import Ids
 
 if TYPE_CHECKING:
     import rerun as rr
     import rerun.blueprint as rrb
+
+
+#: The ids of the recordings that mpr has made for itself in this process.
+own_recordings: set[Ids] = set()
 
 
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
@@ -38,6 +43,7 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
     batcher = None
     if flush_tick_secs is not None and "RERUN_FLUSH_TICK_SECS" not in os.environ:
         batcher = rr.ChunkBatcherConfig(flush_tick=flush_tick_secs)
+    own_recordings.add((application_id, recording_id))
     with internal():
         return rr.RecordingStream(
             application_id, recording_id=recording_id, send_properties=False, batcher_config=batcher

@@ -37,6 +37,7 @@ class Native:
     reset_time: Final = _native("reset_time")
     log_arrow_msg: Final = _native("log_arrow_msg")
     send_arrow_chunk: Final = _native("send_arrow_chunk")
+    send_chunks: Final = _native("send_chunks")
     recording_id: Final = _native("get_recording_id")
     application_id: Final = _native("get_application_id")
     current: Final = _native("get_data_recording")
@@ -47,6 +48,7 @@ class Native:
     escape: Final = _native("escape_entity_path_part")
     property_path: Final = _native("new_property_entity_path")
     descriptor = rerun.ComponentDescriptor
+    clean_up: Final = _native("flush_and_cleanup_orphaned_recordings")
     unregister_shutdown: Final = rerun.unregister_shutdown
 
     @staticmethod
@@ -85,10 +87,21 @@ def _texts(texts: Sequence[str]) -> Any:
     return _Arrow.from_buffers(_Arrow.text, len(parts), buffers)
 
 
+def _one_text(text: str) -> Any:
+    """Return the same as `_texts([text])`, in two thirds of the time."""
+    data = text.encode("utf-8", "backslashreplace")
+    buffers = [None, _Arrow.buffer(_Arrow.pack("=2i", 0, len(data))), _Arrow.buffer(data)]
+    return _Arrow.from_buffers(_Arrow.text, 1, buffers)
+
+
 class _TextLog:
-    """Holds the descriptors of the two components of `rr.TextLog`: `text` and `level`."""
+    """Holds the descriptors of the two components of `rr.TextLog`: `text` and `level`.
+
+    `levels` has an array for each level that was used, because there are few levels and many rows.
+    """
 
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
+    levels: Final[dict[str, Any]] = {}
 
 
 class _TextDocument:
@@ -118,8 +131,10 @@ def log_text(handle: Any, path: str, text: str, level: str) -> None:
 
     `handle` is the handle of the recording, `path` the entity path, and `level` the level, such as "INFO".
     """
-    components = {_TextLog.text: _texts([text]), _TextLog.level: _texts([level])}
-    Native.log_arrow_msg(path, components, False, handle)
+    levels = _TextLog.levels.get(level)
+    if levels is None:
+        levels = _TextLog.levels[level] = _texts([level])
+    Native.log_arrow_msg(path, {_TextLog.text: _one_text(text), _TextLog.level: levels}, False, handle)
 
 
 def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[float], level: str | None = None) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from mpr.user_code import log as _log
@@ -174,6 +174,21 @@ def wrap(name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
         owner, attribute = _owner(name)
         setattr(owner, attribute, wrapper(found))
     return found is not None
+
+
+def functions() -> dict[str, Any]:
+    """Return all functions of the list by their names, wrapped as they are now. Names that the SDK lacks are left out.
+
+    Pass the result to `put_back` later.
+    """
+    return {name: found for name in NAMES if (found := find(name)) is not None}
+
+
+def put_back(functions: Mapping[str, Any]) -> None:
+    """Replace each private name in `functions` by its function there, which `find` has returned before."""
+    for name, function in functions.items():
+        owner, attribute = _owner(name)
+        setattr(owner, attribute, function)
 
 
 def missing() -> list[str]:

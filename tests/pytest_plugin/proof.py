@@ -1,8 +1,8 @@
 """Prove on test suites of other projects that the plugin changes no outcome.
 
-Suites of installed libraries, and a part of our own, run without the plugin and with it.
-`python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. Each suite runs twice without the plugin,
-because a test that differs between these two runs proves nothing.
+Suites of installed libraries, suites from the package index (`libraries.py`), and a part of our own run without the
+plugin and with it. `python -m tests.pytest_plugin.proof [name...]`; part of `make test-all`. Each suite runs twice
+without the plugin, because a test that differs between these two runs proves nothing.
 
 `python -m tests.pytest_plugin.proof structlog=FOLDER` runs all tests of a library whose repository is in FOLDER. What
 its tests need must be installed.
@@ -16,10 +16,26 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.pytest_plugin import libraries
 from tests.pytest_plugin.inner import PROBE, ROOT
+
+_ALONE, _WORKERS = ("-n0",), ("-n2",)
+_ASYNCIO = ("-p", "asyncio", "-o", "asyncio_default_fixture_loop_scope=function")
+_MODES = ("on", "retain-on-failure")
+# Lets Python collect garbage between tests only.
+_FIXED_COLLECTION = """
+import gc, pytest
+
+gc.disable()
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_logfinish():
+    gc.collect(1)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,20 +47,31 @@ class Suite:
     why:
         The reason why its tests could notice that they are recorded.
     package:
-        The package with its tests; None for this repository.
+        The installed package with its tests; None if the tests are not in a package.
     files:
-        The files to run, relative to that package.
+        The files to run, relative to that package or folder.
     arguments:
         Arguments for pytest.
     checkout:
-        The repository of the library, if its tests are not in a package. They run with its own configuration.
+        The folder with the tests if they are not in a package; None for this repository. The tests run with the
+        configuration in this folder.
+    requirement:
+        The source distribution with the tests, one of `libraries.PACKAGES`. Its folder is then the checkout.
+    distributed:
+        Whether the tests also run in two workers of pytest-xdist.
+    leaks:
+        Whether tests leave open sockets or the like to the garbage collector, whose warnings are errors. The test in
+        which Python happens to collect them fails then. So Python collects garbage only between tests, in all runs.
     """
 
     why: str
-    package: str | None
-    files: tuple[str, ...]
+    package: str | None = None
+    files: tuple[str, ...] = ("tests",)
     arguments: tuple[str, ...] = ()
     checkout: Path | None = None
+    requirement: str | None = None
+    distributed: bool = True
+    leaks: bool = False
 
 
 SUITES = {
@@ -74,9 +101,44 @@ SUITES = {
         ),
         arguments=("-W", "error"),
     ),
+    "structlog": Suite(
+        why="patches clocks and logging, and looks at the stack from handlers",
+        requirement="structlog==26.1.0",
+        arguments=(*_ASYNCIO, "-p", "time_machine"),
+    ),
+    "loguru": Suite(
+        why="patches open, os, clocks and loggers; handlers that look at the stack; forks and threads",
+        requirement="loguru==0.7.2",
+        leaks=True,
+    ),
+    "freezegun": Suite(
+        why="replaces clocks in all loaded modules",
+        requirement="freezegun==1.5.5",
+        arguments=_ASYNCIO,
+    ),
+    "responses": Suite(
+        why="patches the sending of requests; threads",
+        requirement="responses==0.26.3",
+        files=("responses/tests",),
+        arguments=(*_ASYNCIO, "-p", "pytest_httpserver.pytest_plugin"),
+    ),
+    "requests-mock": Suite(
+        why="patches requests in unittest's test cases, in decorators and in fixtures",
+        requirement="requests-mock==1.12.1",
+        arguments=("-p", "requests_mock.contrib._pytest_plugin"),
+    ),
+    "pytest-mock": Suite(
+        why="patches and spies on os, and runs pytest within tests",
+        requirement="pytest-mock==3.17.0",
+        arguments=("-p", "pytest_mock", *_ASYNCIO),
+    ),
+    "tenacity": Suite(
+        why="patches sleep and clocks; own loggers",
+        requirement="tenacity==9.2.1",
+    ),
     "mpr": Suite(
         why="counts processes, threads and folders after every test; everything that the SDK does",
-        package=None,
+        distributed=False,
         files=(
             "tests/test_bad_input.py", "tests/test_capture.py", "tests/test_config.py", "tests/test_exports.py",
             "tests/test_layers.py", "tests/test_manifest.py", "tests/test_task_recordings.py", "tests/test_recover.py",
@@ -88,26 +150,48 @@ SUITES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
+    """The outcomes of one run: the exit code of pytest, and for each test the outcomes of its phases."""
+
     code: int
     tests: dict[str, list[str]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A comparison of runs with the plugin with runs without it.
+
+    `way` says how the tests ran. `steady` is the number of tests with the same outcomes in both runs without the
+    plugin. `differences` has a line for each of these tests whose outcomes were others with the plugin.
+    """
+
+    way: str
+    steady: int
+    recordings: int
+    differences: list[str]
+
+
 def run(suite: Suite, *arguments: str) -> Outcome:
-    """Run a suite once. The outcomes of a test are those of its phases."""
+    """Run a suite once."""
     found = importlib.util.find_spec(suite.package) if suite.package is not None else None
-    own = suite.checkout or ROOT
+    own = libraries.source(suite.requirement) if suite.requirement is not None else suite.checkout or ROOT
     folder = own if suite.package is None else Path(str(found.submodule_search_locations[0])) if found else None
     assert folder is not None, f"{suite.package} is not installed"
     with tempfile.TemporaryDirectory(prefix="mpr-proof-") as scratch:
         (Path(scratch) / "mpr_probe.py").write_text(PROBE)
+        (Path(scratch) / "mpr_fixed_collection.py").write_text(_FIXED_COLLECTION)
         reports = Path(scratch) / "reports.json"
+        # What the tests of a library need must not change what other tests import.
+        needed = () if suite.requirement is None else (str(libraries.installed()),)
         environment = {
-            **os.environ, "PROBE": str(reports), "PYTHONPATH": os.pathsep.join((scratch, str(ROOT), str(own))),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0",
+            **os.environ, "PROBE": str(reports),
+            "PYTHONPATH": os.pathsep.join((scratch, *needed, str(ROOT), str(own))),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         command = [
             sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "mpr_probe", "-p", "timeout",
-            f"--basetemp={scratch}/base", *suite.arguments, *arguments, *(str(folder / name) for name in suite.files),
+            "-p", "xdist", *(("-p", "mpr_fixed_collection") if suite.leaks else ()),
+            f"--basetemp={scratch}/base", *suite.arguments, *arguments,
+            *(str(folder / name) for name in suite.files),
         ]  # fmt: skip
         if suite.package is not None:
             (Path(scratch) / "pytest.ini").write_text("[pytest]\n")
@@ -124,26 +208,38 @@ def run(suite: Suite, *arguments: str) -> Outcome:
         return Outcome(code=done.returncode, tests=tests)
 
 
-def differences(suite: Suite, output: str) -> tuple[int, list[str]]:
-    """Return how many tests were compared, and which had other outcomes with the plugin than without it."""
-    before = run(suite, "-p", "no:mpr")
-    recorded = run(suite, "-p", "mpr", "--mpr=on", f"--mpr-output={output}")
-    after = run(suite, "-p", "no:mpr")
-    steady = {nodeid for nodeid, found in before.tests.items() if after.tests.get(nodeid) == found}
-    found = [
-        f"{nodeid}: {before.tests[nodeid]} without, {recorded.tests.get(nodeid)} with"
-        for nodeid in sorted(steady)
-        if before.tests[nodeid] != recorded.tests.get(nodeid)
-    ]
-    found += [f"{nodeid}: only with the plugin" for nodeid in sorted(set(recorded.tests) - set(before.tests))]
-    if before.code == after.code != recorded.code:
-        found.append(f"exit code {before.code} without, {recorded.code} with")
-    return len(steady), found
+def comparisons(suite: Suite, output: Path) -> Iterator[Comparison]:
+    """Compare runs of a suite with the plugin, in two modes, with two runs without it; also in workers if it can.
+
+    The recordings are in folders in `output`.
+    """
+    for number in (_ALONE, _WORKERS) if suite.distributed else (_ALONE,):
+        before = run(suite, *number, "-p", "no:mpr")
+        recorded = {}
+        for mode in _MODES:
+            folder = output / f"{mode}{number[0]}"
+            recorded[mode] = run(suite, *number, "-p", "mpr", f"--mpr={mode}", f"--mpr-output={folder}"), folder
+        after = run(suite, *number, "-p", "no:mpr")
+        steady = {nodeid for nodeid, found in before.tests.items() if after.tests.get(nodeid) == found}
+        is_steady = before.code == after.code and before.tests == after.tests
+        for mode, (found, folder) in recorded.items():
+            lines = [
+                f"{nodeid}: {before.tests[nodeid]} without, {found.tests.get(nodeid)} with"
+                for nodeid in sorted(steady)
+                if before.tests[nodeid] != found.tests.get(nodeid)
+            ]
+            lines += [f"{nodeid}: only with the plugin" for nodeid in sorted(set(found.tests) - set(before.tests))]
+            if is_steady and before.code != found.code:
+                lines.append(f"exit code {before.code} without, {found.code} with")
+            yield Comparison(
+                way=f"{mode} {number[0]}", steady=len(steady), recordings=len(list(folder.rglob("*.rrd"))),
+                differences=lines,
+            )  # fmt: skip
 
 
 def _all_tests_of(checkout: Path) -> Suite:
     arguments = ("-p", "asyncio") if importlib.util.find_spec("pytest_asyncio") is not None else ()
-    return Suite(why="chosen by the caller", package=None, files=("tests",), arguments=arguments, checkout=checkout)
+    return Suite(why="chosen by the caller", arguments=arguments, checkout=checkout)
 
 
 def main() -> None:
@@ -152,12 +248,14 @@ def main() -> None:
         name, _, checkout = argument.partition("=")
         suite = SUITES[name] if not checkout else _all_tests_of(Path(checkout).absolute())
         with tempfile.TemporaryDirectory(prefix="mpr-proof-") as output:
-            count, found = differences(suite, output)
-            files = len(list(Path(output).rglob("*.rrd")))
-        failed = failed or bool(found) or not files
-        print(f"{name}: {count} tests have the same outcomes, {len(found)} differ; {files} recordings", flush=True)
-        for words in found:
-            print(f"    {words}")
+            for found in comparisons(suite, Path(output)):
+                failed = failed or bool(found.differences)
+                print(
+                    f"{name} {found.way}: {found.steady} tests, {len(found.differences)} differ; "
+                    f"{found.recordings} recordings", flush=True,
+                )  # fmt: skip
+                for line in found.differences:
+                    print(f"    {line}")
     sys.exit(failed)
 
 

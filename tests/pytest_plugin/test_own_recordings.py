@@ -123,7 +123,7 @@ _ENTITIES = {
     "save_without_init": {"/before", "/after", "/later"},
     "crash": {"/crash"},
     "saved": {"/by_fixture", "/saved"},
-    "saved_too": {"/saved_too"},
+    "saved_too": {"/by_fixture", "/saved_too"},
 }
 _ORDERS = {
     "as written": list(_ENTITIES),
@@ -155,12 +155,9 @@ def test_rows_are_in_the_recording_of_their_test(folder: Path, order: str) -> No
     found = inner.run(folder, "--mpr=on", "-p", "no:randomly", base, *_in_order(_ORDERS[order]))
     assert found.code == 0, found.stdout
     found.check_files()
-    # The fixture runs for the first of its two tests.
-    first = next(name for name in _ORDERS[order] if name.startswith("saved"))
     for name, entities in _ENTITIES.items():
-        by_fixture = {"/by_fixture"} if name == first else set()
         nodeid = f"test_own.py::test_{name}"
-        assert entities - {"/by_fixture"} | by_fixture == found.entities(nodeid), name
+        assert entities == found.entities(nodeid), name
         assert found.test(nodeid)["complete"] is True
     assert 100 == len(found.cells("test_own.py::test_crash"))
     assert {(("number", 7),)} == {cell.times for cell in found.cells("test_own.py::test_stream_of_its_own")}
@@ -196,3 +193,284 @@ def test_a_crash_after_rr_init_keeps_the_rows(folder: Path) -> None:
     assert "crashed" == found.test(tests[1])["outcome"]
     assert 100 == len(found.cells(tests[1]))
     assert {"/plain"} == found.entities(tests[2])
+
+
+def test_every_way_to_log_is_recorded(tmp_path: Path) -> None:
+    source = """
+import subprocess, sys
+import pytest
+import rerun as rr
+from rerun.urdf import UrdfTree
+
+OF_MODULE = rr.RecordingStream("of_module")
+OTHER_PROCESS = '''
+import rerun as rr, sys
+stream = rr.RecordingStream("other")
+stream.save(sys.argv[1])
+stream.log("stored", rr.TextLog("x"))
+'''
+
+@pytest.fixture(scope="session")
+def stored(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stored") / "stored.rrd"
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, path], check=True)
+    return rr.chunk.RrdReader(path)
+
+def test_stream_of_module():
+    OF_MODULE.log("of_module", rr.TextLog("x"))
+
+def test_no_current_recording():
+    rr.set_time("number", sequence=1)
+    rr.set_global_data_recording(None)
+    rr.log("homeless", rr.TextLog("x"))
+
+def test_disabled():
+    rr.log("enabled", rr.TextLog("x"))
+    rr.RecordingStream("disabled", default_enabled=False).log("dropped", rr.TextLog("x"))
+    rr.init("disabled", default_enabled=False)
+    rr.log("dropped", rr.TextLog("x"))
+
+def test_lazy_stream(stored, tmp_path):
+    calls = []
+    own = rr.RecordingStream("own")
+    own.save(tmp_path / "own.rrd")
+    own.send_chunks(stored.stream().map(lambda chunk: calls.append(1) or chunk))
+    own.disconnect()
+    chunks = list(rr.chunk.RrdReader(tmp_path / "own.rrd").stream())
+    assert 1 == [str(chunk.entity_path) for chunk in chunks].count("/stored")
+    assert len(calls) == len(list(stored.stream()))
+
+def test_store(stored):
+    rr.RecordingStream("own").send_chunks(stored.store())
+
+def test_robot(tmp_path):
+    (tmp_path / "robot.urdf").write_text('<robot name="robot"><link name="base"/></robot>')
+    UrdfTree.from_file_path(tmp_path / "robot.urdf").log_urdf_to_recording(rr.RecordingStream("own"))
+
+def test_shut_down():
+    rr.log("before", rr.TextLog("x"))
+    rr.rerun_shutdown()
+    rr.log("after", rr.TextLog("x"))
+
+def test_next():
+    rr.log("next", rr.TextLog("x"))
+"""
+    found = inner.run(tmp_path, "--mpr=on", "-p", "no:randomly", test_ways=source)
+    assert found.code == 0, found.stdout
+    found.check_files()
+    for name, entities in {
+        "stream_of_module": {"/of_module"},
+        "no_current_recording": {"/homeless"},
+        "disabled": {"/enabled"},
+        "lazy_stream": {"/stored"},
+        "store": {"/stored"},
+        "robot": {"/robot"},
+        "shut_down": {"/before"},
+        "next": {"/next"},
+    }.items():
+        assert entities == found.entities(f"test_ways.py::test_{name}"), name
+    (row,) = found.cells("test_ways.py::test_no_current_recording")
+    assert () == row.times
+    test = found.test("test_ways.py::test_shut_down")
+    assert test["complete"] is False
+    assert "rr.rerun_shutdown" in test["notes"][0]
+
+
+def test_recordings_have_their_own_rows_if_only_a_thread_is_recorded(tmp_path: Path) -> None:
+    source = """
+import threading
+import pytest
+import rerun as rr
+from tests import support
+
+pytestmark = pytest.mark.mpr(capture="thread")
+
+@pytest.fixture(scope="session")
+def saved(pytestconfig):
+    stream = rr.RecordingStream("of_a_fixture")
+    stream.save(pytestconfig.rootpath / "saved.rrd")
+    rr.set_global_data_recording(stream)
+    yield stream
+    stream.disconnect()
+
+@pytest.mark.parametrize("number", range(2))
+def test_saved(saved, number):
+    if number:
+        rr.set_global_data_recording(saved)
+    rr.log(f"saved/{number}", rr.TextLog("x"))
+    thread = threading.Thread(target=rr.log, args=(f"thread/{number}", rr.TextLog("x")))
+    thread.start()
+    thread.join()
+    rr.set_global_data_recording(None)
+
+def entities(path):
+    return {cell.entity for cell in support.cells(path)}
+
+def test_init(tmp_path):
+    rr.init("own")
+    rr.save(tmp_path / "own.rrd")
+    rr.log("init", rr.TextLog("x"))
+    rr.disconnect()
+    assert {"/init"} == entities(tmp_path / "own.rrd")
+    rr.set_global_data_recording(None)
+
+def test_save(tmp_path):
+    rr.save(tmp_path / "own.rrd")
+    rr.log("save", rr.TextLog("x"))
+    rr.disconnect()
+    rr.log("later", rr.TextLog("x"))
+    assert {"/save"} == entities(tmp_path / "own.rrd")
+
+def test_global(tmp_path):
+    stream = rr.RecordingStream("own")
+    stream.save(tmp_path / "own.rrd")
+    rr.set_global_data_recording(stream)
+    rr.log("global", rr.TextLog("x"))
+    stream.disconnect()
+    assert {"/global"} == entities(tmp_path / "own.rrd")
+"""
+    found = inner.run(tmp_path, "--mpr=on", "-p", "no:randomly", test_thread=source)
+    assert found.code == 0, found.stdout
+    assert {"/init"} == found.entities("test_thread.py::test_init")
+    assert {"/save", "/later"} == found.entities("test_thread.py::test_save")
+    assert {"/global"} == found.entities("test_thread.py::test_global")
+    for number in range(2):
+        assert {f"/saved/{number}"} == found.entities(f"test_thread.py::test_saved[{number}]")
+    own = {cell.entity for cell in support.cells(tmp_path / "saved.rrd")}
+    assert {"/saved/0", "/saved/1", "/thread/0", "/thread/1"} <= own
+
+
+_WIDE = """
+import subprocess, sys, unittest
+import numpy as np
+import pytest
+import rerun as rr
+
+OTHER_PROCESS = '''
+import rerun as rr, sys
+stream = rr.RecordingStream("other", send_properties=False)
+stream.save(sys.argv[1])
+stream.log("stored", rr.TextLog("x"))
+'''
+
+@pytest.fixture(scope="session", params=["left", "right"])
+def side(request):
+    rr.log(f"side/{request.param}", rr.TextLog("x"))
+
+@pytest.fixture(scope="module")
+def world():
+    rr.set_time("number", sequence=5)
+    rr.log("world", rr.Points3D([[1, 2, 3]]), rr.AnyValues(note="x"))
+    rr.log("world/static", rr.TextLog("x"), static=True)
+    rr.send_columns("columns", [rr.TimeColumn("n", sequence=[1, 2])], rr.Scalars.columns(scalars=[1, 2]))
+    rr.reset_time()
+
+calls = []
+
+@pytest.fixture(scope="module")
+def lazy(tmp_path_factory):
+    path = tmp_path_factory.mktemp("stored") / "stored.rrd"
+    subprocess.run([sys.executable, "-c", OTHER_PROCESS, path], check=True)
+    chunks = rr.chunk.RrdReader(path).stream().map(lambda chunk: calls.append(1) or chunk)
+    rr.send_chunks(chunks)
+
+@pytest.mark.parametrize("number", range(2))
+def test_lazy(lazy, number):
+    assert 1 == len(calls)
+
+@pytest.fixture(scope="module")
+def large():
+    rr.log("large", rr.Tensor(np.random.default_rng(0).integers(0, 255, 5_000_000, np.uint8)))
+
+@pytest.fixture(scope="module")
+def many():
+    for number in range(2_001):
+        rr.log("many", rr.Scalars(number))
+
+@pytest.mark.parametrize("number", range(3))
+def test_world(world, number):
+    rr.log("own", rr.Scalars(number))
+
+@pytest.fixture
+def requested(request):
+    request.getfixturevalue("world")
+    rr.set_time("number", sequence=7)
+
+def test_requested(requested):
+    rr.log("own", rr.Scalars(1))
+
+def test_golden(world, mpr_golden):
+    rr.log("golden", rr.TextLog("x"))
+    mpr_golden()
+
+def test_sides(side):
+    pass
+
+def test_sides_again(side):
+    pass
+
+class TestCase(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        rr.log("of_class", rr.TextLog("x"))
+
+    def test_one(self):
+        pass
+
+    def test_two(self):
+        pass
+
+class TestOverridden:
+    @pytest.fixture
+    def world(self):
+        return None
+
+    def test_other(self, world):
+        rr.log("other", rr.TextLog("x"))
+
+@pytest.mark.parametrize("number", range(2))
+def test_large(large, number):
+    pass
+
+@pytest.mark.parametrize("number", range(2))
+def test_many(many, number):
+    pass
+"""
+
+
+@pytest.mark.parametrize("workers", [(), ("-n2", "--dist=load")])
+def test_rows_of_a_wide_fixture_are_in_all_its_tests(tmp_path: Path, workers: tuple[str, ...]) -> None:
+    plugins = ("xdist", "xdist.looponfail") if workers else ()
+    # The golden recording is written by a run in which its test sets the fixture up itself.
+    written = inner.run(tmp_path, "--mpr=off", "--mpr-golden-update", "-k", "golden", test_wide=_WIDE)
+    assert written.code == 0, written.stdout
+    found = inner.run(tmp_path, "--mpr=on", "-p", "no:randomly", *workers, plugins=plugins)
+    assert found.code == 0, found.stdout
+    found.check_files()
+    world = {"/world", "/world/static", "/columns"}
+    cells = []
+    for number in range(3):
+        nodeid = f"test_wide.py::test_world[{number}]"
+        assert world | {"/own"} == found.entities(nodeid)
+        cells.append([cell for cell in found.cells(nodeid) if cell.entity != "/own"])
+        assert [()] == [cell.times for cell in found.cells(nodeid) if cell.entity == "/own"]
+    assert cells[0] == cells[1] == cells[2]
+    nodeid = "test_wide.py::test_requested"
+    assert cells[0] == [cell for cell in found.cells(nodeid) if cell.entity != "/own"]
+    assert [(("number", 7),)] == [cell.times for cell in found.cells(nodeid) if cell.entity == "/own"]
+    assert {(("number", 5),), (("n", 1),), (("n", 2),), ()} == {cell.times for cell in cells[0]}
+    for name in ("test_sides", "test_sides_again"):
+        for side in ("left", "right"):
+            assert {f"/side/{side}"} == found.entities(f"test_wide.py::{name}[{side}]")
+    for number in range(2):
+        assert {"/stored"} == found.entities(f"test_wide.py::test_lazy[{number}]")
+    for name in ("test_one", "test_two"):
+        assert {"/of_class"} == found.entities(f"test_wide.py::TestCase::{name}")
+    assert {"/other"} == found.entities("test_wide.py::TestOverridden::test_other")
+    if not workers:
+        for name in ("large", "many"):
+            first, second = (found.test(f"test_wide.py::test_{name}[{number}]") for number in range(2))
+            assert (True, []) == (first["complete"], first["notes"])
+            assert second["complete"] is False
+            assert f"fixture '{name}'" in second["notes"][0]
+            assert first["nodeid"] in second["notes"][0]

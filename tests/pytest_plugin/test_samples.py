@@ -64,7 +64,7 @@ def test_errors_before_and_after(recorded: Run) -> None:
     nodeid = "test_phases.py::test_setup_error"
     assert "failed" == recorded.test(nodeid)["outcome"]
     assert ["setup", "teardown"] == _phases(recorded, nodeid)
-    assert ["before"] == [cell.value.strip("[']") for cell in recorded.cells(nodeid)]
+    assert ["before", "module setup"] == sorted(cell.value.strip("[']") for cell in recorded.cells(nodeid))
     nodeid = "test_phases.py::test_teardown_error"
     assert "failed" == recorded.test(nodeid)["outcome"]
     assert ["setup", "call", "teardown"] == _phases(recorded, nodeid)
@@ -94,16 +94,16 @@ def test_only_recordings_of_failing_tests_are_kept(failures: Run) -> None:
 
 
 @pytest.mark.edge(12)
-def test_fixtures_of_a_module_are_with_its_first_and_last_test(recorded: Run) -> None:
+def test_the_setup_of_a_module_is_with_all_its_tests_and_the_teardown_with_the_last(recorded: Run) -> None:
     first = [cell.value for cell in recorded.cells("test_phases.py::test_first") if cell.entity == "/said"]
     assert {"['module setup']", "['setup']", "['call']", "['teardown']"} == set(first)
     last = [cell.value for cell in recorded.cells("test_phases.py::test_last")]
-    assert {"['last']", "['module teardown']"} == set(last)
+    assert {"['module setup']", "['last']", "['module teardown']"} == set(last)
     # The same holds for a unittest class.
     a = [cell.value for cell in recorded.cells("test_phases.py::TestUnittest::test_a")]
     b = [cell.value for cell in recorded.cells("test_phases.py::TestUnittest::test_b")]
-    assert ["['a']", "['class setup']"] == a
-    assert ["['class teardown']"] == b
+    assert ["['a']", "['class setup']", "['module setup']"] == a
+    assert ["['class setup']", "['class teardown']", "['module setup']"] == b
 
 
 @pytest.mark.edge(10, 11)

@@ -4,6 +4,7 @@
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the SDK's current recording |
 | recordings that the test makes (`rr.init`, `rr.save`) | each row is logged once more (`mpr/sdk/copies.py`) |
+| fixtures that an earlier test has set up | see `fixture_rows.py` |
 | pools, child processes | see `child_processes.py` |
 | `logging` | see `logging_capture.py` |
 | output, outcome and failures of the test | see `test_rows.py` |
@@ -19,9 +20,11 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from mpr.pytest_plugin.options import LOGS
-from mpr.pytest_plugin.recording import fork_warning, system, test_rows
+from mpr.pytest_plugin.recording import embedding, fork_warning, system, test_rows
 from mpr.pytest_plugin.recording.child_processes import Children
+from mpr.pytest_plugin.recording.fixture_rows import FixtureRows
 from mpr.pytest_plugin.recording.logging_capture import LogCapture
+from mpr.pytest_plugin.recording.running_test import SETUP
 from mpr.pytest_plugin.recording.system import System
 from mpr.pytest_plugin.recording.test_stream import TestStream, TestStreams, is_of_tests
 from mpr.sdk import copies, native
@@ -51,6 +54,7 @@ class LogSources:
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
+        self._config = config
         self._running = running
         self._forks = fork_warning.Watch(running)
         self._streams = TestStreams()
@@ -59,7 +63,9 @@ class LogSources:
         self._outer: Any = None
         # The thread whose rows are recorded; None if the rows of all threads are.
         self._thread: int | None = None
-        self._logs = LogCapture(config, self._handle_of_running, LOGS, self.logged)
+        self._logs = LogCapture(config, running, LOGS)
+        self._fixtures = FixtureRows(running)
+        config.pluginmanager.register(self._fixtures, "mpr-fixture-rows")
         copies.copy_to(self)
         self.log_output: Final = test_rows.log_output
         self.log_end: Final = test_rows.log_end
@@ -86,27 +92,32 @@ class LogSources:
         If the test's option `capture` is "thread", plain `rr.log` is recorded only in the calling thread.
         """
         self._children.attach(running.stream)
+        self._fixtures.begin(running)
         copies.forget_times(running.stream.ids)
         handle = running.stream.handle
         self._outer = None
         self._thread = System.thread_id() if running.options.capture == _THREAD else None
-        if self._thread is not None:
-            Native.set_current_of_thread(handle)
-            return
-        before = Native.current_of_process()
-        if before is None or is_of_tests(Native.ids(before)):
+        before = self._current()
+        # A thread without a recording of its own uses the one of the process.
+        used = before if self._thread is None else Native.current()
+        ids = None if used is None else Native.ids(used)
+        # A disabled recording has no ids. An earlier test may have left it behind (`rr.init(default_enabled=False)`).
+        if ids is None or is_of_tests(ids):
             self._outer = None if before is None or self._streams.has(before) else before
-            Native.set_current_of_process(handle)
-        # If other code has made `before`, it stays the current recording, because a fixture with a wider scope may need
-        # it. Without mpr, `before` would be the current recording too. Its rows are copied into the test's recording.
+            self._set_current(handle)
+        # If other code has made `used`, it stays the current recording, because a fixture with a wider scope may need
+        # it. Without mpr, `used` would be the current recording too. Its rows are copied into the test's recording.
 
-    def phase_has_ended(self, running: RunningTest) -> None:
-        """Make a shared recording for child processes if the setup of the test `running` has imported `@mpr.task`.
+    def phase_has_ended(self, running: RunningTest, phase: str) -> None:
+        """Make up for what the test `running` has done in `phase`. Call this method after the setup and the call.
 
-        Call this method after the setup. From then on, child processes that use `@mpr.task` log into the recording of
-        the test, too.
+        Rows of fixtures are written that the test has requested in this phase. If the setup has imported `@mpr.task`, a
+        shared recording is made. Processes that use `@mpr.task` then log into the recording of the test, too.
         """
-        self._children.attach(running.stream)
+        self._fixtures.phase_has_ended(running)
+        copies.show_times_again(running.stream.ids)
+        if phase == SETUP:
+            self._children.attach(running.stream)
 
     def detach(self, running: RunningTest) -> None:
         """Stop sending rows to the recording of the test `running`.
@@ -117,23 +128,22 @@ class LogSources:
         note = self._children.detach()
         if note is not None:
             running.notes.append(note)
-        if self._thread is not None:
-            if self._is_free(Native.current_of_thread()):
-                Native.set_current_of_thread(self._outer)
-        elif self._is_free(Native.current_of_process()):
-            Native.set_current_of_process(self._outer)
+        if self._is_free(self._current()):
+            self._set_current(self._outer)
         self._thread = None
 
     def close(self) -> None:
         """Stop copying rows, capturing `logging` records and suppressing warnings. Call this after the last test.
 
-        Also closes the shared recordings and releases the streams.
+        Also closes the shared recordings. If the process goes on, ends the streams, too.
         """
         copies.stop(self)
+        self._config.pluginmanager.unregister(self._fixtures)
         self._logs.close()
         self._forks.close()
         self._children.close()
-        self._streams.close()
+        if embedding.process_goes_on(self._config):
+            self._streams.close()
 
     # --- the target of `copies` -------------------------------------------------------------------------------------
 
@@ -162,6 +172,15 @@ class LogSources:
         application_id = running.stream.application_id if running is not None else "pytest"
         return native.new_recording(application_id, system.new_id())
 
+    def make_current(self) -> None:
+        """Make the recording of the running test the current one again, as `attach` does. Does nothing without a test.
+
+        `mpr/sdk/copies.py` calls this method when a test has ended a recording of `make_recording`.
+        """
+        if self._thread is not None:
+            Native.set_current_of_process(None)
+        self._set_current(self._handle_of_running())
+
     def logged(self) -> None:
         """Note that rows were logged to the recording of the running test, if a test runs.
 
@@ -170,6 +189,19 @@ class LogSources:
         running = self._running()
         if running is not None:
             running.note_rows()
+
+    def _current(self) -> Any:
+        """Return the handle of the current recording; None if there is none.
+
+        If only the thread of the test is recorded, this is the current recording of the thread.
+        """
+        return Native.current_of_process() if self._thread is None else Native.current_of_thread()
+
+    def _set_current(self, handle: Any) -> None:
+        if self._thread is None:
+            Native.set_current_of_process(handle)
+        else:
+            Native.set_current_of_thread(handle)
 
     def _is_free(self, current: Any) -> bool:
         """Return True if the test has made no other recording the current one.

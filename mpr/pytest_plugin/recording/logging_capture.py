@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from mpr.sdk import native
+
+if TYPE_CHECKING:
+    from mpr.pytest_plugin.recording.running_test import RunningTest
 
 # The levels that have another name in Rerun.
 _LEVELS = {"WARNING": "WARN"}
@@ -30,21 +33,15 @@ class LogCapture:
     ----------
     config:
         The configuration of pytest.
-    handle:
-        A function that returns the handle of the running test's recording, which is the SDK's native object. If the
-        function returns None, nothing is written.
+    running:
+        A function that returns the test that runs in this process. If it returns None, nothing is written.
     path_prefix:
         The entity path before the names of the loggers.
-    logged:
-        A function that is called for each record that is written.
     """
 
-    def __init__(
-        self, config: pytest.Config, handle: Callable[[], Any], path_prefix: str, logged: Callable[[], object]
-    ) -> None:
-        self._handle = handle
+    def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None], path_prefix: str) -> None:
+        self._running = running
         self._prefix = path_prefix
-        self._logged = logged
         self._paths: dict[str, str] = {}
         self._last: logging.LogRecord | None = None
         plugin = config.pluginmanager.get_plugin("logging-plugin")
@@ -59,19 +56,18 @@ class LogCapture:
             self._handler.flush = flush_and_write
 
     def _write(self) -> None:
-        handle = self._handle()
+        running = self._running()
         records = self._handler.records
-        if handle is None or not records or records[-1] is self._last:
+        if running is None or not records or records[-1] is self._last:
             return
         self._last = record = records[-1]
         if record.name.partition(".")[0] == "mpr":
             # Records of mpr itself may report an error of the recording.
             return
         try:
-            native.log_text(
-                handle, self._path(record.name), _text(record), _LEVELS.get(record.levelname, record.levelname)
-            )
-            self._logged()
+            level = _LEVELS.get(record.levelname, record.levelname)
+            native.log_text(running.stream.handle, self._path(record.name), _text(record), level)
+            running.note_rows()
         except Exception:  # noqa: BLE001, S110  # no error of mpr may reach the test, and its report has the record too
             pass
 

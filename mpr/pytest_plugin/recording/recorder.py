@@ -46,6 +46,13 @@ MAIN = "main"
 WORKER_OUTPUT = "mpr_troubles"
 
 
+# A note for the recording of a test whose file the test has ended.
+_TAKEN = (
+    "the test gave its recording another sink (rr.save or the like), or has ended it (rr.rerun_shutdown): what came "
+    "then is not here. A recording of its own (rr.RecordingStream) can be saved and ended"
+)
+
+
 class Recorder:
     """Records the tests of one process. Each process that runs tests registers one such object as a plugin of pytest.
 
@@ -200,12 +207,11 @@ class Recorder:
             sources = self._sources()
             stream = sources.stream(options.application_id)
             stream.open(path)
-            self._open_journal().write(
-                Started(
-                    nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=System.getpid(), path=key,
-                    application_id=options.application_id, time=now, parameters=test_facts.parameters_of(item),
-                )
+            started = Started(
+                nodeid=item.nodeid, attempt=attempt, worker=self.worker, pid=System.getpid(), path=key,
+                application_id=options.application_id, time=now, parameters=test_facts.parameters_of(item),
             )  # fmt: skip
+            self._open_journal().write(started)
         except BaseException:
             # The file is removed, because it would look like the recording of a test that has crashed.
             system.remove(path)
@@ -237,9 +243,8 @@ class Recorder:
             return
         self._sources().log_output(running)
         running.outcomes.setdefault(name, "passed")
-        if name == SETUP:
-            self._sources().phase_has_ended(running)
         if name != TEARDOWN:
+            self._sources().phase_has_ended(running, name)
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
@@ -271,26 +276,25 @@ class Recorder:
         kept = retention.is_recorded(mode, running.attempt) and retention.is_kept(mode, running.attempt, outcome)
         taken = running.stream.is_taken()
         if taken:
-            running.notes.append(
-                "the test gave its recording another sink (rr.save or the like): what came then is not here"
-            )
+            running.notes.append(_TAKEN)
         elif kept:
             self.errors.attempt("bring all rows to the disk", self._flush, running)
             self.errors.attempt("note an outcome", self._sources().log_end, running, outcome, self.worker)
-        whole = running.stream.close()
-        if kept and not whole:
-            running.notes.append(f"the file has no end: mpr recover {quote(running.path)}")
-            self.errors.report("recordings without an end", f"{running.key}: {running.notes[-1]}")
         if not kept:
+            running.stream.finish(has_rows=running.take_logged())
             system.remove(running.path)
             self._set_property(running.item, None)
-        self._open_journal().write(
-            Ended(
-                path=running.key, outcome=outcome, kept=kept, duration_secs=System.clock() - running.clock,
-                complete=not running.notes, notes=tuple(running.notes), outcomes=running.outcomes,
-                failures=running.explained, goldens=tuple(running.goldens),
-            )
+        elif not running.stream.close():
+            running.notes.append(f"the file has no end: mpr recover {quote(running.path)}")
+            self.errors.report("recordings without an end", f"{running.key}: {running.notes[-1]}")
+        if taken:
+            self.errors.attempt("drop later rows", running.stream.drop_rows)
+        ended = Ended(
+            path=running.key, outcome=outcome, kept=kept, duration_secs=System.clock() - running.clock,
+            complete=not running.notes, notes=tuple(running.notes), outcomes=running.outcomes,
+            failures=running.explained, goldens=tuple(running.goldens),
         )  # fmt: skip
+        self._open_journal().write(ended)
         if kept:
             self.last = running.path
             report_links.attach(running.item, running.path)

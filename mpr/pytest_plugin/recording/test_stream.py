@@ -1,7 +1,7 @@
 """Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
 
-A stream of the SDK has two threads that never end. So tests do not get a stream each: all tests with one application id
-share a stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
+A stream of the SDK has two threads. So tests do not get a stream each: all tests with one application id share a
+stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
 without Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have
 the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same length.
 
@@ -70,8 +70,6 @@ class TestStream:
         The path of the present file; None if there is none.
     stuck:
         True if the stream cannot be used any more, because the SDK's threads wait forever.
-    is_borrowed:
-        True while a `TestStreams` uses this stream.
     """
 
     __test__ = False
@@ -84,7 +82,6 @@ class TestStream:
         self.public: rr.RecordingStream = Native.stream_of(self.handle)
         self.path: str | None = None
         self.stuck: bool = False
-        self.is_borrowed = False
         # True if a flush of the present file has failed.
         self._failed = False
         _every.append(self)
@@ -148,17 +145,9 @@ class TestStream:
         replaced.
         """
         assert self.path is not None
-        path, self.path = self.path, None
-        # `disconnect` of the SDK may wait forever. So the file is flushed before, for a limited time. If the flush
-        # fails, `disconnect` is called in another thread.
-        with contextlib.suppress(RuntimeError):
-            self.flush()
-        if self._failed:
-            self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
-        else:
-            Native.disconnect(self.handle)
+        path = self.path
+        self.finish(has_rows=True)
         if self.stuck:
-            _leave_alone(self)
             return False
         old = store_id.store_id(self.application_id, self.recording_id)
         new = store_id.store_id(self.application_id, recording_id or system.new_id())
@@ -172,6 +161,36 @@ class TestStream:
             return False
         finally:
             System.close(fd)
+
+    def finish(self, *, has_rows: bool) -> None:
+        """Finish the file, and leave its recording the id of the stream. This is enough for a file that is removed.
+
+        `has_rows` must be True if rows were logged since the last flush. If the disk takes no rows, `stuck` is True
+        afterwards.
+        """
+        self.path = None
+        # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
+        # flush fails, `disconnect` is called in another thread.
+        if has_rows:
+            with contextlib.suppress(RuntimeError):
+                self.flush()
+        if self._failed:
+            self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
+        else:
+            Native.disconnect(self.handle)
+        if self.stuck:
+            _leave_alone(self)
+
+    def drop_rows(self) -> None:
+        """Drop the rows that were logged since the file has ended. The SDK keeps them for the next file."""
+        Native.save(os.devnull, None, self.handle)
+        Native.disconnect(self.handle)
+
+    def end(self) -> None:
+        """Give up the objects of the SDK. Afterwards, this object cannot be used any more."""
+        self.handle = None
+        del self.public
+        _every.remove(self)
 
 
 def _leave_alone(stream: TestStream) -> None:
@@ -197,8 +216,7 @@ def _leave_alone(stream: TestStream) -> None:
 class TestStreams:
     """Holds the streams that one run of pytest uses in this process, by application id.
 
-    A forked process does not use the streams of its parent. A later run of pytest in this process uses the streams of
-    an earlier run again, because each stream has two threads that never end.
+    A forked process does not use the streams of its parent.
     """
 
     __test__ = False
@@ -219,14 +237,31 @@ class TestStreams:
     def get(self, application_id: str) -> TestStream:
         """Return the stream for `application_id`. Make a new stream if there is none that this process can use."""
         if not self.knows(application_id):
-            free = (each for each in _every if each.application_id == application_id and not each.is_borrowed)
-            found = next((each for each in free if each.is_usable), None) or TestStream(application_id)
-            found.is_borrowed = True
-            self._streams[application_id] = found
+            self._streams[application_id] = TestStream(application_id)
         return self._streams[application_id]
 
     def close(self) -> None:
-        """Release the streams, so that a later run of pytest in this process can use them."""
-        for each in self._streams.values():
-            each.is_borrowed = False
+        """End the streams and their threads. A process may run pytest often, and must not get more threads each time.
+
+        The threads of a stream stay if other code still has the stream, or if any stream of this process is stuck. If
+        recordings that nothing uses any more have rows and no sink, the SDK writes warnings to standard error.
+        """
+        ended = [each for each in self._streams.values() if each.is_usable]
         self._streams.clear()
+        for each in ended:
+            each.end()
+        if ended and not _stuck and Native.clean_up is not None:
+            system.run_bounded(_end_threads, _CLOSE_TIMEOUT_SECS)
+
+
+def _end_threads() -> None:
+    """Let the SDK end the threads of streams that nothing uses any more.
+
+    The SDK also flushes all recordings. It forgets the current recording of the process, which is then set again.
+    """
+    current = Native.current_of_process()
+    try:
+        Native.clean_up()
+    finally:
+        if current is not None:
+            Native.set_current_of_process(current)

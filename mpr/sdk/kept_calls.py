@@ -1,0 +1,129 @@
+"""Keeps calls of the SDK that log rows, and makes them again for another recording.
+
+The pytest plugin does this with the rows that a fixture logs in its setup, because several tests may use the fixture.
+
+A handle is the SDK's object that stands for one recording.
+
+Covers: keeping calls with their times, up to a limit, and making them again.
+Does not cover: which calls belong to a test (`copies.py`), and when they are kept (`pytest_plugin/recording`).
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mpr.sdk import private_names
+from mpr.sdk.native import Native
+from mpr.sdk.times import Times
+
+#: The most that a `KeptCalls` keeps: bytes of data, and calls. All tests that use a fixture get its rows once more.
+MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
+
+
+class _Call(NamedTuple):
+    """A call that logs rows, without the recording, and the times that its rows have."""
+
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    times: Times
+
+
+class KeptCalls:
+    """Keeps the calls that log rows, in all threads, from the creation of this object until `close`.
+
+    Attributes
+    ----------
+    is_too_large:
+        True if there was more than `MOST_BYTES` or `MOST_CALLS`. Then no calls are kept.
+    """
+
+    def __init__(self) -> None:
+        self.is_too_large: bool = False
+        self._calls: list[_Call] = []
+        self._size = 0
+        _open.append(self)
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, call: _Call) -> None:
+        """Keep `call`, or drop all calls if they are too many now."""
+        if self.is_too_large:
+            return
+        self._size += _size_of(call)
+        self._calls.append(call)
+        if self._size > MOST_BYTES or len(self._calls) > MOST_CALLS:
+            self.is_too_large = True
+            self._calls.clear()
+
+    def close(self) -> None:
+        _open.remove(self)
+
+    def repeat(self, handle: Any) -> None:
+        """Make all kept calls again, for the recording with the handle `handle`.
+
+        Afterwards, this thread has no times for this recording. Raises the errors of the SDK.
+        """
+        for call in self._calls:
+            Native.reset_time(handle)
+            for timeline, (set_time, value) in call.times.items():
+                set_time(timeline, value, handle)
+            call.function(*call.args, **call.kwargs, recording=handle)
+        Native.reset_time(handle)
+
+
+# The objects that keep calls now.
+_open: list[KeptCalls] = []
+
+
+_LAZY_STREAM = "LazyChunkStreamInternal.send_to_recording"
+# The calls whose argument `recording` may have no name, with its place.
+_PLACES = {"log_arrow_msg": 3, _LAZY_STREAM: 1, "_UrdfTreeInternal.log": 1}
+
+
+def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper of `wrapped`, the SDK's call `name`, which logs rows. The wrapper keeps the call.
+
+    `times_of` takes the handle of a recording, or None for the current one. It returns the times of rows that are
+    logged there, or None if these rows are not kept.
+    """
+    original = private_names.original(name)
+    place = _PLACES.get(name, sys.maxsize)
+    send_chunks = private_names.find("send_chunks")
+
+    @functools.wraps(wrapped)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if _open:
+            recording = args[place] if len(args) > place else kwargs.get("recording")
+            times = times_of(recording)
+            if times is not None:
+                if name == _LAZY_STREAM:
+                    # The stream may call functions of the test for each chunk, and must not call them again later.
+                    return send_chunks(list(args[0]), recording=recording)
+                if args and hasattr(args[0], "__next__"):
+                    # An iterator of chunks can be read only once.
+                    args = (list(args[0]), *args[1:])
+                others = {key: value for key, value in kwargs.items() if key != "recording"}
+                for kept in _open:
+                    kept.add(_Call(original, args[:place], others, dict(times)))
+        return wrapped(*args, **kwargs)
+
+    return call
+
+
+def _size_of(call: _Call) -> int:
+    """Return about how many bytes of data `call` has. What is read from files later is not counted."""
+    size = 0
+    for value in (*call.args, *call.kwargs.values()):
+        if isinstance(value, bytes):
+            size += len(value)
+            continue
+        parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value,)
+        for part in parts:
+            data = part.to_record_batch() if hasattr(part, "to_record_batch") else part
+            size += getattr(data, "nbytes", 0)
+    return size
