@@ -169,9 +169,10 @@ def _recovery_of_tests() -> Callable[[Path], str | None]:
 def verify(paths: tuple[Path, ...]) -> None:
     """Check that no row of a recording is missing.
 
-    When mpr closes a recording, it writes the number of rows into the file. This command reads the whole FILE, counts
-    its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows are missing. It is 2
-    if a FILE cannot be read, or has no such number. With several files, it is the highest of their statuses.
+    When mpr closes a recording of a pool with telemetry, it writes the number of rows into the file. This command reads
+    the whole FILE, counts its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows
+    are missing. It is 2 if a FILE cannot be read, or has no such number. With several files, it is the highest of their
+    statuses.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification
@@ -192,7 +193,8 @@ def verify(paths: tuple[Path, ...]) -> None:
 
 def _in_a_sentence(found: VerifiedRecording) -> str:
     if found.expected_rows is None:
-        return f"{found.rows} rows; the file does not say how many it should have: mpr did not write and finish it"
+        reason = "mpr did not write and finish it, or its recording had no pool with telemetry"
+        return f"{found.rows} rows; the file does not say how many it should have: {reason}"
     if found.rows != found.expected_rows:
         return f"{found.rows} rows, but {found.expected_rows} when the recording was closed: the file was changed"
     if found.lost_rows:

@@ -15,6 +15,7 @@ from mpr.aggregator.intake import ProducerIntake
 from mpr.rrd import framing
 from mpr.sdk import encoder
 from mpr.transport.messages import (
+    NO_END,
     Accepted,
     Goodbye,
     NewOutbox,
@@ -158,7 +159,7 @@ def test_a_failed_sink_fails_all_results_and_syncs(pair: _Pair) -> None:
     pair.intake.take(Sync(7))
     ((kind, number, failure),) = pair.parent.heard.events
     assert (kind, number, str(failure)) == ("result", 1, "the disk is full")
-    assert pair.parent.answers == [Synced(7, "the disk is full")]
+    assert pair.parent.answers == [Synced(7, "the disk is full", NO_END)]
 
 
 def test_rows_that_were_accepted_are_reported(pair: _Pair) -> None:

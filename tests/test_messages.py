@@ -82,7 +82,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Undelivered: st.builds(Undelivered, st.text(), st.booleans()),
     Goodbye: st.builds(Goodbye),
     Sync: st.builds(Sync, _U64),
-    Synced: st.builds(Synced, _U64, _TEXT),
+    Synced: st.builds(Synced, _U64, _TEXT, _U64),
     Welcome: st.builds(Welcome, st.booleans(), _U64),
     IndicesWanted: st.builds(IndicesWanted, _U64),
     Indices: st.builds(Indices, _U64, _U32),

@@ -12,7 +12,7 @@ import rerun as rr
 import mpr
 from mpr.live import exporter, replay_log
 from mpr.live.exporter_handle import ExporterHandle
-from mpr.live.messages import Lost, SliceSent
+from mpr.live.messages import Connected, Done, Lost, SliceSent
 from mpr.live.replay_log import MemoryRing, ReplayLog, dropped_until
 from mpr.rrd import framing, store_id
 from mpr.rrd.segment import MessageBytes, Segment
@@ -110,4 +110,12 @@ def test_why_a_viewer_lacks_rows_is_said(tmp_path: Path) -> None:
     missed = handle.missed()
     assert missed is not None
     assert missed.endswith("lacks 1 of 1 chunks: the viewer has gone home")
+    # The supervisor fails while a viewer is connected.
+    handle._read(Connected())
+    handle.give_up("OSError: no descriptor is left")
+    assert str(handle.missed()).endswith("lacks 1 of 1 chunks: OSError: no descriptor is left")
+    handle._read(Done())
+    handle._read(SliceSent(0, 1, 1))
+    handle.give_up("too late")
+    assert handle.missed() is None
     log.close()

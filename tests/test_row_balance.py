@@ -266,6 +266,71 @@ def test_a_loss_is_noticed_at_the_death_of_the_worker_too(tmp_path: Path) -> Non
         recording.close()
 
 
+# Tasks of a process that has joined. It has no pool that could replace it, so it goes on after a loss.
+_TASKS_AROUND_A_LOSS = """
+import os, sys, threading
+import mpr
+from mpr.producer import outbox_writer
+from tests import tasks, test_row_balance as t
+
+# So that each task has an outbox of its own.
+outbox_writer.OUTBOX_ROLL_ROWS = 1
+
+@mpr.task
+def whole(number):
+    tasks.log_number(number)
+    return tasks.log_number(number + 100)
+
+@mpr.task
+def lossy(number):
+    tasks.log_number(number)
+    return t._log_past_the_outbox(number)
+
+@mpr.task
+async def whole_in_loop(number):
+    return tasks.log_number(number)
+
+@mpr.task
+def around(number):
+    tasks.log_number(number)
+    print("within", outcome_of(lossy_in_thread, number))
+    return number
+
+def lossy_in_thread(number):
+    raised = []
+    thread = threading.Thread(target=lambda: raised.append(outcome_of(lossy, number)))
+    thread.start()
+    thread.join()
+    return raised[0]
+
+def outcome_of(call, number):
+    try:
+        return call(number)
+    except mpr.DeliveryError as error:
+        return "of its rows are lost" in str(error)
+
+def main():
+    import asyncio
+    print(*[outcome_of(call, number) for number, call in enumerate((whole, lossy, whole, whole, lossy, whole))])
+    print(outcome_of(lambda number: asyncio.run(whole_in_loop(number)), 6))
+    print("around", outcome_of(around, 7))
+    print(outcome_of(whole, 8))
+
+main()
+"""
+
+
+def test_after_a_loss_in_a_joined_process_only_the_tasks_that_it_concerns_fail(tmp_path: Path) -> None:
+    recording = mpr.SharedRecording("app", sinks=tmp_path / "run.rrd")
+    done = support.run_python(_TASKS_AROUND_A_LOSS, env=recording.environ())
+    # The loss within another thread may concern the task that runs at the same time, too.
+    expected = ["100 True 102 103 True 105", "6", "within True", "around True", "108"]
+    assert done.stdout.splitlines() == expected, done.stderr
+    with pytest.raises(mpr.DeliveryError, match="9 rows"):
+        recording.close()
+    assert recording.stats().lost_rows == 9
+
+
 # --- the balance itself -------------------------------------------------------------------------------------------
 
 
@@ -358,4 +423,4 @@ def test_a_recording_without_telemetry_has_no_row_of_mpr(tmp_path: Path) -> None
     with mpr.Pool("app", 1, sinks=path, telemetry=False) as pool:
         pool.map(tasks.log_number, range(4))
     assert {"/n", "/__properties"} == {str(chunk.entity_path) for chunk in support.chunks(path)}
-    assert "does not say how many" in _verify(path).stdout
+    assert "had no pool with telemetry" in _verify(path).stdout

@@ -133,7 +133,7 @@ class Fanout:
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
-        rows = self._rows_in(footer)
+        rows = self.rows_in(footer, self._store)
         if of_task and self._apart:
             return rows
         who = "the parent" if hello.is_owner else describe_process(hello.worker, hello.pid)
@@ -215,9 +215,10 @@ class Fanout:
             with self._failing(writer):
                 writer.add_manifests(outbox, footer)
 
-    def _rows_in(self, footer: bytes) -> int | None:
+    def rows_in(self, footer: bytes, store: bytes) -> int | None:
+        """The number of rows of the recording `store` that the manifests in `footer` describe; None if unreadable."""
         try:
-            return manifest.all_rows(footer, self._store)
+            return manifest.all_rows(footer, store)
         except (FormatError, KeyError, ValueError) as error:
             _log.debug("the rows of a manifest cannot be counted: %r", error)
             return None

@@ -19,7 +19,6 @@ is retried, like a task that the worker had not finished.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -32,13 +31,14 @@ from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
 from mpr.aggregator.loss_notes import loss_notes
+from mpr.aggregator.lost_rows import LostRows
 from mpr.aggregator.numbers import RecordingNumbers
 from mpr.aggregator.outbox_intake import OutboxIntake
 from mpr.aggregator.row_balance import RowBalance, RowTotals
 from mpr.aggregator.row_owner import RowOwner
 from mpr.aggregator.task_recording_intake import TaskRecordingIntake
 from mpr.aggregator.worker_memory import WorkerMemory
-from mpr.errors import DeliveryError, FormatError, describe_process
+from mpr.errors import FormatError
 from mpr.transport.messages import (
     Accepted,
     Goodbye,
@@ -116,11 +116,10 @@ class ProducerIntake:
         self.has_flushed: bool = False
         #: `time.monotonic()` when rows came last; None if no rows have come.
         self.last_rows_at: float | None = None
-        self._who = describe_process(hello.worker, hello.pid)
         self._context = context
         self._listener = listener
-        # The reason why rows are lost, and later results fail; None if no rows are lost.
-        self._failure: BaseException | None = None
+        self._losses = LostRows(hello, context.fanout, listener)
+        # Whether nothing more of the producer is used, because its bytes could not be read.
         self._is_cut_off = False
         self._is_ready = False
         self._memory = WorkerMemory(hello, context.folder)
@@ -132,7 +131,9 @@ class ProducerIntake:
         self._last_result = 0
         # How many results of a dead worker are not taken from the journal, because their rows were lost.
         self._lost_results = 0
-        self._task_recordings = TaskRecordingIntake(hello, context.fanout, functools.partial(context.answer, hello))
+        self._task_recordings = TaskRecordingIntake(
+            hello, context.fanout, functools.partial(context.answer, hello), context.totals
+        )
         self._owner = RowOwner(hello, listener)
         self._balance = RowBalance(context.totals)
 
@@ -153,8 +154,9 @@ class ProducerIntake:
                 self._owner.begin(message)
             case TaskEnded():
                 self._owner.end(message)
-            case TaskRecordingRows(data):
-                self._task_recordings.take(bytes(data), wanted=not self._is_cut_off)
+            case TaskRecordingRows():
+                if missing := self._task_recordings.take(message, wanted=not self._is_cut_off):
+                    self._losses.report(f"{self._losses.who}: {missing}", goes_on=True)
             case RowsCounted(rows):
                 self._balance.count(rows)
             case NewOutbox(address):
@@ -164,12 +166,10 @@ class ProducerIntake:
             case Sync(0):
                 self.has_flushed = True
             case Sync(number):
-                failure = self._context.fanout.failure or self._failure
-                self._context.answer(self.hello, Synced(number, "" if failure is None else str(failure)))
-            case Undelivered(reason, rows_are_lost) if not self._is_cut_off:
-                self._failure = DeliveryError(reason) if rows_are_lost else self._failure
-                _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)
-                self._context.fanout.note([reason])
+                self._balance.note_results(1)
+                self._context.answer(self.hello, self._losses.answer(number))
+            case Undelivered() if not self._is_cut_off:
+                self._losses.report_undelivered(message)
             case Goodbye():
                 self.said_goodbye = True
                 self._compare_rows()
@@ -208,8 +208,7 @@ class ProducerIntake:
             self._outbox.note_result()
             self._balance.note_results(result.count)
             if self._listener is not None:
-                failure = self._context.fanout.failure or self._failure
-                hear(self._listener.result, self.hello, result, failure)
+                hear(self._listener.result, self.hello, result, self._losses.failure)
             self._last_result = result.number
 
     def _load(self, message: ResultInMemory) -> Result:
@@ -306,22 +305,14 @@ class ProducerIntake:
             return
         self._is_cut_off = True
         self._context.fanout.distrust()
-        self._fail(f"{self._who} {guard.describe(error)}")
+        self._losses.report(f"{self._losses.who} {guard.describe(error)}", goes_on=False)
 
     def _compare_rows(self) -> None:
         """Compare the producer's count of rows with the rows that have arrived. If rows are missing, call `_fail`."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
-                self._fail(f"{self._who}: {missing}")
-
-    def _fail(self, reason: str) -> None:
-        """Report that rows are lost for this `reason`. All later results fail, and a pool replaces the worker."""
-        self._failure = self._failure or DeliveryError(reason)
-        _log.error("%s", reason)
-        self._context.fanout.note([reason])
-        if self._listener is not None:
-            hear(self._listener.unfit, self.hello)
+                self._losses.report(f"{self._losses.who}: {missing}", goes_on=True)
 
     @guarded
     def take_journaled(self, last: int | None = None) -> None:

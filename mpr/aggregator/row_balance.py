@@ -20,6 +20,11 @@ from mpr.errors import FormatError
 _ROWS_MAX = 1 << 48
 
 
+def _check(rows: int) -> None:
+    if rows > _ROWS_MAX:
+        raise FormatError(f"an impossible number of rows: {rows}")
+
+
 @dataclass(slots=True)
 class RowTotals:
     """Counts rows of all producers of a recording.
@@ -70,8 +75,7 @@ class RowBalance:
         The outboxes may have more rows, but not fewer. Raises `FormatError` if `rows` is above 2**48, because the
         number is damaged: no process can log so many rows.
         """
-        if rows > _ROWS_MAX:
-            raise FormatError(f"an impossible number of rows: {rows}")
+        _check(rows)
         if rows > self._counted:
             self._totals.counted += rows - self._counted
             self._counted = rows
@@ -99,3 +103,36 @@ class RowBalance:
         self._accepted += missing
         self._totals.lost += missing
         return f"{missing} of its rows are lost (tasks with a result since the last check of its rows: {results})"
+
+
+class TaskRecordingBalance:
+    """Compares the counted rows of recordings that tasks of one producer have made with the rows that have come.
+
+    Parameters
+    ----------
+    totals:
+        The sums of the recording, to which this object adds.
+    """
+
+    def __init__(self, totals: RowTotals) -> None:
+        self._totals = totals
+        # For each recording from which more rows have come than were counted: how many more. A row may come before it
+        # is counted, and some rows are never counted.
+        self._more: dict[int, int] = {}
+
+    def compare(self, recording: int, counted: int, came: int) -> str:
+        """Add `counted` rows and `came` rows of the recording with this number, and compare the sums.
+
+        Returns a sentence about missing rows that were not reported before, or an empty text. Raises `FormatError` if
+        no process can have logged so many rows.
+        """
+        _check(counted)
+        self._totals.counted += counted
+        self._totals.accepted += came
+        more = self._more.pop(recording, 0) + came - counted
+        if more > 0:
+            self._more[recording] = more
+        if more >= 0:
+            return ""
+        self._totals.lost -= more
+        return f"{-more} rows of a recording that a task has made are lost"

@@ -294,8 +294,10 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Remember the reason why the sink gets no more rows. The text of `missed` then has this reason."""
-        self._reason = reason
+        """Note that the sink gets no more rows, and the `reason`, so that `missed` can name it."""
+        if self._state is not ExporterState.DONE:
+            self._state = ExporterState.DOWN
+            self._reason = reason
 
     def kill(self) -> None:
         """Send SIGKILL to the exporter, if there is one. This does not wait until it has ended."""

@@ -13,12 +13,12 @@ may log too. A logging call only wakes the announcer's thread.
 
 from __future__ import annotations
 
-import itertools
 import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from mpr.producer.deliveries import Deliveries
 from mpr.producer.inbox import Inbox
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
@@ -109,7 +109,8 @@ class Announcer:
         self._lock = threading.Lock()
         #: Set when the parent has opened the next outbox.
         self._opened = threading.Event()
-        self._syncs = itertools.count(1)
+        #: Numbers the requests of `request_sync`.
+        self.deliveries: Deliveries = Deliveries()
         #: Wakes the thread: True to announce now, False to end.
         self._wakeups: SimpleQueue[bool] = SimpleQueue()
         self._is_woken = False
@@ -202,7 +203,7 @@ class Announcer:
         """
         with self._lock:
             self._announce_all()
-            number = next(self._syncs)
+            number = self.deliveries.begin()
             self._connection.send(Sync(number))
         return number
 

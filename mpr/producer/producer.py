@@ -124,13 +124,13 @@ class Producer:
         self._marker = TaskMarker(self.status_page)
         #: The recordings that tasks make themselves.
         self.task_recordings: TaskRecordings = TaskRecordings(
-            lambda data: self._connection.send_needed(TaskRecordingRows(data)), self.status_page.set_unsent_rows
+            lambda *sent: self._connection.send_needed(TaskRecordingRows(*sent)), self.status_page.set_unsent_rows
         )
         self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         #: The settings of the SDK that the present task of a worker has changed; None if this process is no worker.
         self.settings: Final = ChangedSettings() if worker else None
         self._watch = RecordingWatch(config, self.log_counters)
-        self._synced, self._has_ended = Synced(0, ""), False
+        self._has_ended = False
         interrupted = self._inbox.is_interrupted
         self.indices: Final = TaskIndices(self._ask_for_indices, interrupted, lambda: self.number, own_next_index)
         self.notices: Notices = Notices(config, worker)
@@ -151,6 +151,7 @@ class Producer:
             welcome = self._wait_for_welcome(timeout_secs)
             self.number: int = welcome.number
             self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
+            self.deliveries: Final = self._writer.announcer.deliveries
         except BaseException:
             with internal():
                 self.stream.disconnect()
@@ -236,21 +237,22 @@ class Producer:
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
 
-    def deliver(self) -> None:
+    def deliver(self, *, is_last: bool = False) -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
 
-        Raises `RecordingClosedError` if the recording is closed, or the parent ends, before that. Raises
-        `DeliveryError` if a sink has failed, or if the parent reads no bytes for `SINK_TIMEOUT_SECS`.
+        If rows are lost, `deliveries.check` raises the error. Raises `RecordingClosedError` if the recording is closed
+        before that, or `DeliveryError` if the parent reads no bytes for `SINK_TIMEOUT_SECS`. `is_last` is for `leave`.
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):
+            if self.deliveries.has_lost and not is_last:
+                self._writer.complete()
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
             number = self._writer.announcer.request_sync()
-            self._wait(lambda: self._synced.number >= number)
-        if self._synced.failure:
-            raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
-        self._watch.note_delivered(calls)
+            self._wait(lambda: self.deliveries.is_answered(number))
+        if self.deliveries.is_whole(number):
+            self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
         """Receive messages until `done()` returns True. Raises the errors of `deliver`, except for a failed sink."""
@@ -333,7 +335,7 @@ class Producer:
             else:
                 self._writer.announcer.accept(message)
         elif isinstance(message, Synced):
-            self._synced = message
+            self._writer.announcer.deliveries.take(message)
         elif isinstance(message, Indices):
             self.indices.take(message)
         elif isinstance(message, Flush):
@@ -345,12 +347,11 @@ class Producer:
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make the SDK write the last manifest, announce all bytes, and send `Goodbye`.
-
-        Then wait until the operating system has all messages, and release all resources of this object. If this process
-        is a worker and is `spent`, end the process.
-        """
+        """Send all rows and `Goodbye`, and release everything. If this is a worker and is `spent`, its process ends."""
+        self.task_recordings.collect(at_end=True)
         self._writer.close()
+        if not self.spent:
+            self.task_recordings.clean_up(is_last=True)
         self._end()
 
     def leave(self) -> None:
@@ -359,7 +360,8 @@ class Producer:
         try:
             self.task_recordings.collect(at_end=True)
             self._writer.close()
-            self.deliver()
+            self.deliver(is_last=True)
+            self.deliveries.check()
         except RecordingError as error:
             self._watch.report(error)
         finally:

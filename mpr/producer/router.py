@@ -278,6 +278,10 @@ def _logged(rows: int, recording: Any) -> None:
         account = context.producer.row_account
         if handle is account.handle:
             account.counters[COUNTED_ROWS] += rows
+        else:
+            context.producer.task_recordings.logged(handle, rows)
+    elif _process.producer is not None:
+        _process.producer.task_recordings.logged(handle, rows)
 
 
 def _join_now() -> RoutedProducer | None:
@@ -450,7 +454,7 @@ def _before_sink(call: SinkCall) -> None:
     if found is None:
         _process.made.got_sink(handle, call.ids)
     elif _guarded(call.recording, call.ids) is not found:
-        found.task_recordings.sink_call(call.name, handle, call.ids)
+        found.task_recordings.sink_call(call.name, handle)
 
 
 def _note_sink(call: SinkCall) -> None:

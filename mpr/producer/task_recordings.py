@@ -6,62 +6,88 @@ Does not cover: recordings that a task gives a sink, and the files of these rows
 While the task runs, the task may give such a recording a sink. mpr sends the rows at the end of the task. mpr also
 sends them each time that the process has logged another `UNFLUSHED_MAX_BYTES`. Until then, the SDK keeps the rows in
 memory, because the recording has no sink. The rows keep the id of the recording that the task has made.
+
+A *handle* is the SDK's object that stands for a recording. Several recordings may have the same id, and a recording may
+have several handles. So mpr tells recordings apart by their handles. A recording is over if no other code has a handle
+of it, and no thread logs to it as its current recording.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from mpr.errors import DeliveryError
 from mpr.sdk import recordings
 from mpr.sdk.recordings import Ids
+from mpr.threads import aside
 
 # The number of ended recordings after which the SDK cleans up all of them. Until then, each of them keeps two threads.
 _CLEAN_UP_AFTER = 32
+# The value of `sys.getrefcount` for a handle that only a list and a loop over the list refer to.
+_LIST_REFERENCES = 3
+# The longest time for a flush of a recording, and for a flush of the sink that a task has given it (seconds).
+_FLUSH_SECS = 60.0
+_OTHER_FLUSH_SECS = 2.0
 
 
 @dataclass(slots=True, eq=False)
 class _TaskRecording:
-    #: The SDK's handle of the recording, and the recording's ids.
-    inner: Any
+    number: int
     ids: Ids
+    #: The SDK's handles of the recording.
+    handles: list[Any]
+    #: Whether the SDK keeps the rows. It drops rows of a recording that is not enabled.
+    is_enabled: bool
     #: The SDK's object from which mpr reads the encoded rows of the recording; None until mpr has asked for the object.
     storage: Any = None
-    #: The number of rows that were not sent yet.
+    #: The number of rows that were not sent yet: rows about to be logged, and rows that the SDK has taken.
     rows: int = 0
+    counted: int = 0
+
+    def is_held(self) -> bool:
+        """Whether other code has a handle of the recording."""
+        return any(sys.getrefcount(each) > _LIST_REFERENCES for each in self.handles)
 
 
 class TaskRecordings:
     """Keeps the recordings that tasks of this process have made.
 
-    Any thread may call the methods. They wait only for the SDK.
+    Any thread may call the methods. They wait only for the SDK. In the main thread, a handler of a signal may raise
+    while the SDK hands over rows, and the rows would be lost. So `aside` runs these steps.
 
     Parameters
     ----------
     send:
-        A function that sends a complete Rerun stream, header to footer, with rows of one recording.
+        A function that sends rows of one recording. It gets a complete Rerun stream, header to footer, the number of
+        the recording, and how many rows were counted since the last call for this recording.
     held:
         A function that is called each time that the number of unsent rows changes, with this number. These rows are
         lost if this process dies.
     """
 
-    def __init__(self, send: Callable[[bytes], None], held: Callable[[int], None]) -> None:
+    def __init__(self, send: Callable[[bytes, int, int], None], held: Callable[[int], None]) -> None:
         self._send = send
         self._held = held
-        #: The recordings, by their ids. A program may make several recordings with the same ids.
-        self.known: dict[Ids, list[_TaskRecording]] = {}
+        #: The recordings, by the ids of the Python objects that are their handles.
+        self.known: dict[int, _TaskRecording] = {}
+        # What recordings had as `storage` before they were given another sink. It gets rows from before that moment.
+        # If it was dropped while the SDK writes rows of the recording elsewhere, the SDK would wait for ever.
+        self._left: list[tuple[_TaskRecording, Any]] = []
         # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
         self._lock = threading.RLock()
         self._taking = False
         #: Whether mpr takes no rows from a recording before its end, as long as other code still holds the recording.
         #: Under `mpr run`, a script may give such a recording a sink at any time. The sink must then get all rows.
         self.until_end = False
-        self._ended = 0
+        self._made = self._ended = 0
         # The number of bytes that were sent, and the number of these bytes that the sinks have accepted.
         self._sent_bytes = self._accepted_bytes = 0
+        _all.add(self)
 
     @property
     def unaccepted_bytes(self) -> int:
@@ -77,25 +103,35 @@ class TaskRecordings:
         self._accepted_bytes = self._sent_bytes
 
     def made(self, inner: Any) -> None:
-        """Remember that a task has made a recording. `inner` is the SDK's handle of the recording."""
+        """Note that a task has made a recording. `inner` is the SDK's handle of the recording."""
         ids = recordings.ids_of(inner)
         if ids is not None:
+            recordings.watch_handles(_note_handle)
             with self._lock:
-                self.known.setdefault(ids, []).append(_TaskRecording(inner, ids))
+                self._made += 1
+                is_enabled = recordings.is_enabled(inner)
+                self.known[id(inner)] = _TaskRecording(self._made, ids, [inner], is_enabled)
 
-    def _named(self, inner: Any, ids: Ids | None) -> list[_TaskRecording]:
-        """Return the recording with the handle `inner`. If there is none, return all recordings with these `ids`.
+    def note_handle(self, inner: Any) -> None:
+        """Note that other code has got another handle, `inner`, of a recording that a task may have made."""
+        with self._lock:
+            found = self._find(inner)
+            if found is not None and id(inner) not in self.known:
+                # Handles that nobody has any more are dropped, but the first one is kept.
+                for each in [each for each in found.handles[1:] if sys.getrefcount(each) <= _LIST_REFERENCES + 1]:
+                    found.handles.remove(each)
+                    del self.known[id(each)]
+                found.handles.append(inner)
+                self.known[id(inner)] = found
 
-        The SDK may give several handles of the same recording.
-        """
-        same = self.known.get(ids, []) if ids is not None else []
-        return [found for found in same if found.inner is inner] or same
-
-    def _forget(self, found: _TaskRecording) -> None:
-        same = self.known[found.ids]
-        same.remove(found)
-        if not same:
-            del self.known[found.ids]
+    def _find(self, inner: Any) -> _TaskRecording | None:
+        """Return the recording with the handle `inner` (None: the current one); None if no task has made it."""
+        found = self.known.get(id(inner))
+        if found is None:
+            ids = recordings.ids_of(inner)
+            same = (each for each in reversed(self.known.values()) if each.ids == ids)
+            found = next(same, None)
+        return found
 
     def entered(self, inner: Any, rows: int) -> None:
         """Count `rows` rows (0: an unknown number) that are about to be logged to a recording that a task has made.
@@ -103,86 +139,142 @@ class TaskRecordings:
         `inner` is the SDK's handle of the recording; None for the current one. If no task has made this recording, the
         method does nothing.
         """
-        ids = recordings.ids_of(inner)
         with self._lock:
-            named = self._named(inner, ids)
-            for found in named:
+            found = self._find(inner)
+            if found is not None:
                 # A call with an unknown number of rows logs at least one row.
                 found.rows += rows or 1
-            if named:
                 self._count()
 
-    def sink_call(self, call: str, inner: Any, ids: Ids | None) -> None:
-        """Prepare the recording with these `ids` for the SDK's `call`, such as "save", which changes its sink.
+    def logged(self, inner: Any, rows: int) -> None:
+        """Count `rows` rows that the SDK has taken, if a task has made the recording with the handle `inner`.
 
-        `inner` is the SDK's handle of the recording; None for the current one.
-
-        Before "disconnect", this sends the rows to the parent, because the SDK would drop them. Before "shutdown", this
-        sends the rows of all recordings. Before any other call, mpr forgets the recording, because the new sink gets
-        its rows. Does nothing if no task has made the recording.
+        The parent compares this number with the rows that come.
         """
+        found = self.known.get(id(inner))
+        if found is not None and found.is_enabled:
+            found.counted += rows
+
+    def sink_call(self, call: str, inner: Any) -> None:
+        """Prepare the recording with the handle `inner` for the SDK's `call`, such as "save", which changes its sink.
+
+        Before "disconnect", mpr sends the rows to the parent, because the SDK would drop them. Before "shutdown", mpr
+        does so for all recordings. Before any other call, mpr forgets the recording, because the new sink gets its
+        rows. Rows that mpr has taken from the SDK before are sent to the parent.
+        """
+        if self.known:
+            aside(lambda: self._prepare(call, inner))
+
+    def _prepare(self, call: str, inner: Any) -> None:
         with self._lock:
             if self._taking:
                 return
-            if call == "shutdown":
-                self.collect(at_end=True)
-                return
-            # If it is not known which one of several recordings is meant, then it is most likely the last one.
-            for found in self._named(inner, ids)[-1:]:
-                if call == "disconnect":
-                    # Take the rows now, because the SDK would drop them. `collect` takes rows that are logged later.
-                    self._take(found)
-                    found.storage = None
-                else:
-                    self._forget(found)
+            found = self._find(inner) if call != "shutdown" else None
+            keeps = call in ("disconnect", "shutdown")
+            for each in set(self.known.values()) if call == "shutdown" else [found] if found is not None else []:
+                if keeps or each.storage is not None:
+                    self._take(each)
+                    self._left.append((each, each.storage))
+                    # `collect` takes rows that are logged later from another one.
+                    each.storage = None
+                if not keeps:
+                    self._forget(each)
                     self._count()
 
     def collect(self, *, at_end: bool = False) -> None:
-        """Send the rows that were logged since the last call.
+        """Send the rows since the last call, and forget recordings that are over.
 
-        Forget each recording that no other code refers to any more. If `until_end` is true, the rows of a recording
-        that other code still refers to are sent only if `at_end` is true.
+        If `until_end` is True, and other code still holds a recording, the rows of the recording are sent only if
+        `at_end` is True.
         """
-        if not self.known:
-            return
+        if self.known or self._left:
+            aside(lambda: self._collect(at_end=at_end))
+
+    def _collect(self, *, at_end: bool) -> None:
         with self._lock:
-            for found in self._all():
-                # Two references are left then: `found.inner`, and the argument of `getrefcount`.
-                is_over = sys.getrefcount(found.inner) <= 2
+            # The current recording of other threads. A thread's own one is held by the thread (`router`).
+            current = recordings.global_ids()
+            left, self._left = self._left, []
+            for found, storage in left:
+                is_over = not found.is_held() and found.ids != current
+                self._send_rows(found, storage.read(flush=False) or b"")
+                # After a flush of the other sink, no row is on its way any more, and the storage can be dropped.
+                if is_over and _flushed(storage):
+                    self._ended += 1
+                else:
+                    (_undroppable if is_over else self._left).append((found, storage))
+            used = {each.ids for each in self.known.values() if each.rows}
+            for found in dict.fromkeys(self.known.values()):
+                is_over = not found.is_held() and found.ids != current
                 if self.until_end and not (is_over or at_end):
                     continue
                 # A script may make a recording and never use it. Then there is no file for it.
-                if found.rows or not self.until_end:
-                    self._take(found)
+                if found.ids in used or not self.until_end:
+                    self._take(found, is_last=is_over)
                 if is_over:
                     self._forget(found)
                     self._ended += 1
 
-    def clean_up(self) -> None:
-        """Make the SDK end the threads of ended recordings, if at least `_CLEAN_UP_AFTER` recordings have ended.
+    def _forget(self, found: _TaskRecording) -> None:
+        for each in found.handles:
+            self.known.pop(id(each), None)
 
-        Call this only between two tasks, because the SDK then forgets which recording is current.
+    def clean_up(self, *, is_last: bool = False) -> None:
+        """Have the SDK end the threads of ended recordings, and finish the files that tasks have given them.
+
+        Does nothing before `_CLEAN_UP_AFTER` recordings have ended, unless `is_last` is true.
+
+        Call this only between two tasks, because the SDK forgets which recording is current when it cleans up.
         """
-        if self._ended >= _CLEAN_UP_AFTER:
+        if self._ended >= (1 if is_last else _CLEAN_UP_AFTER):
             self._ended = 0
             recordings.clean_up_recordings()
 
-    def _take(self, found: _TaskRecording) -> None:
+    def _take(self, found: _TaskRecording, *, is_last: bool = False) -> None:
         self._taking = True
         try:
             if found.storage is None:
-                found.storage = recordings.encoded_rows_of(found.inner)
-            data = found.storage.read(flush=True) if found.storage is not None else None
+                found.storage = recordings.encoded_rows_of(found.handles[0])
         finally:
             self._taking = False
-        if data:
-            self._sent_bytes += len(data)
-            self._send(data)
-        found.rows = 0
+        # Read before the rows. Rows that are counted meanwhile come with these rows or with the next ones.
+        rows, counted = found.rows, found.counted
+        try:
+            data = found.storage.read(flush=True, flush_timeout_sec=_FLUSH_SECS)
+        except (RuntimeError, TimeoutError) as error:
+            text = f"rows of a recording that a task has made ({found.ids[1]}) cannot be read"
+            raise DeliveryError(f"{text}: {error}") from error
+        self._send_rows(found, data or b"", counted, is_last=is_last)
+        found.rows -= rows
         self._count()
 
-    def _count(self) -> None:
-        self._held(sum(found.rows for found in self._all()))
+    def _send_rows(self, found: _TaskRecording, data: bytes, counted: int = 0, *, is_last: bool = False) -> None:
+        if data or (is_last and counted):
+            self._sent_bytes += len(data)
+            self._send(data, found.number, counted)
+            found.counted -= counted
 
-    def _all(self) -> list[_TaskRecording]:
-        return [found for same in self.known.values() for found in same]
+    def _count(self) -> None:
+        self._held(sum(found.rows for found in dict.fromkeys(self.known.values())))
+
+
+# What cannot be dropped, because the other sink of its recording takes no rows.
+_undroppable: list[tuple[_TaskRecording, Any]] = []
+
+
+def _flushed(storage: Any) -> bool:
+    try:
+        storage.flush(timeout_sec=_OTHER_FLUSH_SECS)
+    except (RuntimeError, TimeoutError):
+        return False
+    return True
+
+
+# The objects of this process, for `_note_handle`.
+_all: weakref.WeakSet[TaskRecordings] = weakref.WeakSet()
+
+
+def _note_handle(inner: Any) -> None:
+    for each in list(_all):
+        if each.known:
+            each.note_handle(inner)

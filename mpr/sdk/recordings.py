@@ -6,6 +6,7 @@ if both of their ids are the same: the application id and the recording id.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -188,6 +189,40 @@ def encoded_rows_of(inner: Any) -> Any:
     return rr.binary_stream(as_stream(inner))
 
 
+def is_enabled(inner: Any) -> bool:
+    """Whether the SDK keeps the rows of the recording with the handle `inner`."""
+    import rerun as rr
+
+    return rr.is_enabled(as_stream(inner))
+
+
+@functools.cache
+def watch_handles(given: Callable[[Any], None]) -> None:
+    """Call `given(handle)` each time that the SDK gives other code than mpr a handle of a current recording.
+
+    A second call with the same function does nothing.
+    """
+
+    def watched(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            handle = original(*args, **kwargs)
+            if handle is not None and not internal.thread.is_internal:
+                given(handle)
+            return handle
+
+        return call
+
+    for name in ("get_data_recording", "get_global_data_recording", "get_thread_local_data_recording"):
+        private_names.wrap(name, watched)
+
+
+def global_ids() -> Ids | None:
+    """Return the ids of the recording to which all threads without a recording of their own log; None if none."""
+    native = _get_current("get_global_data_recording")
+    return None if native is None else ids_of(native)
+
+
 def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nothing uses any more.
 
@@ -196,7 +231,9 @@ def clean_up_recordings() -> None:
     """
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
     if found is not None:
-        found()
+        # The SDK raises an error in a forked process if the process has recordings of its parent.
+        with contextlib.suppress(RuntimeError):
+            found()
 
 
 _SET_CURRENT = ("set_thread_local_data_recording", "set_global_data_recording")

@@ -64,6 +64,8 @@ class Execution:
             return
         producer = membership.extracted_producer() if config is None else membership.attach(config)
         self._producer = producer
+        # The number of the last delivery before this run.
+        self._began = 0 if producer is None else producer.deliveries.last
         self._captures = config is not None
         #: Whether a pool runs this task. The code that runs several tasks of a pool delivers their rows together.
         self._in_pool = producer is not None and (membership.is_worker(producer) or current.is_delivered_together())
@@ -124,6 +126,7 @@ class Execution:
                 else:
                     # Aside, because a handler of a signal may run a task, too, and may deliver its rows meanwhile.
                     aside(producer.deliver)
+                producer.deliveries.check(self._began)
 
     async def close_in_loop(self, error: BaseException | None) -> None:
         """Do the same as `close(error)`, but let other coroutines of the event loop run meanwhile."""
@@ -131,6 +134,7 @@ class Execution:
         if producer is not None:
             with _logged_after(error):
                 await async_delivery.deliver(producer)
+                producer.deliveries.check(self._began)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
         """Mark the task as ended, and return the producer that must deliver its rows.

@@ -54,6 +54,7 @@ _PLACE = struct.Struct("<B")
 _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
+_TWO_NUMBERS = struct.Struct("<BQQ")
 _TASK = struct.Struct("<BQIIQ")
 
 # The error for bytes that are no message says the sizes of this many frames.
@@ -127,8 +128,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_TASK.pack(_TASK_BEGAN, work_item, task, attempt, started_nanos)]
         case TaskEnded(seconds, error):
             return [_KIND.pack(_TASK_ENDED), json.dumps([seconds, error]).encode()]
-        case TaskRecordingRows(data):
-            return [_KIND.pack(_TASK_RECORDING_ROWS), data]
+        case TaskRecordingRows(data, recording, counted):
+            return [_TWO_NUMBERS.pack(_TASK_RECORDING_ROWS, recording, counted), data]
         case Ready(micros):
             return [_NUMBER.pack(_READY, micros)]
         case RowsCounted(rows):
@@ -139,8 +140,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
         case Sync(number):
             return [_NUMBER.pack(_SYNC, number)]
-        case Synced(number, failure):
-            return [_NUMBER.pack(_SYNCED, number), failure.encode()]
+        case Synced(number, failure, until):
+            return [_TWO_NUMBERS.pack(_SYNCED, number, until), failure.encode()]
         case Goodbye() | Flush() | Stop():
             return [_KIND.pack(_BARE_KINDS[type(message)])]
         case IndicesWanted(count):
@@ -235,11 +236,12 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _TASK_ENDED:
         return _task_ended(bytes(frames[1]))
     if kind == _TASK_RECORDING_ROWS:
-        return TaskRecordingRows(bytes(frames[1]))
+        return TaskRecordingRows(bytes(frames[1]), *_TWO_NUMBERS.unpack(head)[1:])
     if kind in _OF_ONE_NUMBER:
         return _OF_ONE_NUMBER[kind](_NUMBER.unpack(head)[1])
     if kind == _SYNCED:
-        return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
+        _, number, until = _TWO_NUMBERS.unpack(head)
+        return Synced(number, bytes(frames[1]).decode(), until)
     if kind == _UNDELIVERED:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:

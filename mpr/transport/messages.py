@@ -16,7 +16,7 @@ from typing import TypeAlias
 from mpr.transport.packing import Buffer
 
 #: The version of the messages. A parent refuses a producer that has another version.
-PROTOCOL = 6
+PROTOCOL = 7
 
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
@@ -100,11 +100,16 @@ class RowsCounted:
 class TaskRecordingRows:
     """Carries rows of a recording that a task has made itself. `data` is a complete Rerun stream, header to footer.
 
+    `recording` is the number of this recording among those of the process. `counted` is the number of rows that the
+    process has counted for the recording since the last such message. `data` is empty if the SDK had no rows.
+
     The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
     bytes that the sinks have got from all such messages of the producer.
     """
 
     data: Buffer
+    recording: int = 0
+    counted: int = 0
 
 
 #: The value of `Accepted.outbox` in the answer to `TaskRecordingRows`. No outbox has this number.
@@ -335,13 +340,19 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Answers `Sync(number)`. If `failure` is empty, the sinks have all rows that were announced before the `Sync`.
+    """Answers the `Sync` of this number: the sinks have all rows that were announced before, or rows are lost.
 
-    If rows are lost, `failure` says why.
+    `failure` says why rows are lost. It concerns each task that began before the process sent its request number
+    `until`. If `until` is `NO_END`, no later row comes either. If `until` is 0, no row is lost.
     """
 
     number: int
-    failure: str
+    failure: str = ""
+    until: int = 0
+
+
+#: The value of `Synced.until` if all later rows of the process are lost, too.
+NO_END = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)
