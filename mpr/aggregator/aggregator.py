@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from mpr.aggregator import events, guard
+from mpr.aggregator.complete_tasks import CompleteTasks
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, note_losses
@@ -29,7 +30,7 @@ from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
 from mpr.threads import AGGREGATOR
-from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, KeyAnswer, Synced, Upstream
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 from mpr.user_code import log as _log
@@ -64,6 +65,8 @@ class Aggregator:
         #: The numbers of rows that producers have logged, that have reached the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
         self.numbers: RecordingNumbers = RecordingNumbers()
+        #: The tasks of other engines whose rows are all in the sinks.
+        self.complete_tasks: CompleteTasks = CompleteTasks()
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
@@ -71,6 +74,7 @@ class Aggregator:
             on_accepted=self._notify_progress,
             totals=self.row_totals,
             numbers=self.numbers,
+            complete_tasks=self.complete_tasks,
             has_blueprint=has_blueprint,
         )
         # How many rows were logged by producers that are no longer connected.
@@ -255,7 +259,7 @@ class Aggregator:
             if last := intake.overdue_result():
                 intake.take_journaled(last)
 
-    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | Flush) -> None:
+    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | KeyAnswer | Flush) -> None:
         # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)

@@ -25,10 +25,13 @@ class Engine(ABC):
         The name of the engine in messages.
     size:
         The number of workers, or of threads in workers. A `map` makes four chunks for each by default.
+    runs_again:
+        True if the engine may run a chunk again, for example because a worker has died.
     """
 
     name: str
     size: int
+    runs_again: bool = True
 
     @abstractmethod
     def submit(self, chunk: Chunk) -> Future[Answer]:

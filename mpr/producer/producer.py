@@ -18,6 +18,7 @@ from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.producer import farewell, outbox_writer, router
 from mpr.producer.direct import DirectWriter
 from mpr.producer.inbox import Inbox
+from mpr.producer.key_questions import KeyQuestions
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
 from mpr.producer.outbox_writer import InlineOutboxWriter, OutboxWriter, SharedOutboxWriter, WriterParts
@@ -39,6 +40,8 @@ from mpr.transport.messages import (
     Hello,
     Indices,
     IndicesWanted,
+    KeyAnswer,
+    KeyWanted,
     Result,
     Synced,
     TaskBegan,
@@ -103,6 +106,8 @@ class Producer:
         The number of this process, which no other process of the recording has; 0 in the parent, `worker` in a worker.
     """
 
+    is_muted: Final = False
+
     def __init__(
         self,
         config: ConnectionInfo,
@@ -132,7 +137,13 @@ class Producer:
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced, self._has_ended = Synced(0, ""), False
         interrupted = self._inbox.is_interrupted
-        self.indices: Final = TaskIndices(self._ask_for_indices, interrupted, lambda: self.number, own_next_index)
+        self.indices: Final = TaskIndices(
+            lambda count, have_come: self._ask(IndicesWanted(count), have_come),
+            interrupted,
+            lambda: self.number,
+            own_next_index,
+        )
+        self.key_questions: Final = KeyQuestions(self._ask)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         route, addresses = self._connection.route, (outbox.address, self.status_page.address)
@@ -236,9 +247,10 @@ class Producer:
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
 
-    def deliver(self) -> None:
+    def deliver(self, keys: bytes = b"") -> None:
         """Flush, and wait until every durable sink has all rows that this process has logged.
 
+        `keys` are the keys of engine tasks that have ended (`tasks/engine_task.py`). They are then complete.
         Raises `RecordingClosedError` if the recording is closed, or the parent ends, before that. Raises
         `DeliveryError` if a sink has failed, or if the parent reads no bytes for `SINK_TIMEOUT_SECS`.
         """
@@ -246,7 +258,7 @@ class Producer:
         with _closed_is_said(self):
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
-            number = self._writer.announcer.request_sync()
+            number = self._writer.announcer.request_sync(keys)
             self._wait(lambda: self._synced.number >= number)
         if self._synced.failure:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._synced.failure}")
@@ -304,10 +316,10 @@ class Producer:
         self._connection.send(ended)
         self._writer.complete()
 
-    def _ask_for_indices(self, count: int, have_come: Callable[[], bool]) -> None:
+    def _ask(self, question: IndicesWanted | KeyWanted, has_answer: Callable[[], bool]) -> None:
         with _closed_is_said(self):
-            self._connection.send(IndicesWanted(count))
-            self._wait(have_come)
+            self._connection.send(question)
+            self._wait(has_answer)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` after its rows, or keep it for a later message if `may_wait`. Returns True if it is kept."""
@@ -336,6 +348,8 @@ class Producer:
             self._synced = message
         elif isinstance(message, Indices):
             self.indices.take(message)
+        elif isinstance(message, KeyAnswer):
+            self.key_questions.take(message)
         elif isinstance(message, Flush):
             farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:

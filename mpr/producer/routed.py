@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 
 
 class RoutedProducer(Protocol):
-    """The attributes and methods of `producer.Producer` that `router.py` uses."""
+    """The attributes and methods of `producer.Producer` that `router.py` uses.
+
+    `is_muted` is True if the rows of the task are dropped (`muted.py`).
+    """
+
+    @property
+    def is_muted(self) -> bool: ...
 
     @property
     def stream(self) -> rr.RecordingStream: ...

@@ -23,6 +23,7 @@ from mpr.sdk.settings import ChangedSettings
 from mpr.user_code import around
 
 if TYPE_CHECKING:
+    from mpr.producer.muted import MutedProducer
     from mpr.producer.producer import Producer
     from mpr.sdk.recordings import Ids
     from mpr.sdk.times import Times
@@ -34,12 +35,13 @@ class TaskContext:
     Parameters
     ----------
     producer:
-        The producer of the recording that the task logs to; None for the current recording.
+        The producer of the recording that the task logs to, or its stand-in that drops the rows. None for the current
+        recording.
     prefix:
         The path that is put before the entity paths of the task; None for none.
     """
 
-    def __init__(self, producer: Producer | None, prefix: str | None = None) -> None:
+    def __init__(self, producer: Producer | MutedProducer | None, prefix: str | None = None) -> None:
         self.producer = producer
         self._pid = os.getpid()
         self._native: Any = None

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from mpr.transport.messages import (
+    KEY_BYTES,
     PROTOCOL,
     Accepted,
     Downstream,
@@ -25,6 +26,8 @@ from mpr.transport.messages import (
     Indices,
     IndicesWanted,
     InitializerFailed,
+    KeyAnswer,
+    KeyWanted,
     NewOutbox,
     Ready,
     Result,
@@ -55,6 +58,8 @@ _TASKS = struct.Struct("<BQQBIIHQ16s")
 _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 _TASK = struct.Struct("<BQIIQ")
+_KEY = struct.Struct(f"<BQ{KEY_BYTES}s")
+_ANSWER = struct.Struct("<BQ?")
 
 # The error for bytes that are no message says the sizes of this many frames.
 _FRAMES_SHOWN = 8
@@ -84,16 +89,17 @@ _FRAMES_SHOWN = 8
     _FLUSH,
     _INDICES_WANTED,
     _INDICES,
-) = range(24)
+    _KEY_WANTED,
+    _KEY_ANSWER,
+) = range(26)
 
 
 # The messages without fields, by their kind.
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
-_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | Sync | IndicesWanted]] = {
+_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | IndicesWanted]] = {
     _READY: Ready,
     _ROWS_COUNTED: RowsCounted,
     _SKIPPED: Skipped,
-    _SYNC: Sync,
     _INDICES_WANTED: IndicesWanted,
 }
 _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
@@ -137,8 +143,9 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
             return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
-        case Sync(number):
-            return [_NUMBER.pack(_SYNC, number)]
+        case Sync(number, keys):
+            head = _NUMBER.pack(_SYNC, number)
+            return [head, keys] if keys else [head]
         case Synced(number, failure):
             return [_NUMBER.pack(_SYNCED, number), failure.encode()]
         case Goodbye() | Flush() | Stop():
@@ -147,6 +154,10 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_INDICES_WANTED, count)]
         case Indices(first, count):
             return [_OFFSETS.pack(_INDICES, count, first)]
+        case KeyWanted(number, key):
+            return [_KEY.pack(_KEY_WANTED, number, key)]
+        case KeyAnswer(number, is_complete):
+            return [_ANSWER.pack(_KEY_ANSWER, number, is_complete)]
         case Welcome(inline, number):
             return [_OFFSETS.pack(_WELCOME, inline, number)]
         case Function(digest, code):
@@ -198,6 +209,13 @@ def _task_ended(data: bytes) -> TaskEnded:
     return TaskEnded(seconds, error)
 
 
+def _keys(frames: Frames) -> bytes:
+    keys = b"".join(bytes(frame) for frame in frames)
+    if len(keys) % KEY_BYTES:
+        raise MessageError("keys of a wrong size")
+    return keys
+
+
 def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
@@ -238,6 +256,12 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return TaskRecordingRows(bytes(frames[1]))
     if kind in _OF_ONE_NUMBER:
         return _OF_ONE_NUMBER[kind](_NUMBER.unpack(head)[1])
+    if kind == _SYNC:
+        return Sync(_NUMBER.unpack(head)[1], _keys(frames[1:]))
+    if kind == _KEY_WANTED:
+        return KeyWanted(*_KEY.unpack(head)[1:])
+    if kind == _KEY_ANSWER:
+        return KeyAnswer(*_ANSWER.unpack(head)[1:])
     if kind == _SYNCED:
         return Synced(_NUMBER.unpack(head)[1], bytes(frames[1]).decode())
     if kind == _UNDELIVERED:
