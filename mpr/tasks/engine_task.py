@@ -152,7 +152,7 @@ def _key_of_coroutine(worker: Any) -> Any:
     """Return the key of the coroutine that a worker of Dask awaits; None if the present coroutine is another one."""
     current = asyncio.current_task()
     name = None if current is None else current.get_name()
-    return next((key for key in list(worker.active_keys) if name == f"execute({key})"), None)
+    return next((key for key in list(worker.active_keys) if name == f"execute({key!r})"), None)
 
 
 def _in_event_loop() -> bool:
