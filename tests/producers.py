@@ -210,7 +210,7 @@ class ParentEnd:
             answer=lambda _, message: self.answers.append(message),
             totals=self.totals,
             numbers=RecordingNumbers(),
-            complete_tasks=CompleteTasks(),
+            complete_tasks=CompleteTasks(path.parent),
             on_accepted=self._count,
             has_blueprint=has_blueprint,
         )

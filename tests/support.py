@@ -232,7 +232,7 @@ def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
         answer=lambda *_: None,
         totals=RowTotals(),
         numbers=RecordingNumbers(),
-        complete_tasks=CompleteTasks(),
+        complete_tasks=CompleteTasks(folder),
         on_accepted=lambda: None,
     )
     return ProducerIntake(hello, context, None)

@@ -14,9 +14,13 @@ from mpr.errors import SinkError
 from mpr.producer.key_questions import KeyQuestions
 from mpr.tasks import engine_task
 from mpr.tasks.engine_task import EngineCall
+from mpr.transport.key_filter import KeyFilterReader
 from mpr.transport.messages import KEY_BYTES, KeyAnswer, KeyWanted, Sync, Synced
+from mpr.transport.outbox import Outbox
 from tests import support
 from tests.producers import ParentEnd, ProducerEnd
+
+_TIMEOUT_SECS = 30.0
 
 
 def _keys(count: int, seed: int = 1) -> list[bytes]:
@@ -24,8 +28,8 @@ def _keys(count: int, seed: int = 1) -> list[bytes]:
     return [source.randbytes(KEY_BYTES) for _ in range(count)]
 
 
-def test_only_keys_that_were_added_are_known() -> None:
-    tasks = CompleteTasks()
+def test_only_keys_that_were_added_are_known(tmp_path: Path) -> None:
+    tasks = CompleteTasks(tmp_path)
     added, others = _keys(5000), _keys(5000, seed=2)
     tasks.add(b"".join(added[:100]))
     for key in added[100:]:
@@ -34,8 +38,8 @@ def test_only_keys_that_were_added_are_known() -> None:
     assert not any(key in tasks for key in others)
 
 
-def test_the_end_of_a_key_and_the_beginning_of_the_next_are_no_key() -> None:
-    tasks = CompleteTasks()
+def test_the_end_of_a_key_and_the_beginning_of_the_next_are_no_key(tmp_path: Path) -> None:
+    tasks = CompleteTasks(tmp_path)
     bucket = b"ab"
     first, second = bytes(range(14)), bytes(range(100, 114))
     tasks.add(bucket + first + bucket + second)
@@ -47,8 +51,8 @@ def test_the_end_of_a_key_and_the_beginning_of_the_next_are_no_key() -> None:
     assert bucket + third in tasks
 
 
-def test_runs_of_complete_tasks_are_counted_and_said_once() -> None:
-    tasks = CompleteTasks()
+def test_runs_of_complete_tasks_are_counted_and_said_once(tmp_path: Path) -> None:
+    tasks = CompleteTasks(tmp_path)
     key, other = _keys(2)
     with support.records_of_mpr() as records:
         assert tasks.answer(KeyWanted(1, key)) == KeyAnswer(1, is_complete=False)
@@ -68,7 +72,7 @@ def pair(tmp_path: Path) -> Any:
     yield parent, intake
     intake.close()
     process.close()
-    parent.writer.close(failed=False)
+    parent.writer.close()
 
 
 def test_a_task_is_complete_when_its_sync_is_answered(pair: tuple[ParentEnd, Any]) -> None:
@@ -107,11 +111,10 @@ def test_each_question_gets_its_own_answer() -> None:
             for each in reversed(asked):
                 questions.take(KeyAnswer(each.number, each.key == b"known"))
             both.set()
-        assert both.wait(support_secs)
+        assert both.wait(_TIMEOUT_SECS)
         assert has_answer()
 
-    support_secs = 30.0
-    questions = KeyQuestions(ask)
+    questions = KeyQuestions(ask, lambda: "")
     found: dict[bytes, bool] = {}
     threads = [
         threading.Thread(target=lambda key=key: found.update({key: questions.is_complete(key)}))
@@ -120,8 +123,45 @@ def test_each_question_gets_its_own_answer() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(support_secs)
+        thread.join(_TIMEOUT_SECS)
     assert found == {b"known": True, b"new": False}
+
+
+def test_the_filter_answers_for_tasks_that_are_not_complete(tmp_path: Path) -> None:
+    tasks = CompleteTasks(tmp_path)
+    address = tasks.key_filter()
+    if not address:
+        pytest.skip("this system has no files in memory")
+    asked: list[bytes] = []
+
+    def ask(question: KeyWanted, _: Any) -> None:
+        asked.append(question.key)
+        questions.take(tasks.answer(question))
+
+    questions = KeyQuestions(ask, lambda: address)
+    added, others = _keys(1000), _keys(1000, seed=2)
+    assert not any(questions.is_complete(key) for key in added)
+    assert asked == []
+    tasks.add(b"".join(added))
+    assert all(questions.is_complete(key) for key in added)
+    assert asked == added
+    assert not any(questions.is_complete(key) for key in others)
+    assert len(asked) - len(added) < 10
+    tasks.close()
+    # A process that has opened it keeps it, and no other process can open it any more.
+    assert questions.is_complete(added[0])
+    assert tasks.key_filter() == ""
+    with pytest.raises(OSError, match=r"."):
+        KeyFilterReader(address)
+
+
+def test_a_wrong_address_is_no_filter(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    path, _, name = outbox.address.partition("#")
+    for address in ("", str(tmp_path), outbox.address, f"{path}#mpr-keys-{'0' * 32}", f"{path}#{name}x"):
+        with pytest.raises(OSError, match=r"."):
+            KeyFilterReader(address)
+    outbox.close()
 
 
 def test_the_first_attempt_and_a_call_without_a_key_ask_nothing() -> None:

@@ -85,7 +85,7 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Goodbye: st.builds(Goodbye),
     Sync: st.builds(Sync, _U64, st.lists(_DIGEST, max_size=3).map(b"".join)),
     Synced: st.builds(Synced, _U64, _TEXT),
-    Welcome: st.builds(Welcome, st.booleans(), _U64),
+    Welcome: st.builds(Welcome, st.booleans(), _U64, _TEXT),
     IndicesWanted: st.builds(IndicesWanted, _U64),
     Indices: st.builds(Indices, _U64, _U32),
     KeyWanted: st.builds(KeyWanted, _U64, _DIGEST),

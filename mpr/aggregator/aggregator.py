@@ -66,7 +66,7 @@ class Aggregator:
         self.row_totals: RowTotals = RowTotals()
         self.numbers: RecordingNumbers = RecordingNumbers()
         #: The tasks of other engines whose rows are all in the sinks.
-        self.complete_tasks: CompleteTasks = CompleteTasks()
+        self.complete_tasks: CompleteTasks = CompleteTasks(sockets.folder)
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
@@ -206,6 +206,7 @@ class Aggregator:
         finally:
             for intake in self._intakes.values():
                 intake.close()
+            self.complete_tasks.close()
             self._steps.close()
             self._notify_progress()
 
@@ -296,7 +297,9 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                self._sockets.down.send(intake.hello.route, self.numbers.welcome(intake.hello, intake.is_inline))
+                key_filter = "" if intake.hello.worker else self.complete_tasks.key_filter()
+                welcome = self.numbers.welcome(intake.hello, intake.is_inline, key_filter)
+                self._sockets.down.send(intake.hello.route, welcome)
             except PeerGoneError:
                 self._newcomers.append(intake)
         for intake in list(self._newcomers):

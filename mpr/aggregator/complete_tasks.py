@@ -10,7 +10,9 @@ Does not cover: what a key stands for (`tasks/engine_task.py`), the run without 
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
+from mpr.transport.key_filter import KeyFilter
 from mpr.transport.messages import KEY_BYTES, KeyAnswer, KeyWanted
 from mpr.user_code import log as _log
 
@@ -24,14 +26,23 @@ class CompleteTasks:
 
     A million tasks take about 33 MB. A `set` of the same keys takes three times as much.
 
+    Parameters
+    ----------
+    folder:
+        The private folder of the recording.
+
     Attributes
     ----------
     repeated:
         How many runs of complete tasks have begun.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path) -> None:
         self.repeated: int = 0
+        self._folder = folder
+        #: The memory in which processes see which tasks are not complete; None if it was not needed or cannot be made.
+        self._filter: KeyFilter | None = None
+        self._has_no_filter = False
         # The rests of the keys in each bucket, one behind another.
         self._buckets: defaultdict[bytes, bytearray] = defaultdict(bytearray)
 
@@ -41,6 +52,27 @@ class CompleteTasks:
             key = keys[start : start + KEY_BYTES]
             if key not in self:
                 self._buckets[key[:_BUCKET_BYTES]] += key[_BUCKET_BYTES:]
+                if self._filter is not None:
+                    self._filter.add(key)
+
+    def key_filter(self) -> str:
+        """Return the address of the key filter, for a process that may run tasks. Empty if none can be made.
+
+        The filter is made at the first call. No task can be complete before that.
+        """
+        if self._filter is None and not self._has_no_filter:
+            try:
+                self._filter = KeyFilter(self._folder)
+            except (OSError, ValueError):
+                self._has_no_filter = True
+        return "" if self._filter is None else self._filter.address
+
+    def close(self) -> None:
+        """Close the key filter."""
+        if self._filter is not None:
+            self._filter.close()
+            self._filter = None
+            self._has_no_filter = True
 
     def __contains__(self, key: bytes) -> bool:
         bucket = self._buckets.get(key[:_BUCKET_BYTES], b"")

@@ -143,7 +143,7 @@ class Producer:
             lambda: self.number,
             own_next_index,
         )
-        self.key_questions: Final = KeyQuestions(self._ask)
+        self.key_questions: Final = KeyQuestions(self._ask, lambda: self._key_filter)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         route, addresses = self._connection.route, (outbox.address, self.status_page.address)
@@ -161,6 +161,7 @@ class Producer:
         try:
             welcome = self._wait_for_welcome(timeout_secs)
             self.number: int = welcome.number
+            self._key_filter = welcome.key_filter
             self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
         except BaseException:
             with internal():

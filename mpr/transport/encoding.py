@@ -158,8 +158,8 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_KEY.pack(_KEY_WANTED, number, key)]
         case KeyAnswer(number, is_complete):
             return [_ANSWER.pack(_KEY_ANSWER, number, is_complete)]
-        case Welcome(inline, number):
-            return [_OFFSETS.pack(_WELCOME, inline, number)]
+        case Welcome(inline, number, key_filter):
+            return [_OFFSETS.pack(_WELCOME, inline, number), key_filter.encode()]
         case Function(digest, code):
             return [_KIND.pack(_FUNCTION), digest, code]
 
@@ -268,7 +268,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
         _, inline, number = _OFFSETS.unpack(head)
-        return Welcome(bool(inline), number)
+        return Welcome(bool(inline), number, bytes(frames[1]).decode())
     if kind == _INDICES:
         _, count, first = _OFFSETS.unpack(head)
         return Indices(first, count)

@@ -279,10 +279,13 @@ class Welcome:
     another container. The producer then sends the bytes of its outboxes in messages. `number` is the number of the
     producer in the recording. It is equal to `Hello.worker` for a worker, and 0 for the process that has made the
     recording. For any other process, `Hello.worker` is 0, and `number` is a new number that no other process has.
+    `key_filter` is the address of the memory in which the producer sees that a task is not complete (`key_filter.py`).
+    It is empty if there is none, so that the producer must ask about each key.
     """
 
     inline: bool
     number: int = 0
+    key_filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
