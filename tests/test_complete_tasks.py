@@ -15,7 +15,7 @@ from mpr.producer.key_questions import KeyQuestions
 from mpr.tasks import engine_task
 from mpr.tasks.engine_task import EngineCall
 from mpr.transport.key_filter import KeyFilterReader
-from mpr.transport.messages import KEY_BYTES, KeyAnswer, KeyWanted, Sync, Synced
+from mpr.transport.messages import KEY_BYTES, Hello, KeyAnswer, KeyWanted, Sync, Synced
 from mpr.transport.outbox import Outbox
 from tests import support
 from tests.producers import ParentEnd, ProducerEnd
@@ -114,7 +114,7 @@ def test_each_question_gets_its_own_answer() -> None:
         assert both.wait(_TIMEOUT_SECS)
         assert has_answer()
 
-    questions = KeyQuestions(ask, lambda: "")
+    questions = KeyQuestions(ask, "")
     found: dict[bytes, bool] = {}
     threads = [
         threading.Thread(target=lambda key=key: found.update({key: questions.is_complete(key)}))
@@ -129,7 +129,8 @@ def test_each_question_gets_its_own_answer() -> None:
 
 def test_the_filter_answers_for_tasks_that_are_not_complete(tmp_path: Path) -> None:
     tasks = CompleteTasks(tmp_path)
-    address = tasks.key_filter()
+    assert tasks.key_filter(Hello("s", 1, 1, "r", "a")) == ""
+    address = tasks.key_filter(Hello("s", 0, 1, "r", "a"))
     if not address:
         pytest.skip("this system has no files in memory")
     asked: list[bytes] = []
@@ -138,7 +139,7 @@ def test_the_filter_answers_for_tasks_that_are_not_complete(tmp_path: Path) -> N
         asked.append(question.key)
         questions.take(tasks.answer(question))
 
-    questions = KeyQuestions(ask, lambda: address)
+    questions = KeyQuestions(ask, address)
     added, others = _keys(1000), _keys(1000, seed=2)
     assert not any(questions.is_complete(key) for key in added)
     assert asked == []
@@ -150,7 +151,7 @@ def test_the_filter_answers_for_tasks_that_are_not_complete(tmp_path: Path) -> N
     tasks.close()
     # A process that has opened it keeps it, and no other process can open it any more.
     assert questions.is_complete(added[0])
-    assert tasks.key_filter() == ""
+    assert tasks.key_filter(Hello("s", 0, 1, "r", "a")) == ""
     with pytest.raises(OSError, match=r"."):
         KeyFilterReader(address)
 

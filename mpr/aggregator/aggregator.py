@@ -65,7 +65,6 @@ class Aggregator:
         #: The numbers of rows that producers have logged, that have reached the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
         self.numbers: RecordingNumbers = RecordingNumbers()
-        #: The tasks of other engines whose rows are all in the sinks.
         self.complete_tasks: CompleteTasks = CompleteTasks(sockets.folder)
         self._context = IntakeContext(
             folder=sockets.folder,
@@ -77,15 +76,13 @@ class Aggregator:
             complete_tasks=self.complete_tasks,
             has_blueprint=has_blueprint,
         )
-        # How many rows were logged by producers that are no longer connected.
-        self._rows_of_gone = 0
+        self._rows_of_gone = 0  # the number of rows of producers that have ended
         #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
         #: How many producers that have ended may have lost rows (see `ProducerIntake.may_lack_rows`).
         self.incomplete_count: int = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
-        #: Asks the processes that have joined for their last rows.
         self.flush_requests: FlushRequests = FlushRequests(self._intakes, self._answer, self.soon)
         # Producers whose hello has no answer yet, because they are not connected to the socket for answers.
         self._newcomers: list[ProducerIntake] = []
@@ -297,8 +294,7 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                key_filter = "" if intake.hello.worker else self.complete_tasks.key_filter()
-                welcome = self.numbers.welcome(intake.hello, intake.is_inline, key_filter)
+                welcome = self.numbers.welcome(intake.hello, intake.is_inline, self.complete_tasks.key_filter)
                 self._sockets.down.send(intake.hello.route, welcome)
             except PeerGoneError:
                 self._newcomers.append(intake)

@@ -13,7 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from mpr.transport.key_filter import KeyFilter
-from mpr.transport.messages import KEY_BYTES, KeyAnswer, KeyWanted
+from mpr.transport.messages import KEY_BYTES, Hello, KeyAnswer, KeyWanted, Sync, Synced
 from mpr.user_code import log as _log
 
 # The number of bytes of a key that choose its bucket. With 65,536 buckets, a million tasks leave 15 keys in each.
@@ -55,11 +55,13 @@ class CompleteTasks:
                 if self._filter is not None:
                     self._filter.add(key)
 
-    def key_filter(self) -> str:
-        """Return the address of the key filter, for a process that may run tasks. Empty if none can be made.
+    def key_filter(self, hello: Hello) -> str:
+        """Return the address of the key filter, for the process of `hello`. Empty for a worker, which needs none.
 
-        The filter is made at the first call. No task can be complete before that.
+        The filter is made at the first call. No task can be complete before that. Empty, too, if none can be made.
         """
+        if hello.worker:
+            return ""
         if self._filter is None and not self._has_no_filter:
             try:
                 self._filter = KeyFilter(self._folder)
@@ -82,9 +84,20 @@ class CompleteTasks:
             at = bucket.find(key[_BUCKET_BYTES:], at + 1)
         return at >= 0
 
-    def answer(self, question: KeyWanted) -> KeyAnswer:
-        """Return the answer to `question`. If the task is complete, count this run, and log the first one."""
-        is_complete = question.key in self
+    def answer(self, message: KeyWanted | Sync, failure: BaseException | None = None) -> KeyAnswer | Synced:
+        """Return the answer to `message`. A `Sync` makes the tasks complete whose keys it has.
+
+        If `failure` is not None, rows of the process that has sent `message` are lost. Then no task becomes complete.
+        """
+        if isinstance(message, KeyWanted):
+            return KeyAnswer(message.number, self._is_repeated(message.key))
+        if failure is None:
+            self.add(message.keys)
+        return Synced(message.number, "" if failure is None else str(failure))
+
+    def _is_repeated(self, key: bytes) -> bool:
+        """Return True if the task with this key is complete. Then count the run that has asked, and log the first."""
+        is_complete = key in self
         if is_complete:
             self.repeated += 1
             if self.repeated == 1:
@@ -93,4 +106,4 @@ class CompleteTasks:
                     "was lost. The rows of this run, and of later such runs, are left out. `stats().repeated_tasks` "
                     "counts these runs."
                 )
-        return KeyAnswer(question.number, is_complete)
+        return is_complete

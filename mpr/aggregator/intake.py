@@ -169,13 +169,9 @@ class ProducerIntake:
                 self._context.answer(self.hello, self._context.numbers.answer(count))
             case Sync(0):
                 self.has_flushed = True
-            case KeyWanted():
-                self._context.answer(self.hello, self._context.complete_tasks.answer(message))
-            case Sync(number, keys):
+            case KeyWanted() | Sync():
                 failure = self._context.fanout.failure or self._failure
-                if failure is None:
-                    self._context.complete_tasks.add(keys)
-                self._context.answer(self.hello, Synced(number, "" if failure is None else str(failure)))
+                self._context.answer(self.hello, self._context.complete_tasks.answer(message, failure))
             case Undelivered(reason, rows_are_lost) if not self._is_cut_off:
                 self._failure = DeliveryError(reason) if rows_are_lost else self._failure
                 _log.log(logging.ERROR if rows_are_lost else logging.WARNING, "mpr: %s", reason)

@@ -24,10 +24,10 @@ class KeyQuestions:
         A function `ask(question, has_answer)` that sends the message `question`. It waits until `has_answer()` returns
         True.
     filter_address:
-        A function that returns the address of the recording's key filter; empty if there is none.
+        The address of the recording's key filter; empty if there is none.
     """
 
-    def __init__(self, ask: Callable[[KeyWanted, Callable[[], bool]], None], filter_address: Callable[[], str]) -> None:
+    def __init__(self, ask: Callable[[KeyWanted, Callable[[], bool]], None], filter_address: str) -> None:
         self._ask = ask
         self._filter_address = filter_address
         self._numbers = itertools.count(1)
@@ -51,7 +51,7 @@ class KeyQuestions:
     def _filter(self) -> KeyFilterReader | None:
         """The key filter; None if this process cannot open it, so that it must ask about each key."""
         try:
-            return KeyFilterReader(self._filter_address())
+            return KeyFilterReader(self._filter_address)
         except OSError:
             return None
 

@@ -363,7 +363,7 @@ def make_current(producer: Producer | muted.MutedProducer) -> bool:
         return True
 
 
-def _make_current(producer: Producer) -> None:
+def _make_current(producer: Producer | muted.MutedProducer) -> None:
     recordings.make_current(producer.stream)
     router.note_current(producer.stream.to_native())
 

@@ -36,7 +36,6 @@ class MutedProducer:
     object are read by nobody. A recording that the task makes itself is not sent either.
     """
 
-    is_muted: Final = True
     worker: Final = 0
     settings: Final[ChangedSettings | None] = None
 

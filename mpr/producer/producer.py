@@ -106,8 +106,6 @@ class Producer:
         The number of this process, which no other process of the recording has; 0 in the parent, `worker` in a worker.
     """
 
-    is_muted: Final = False
-
     def __init__(
         self,
         config: ConnectionInfo,
@@ -137,13 +135,7 @@ class Producer:
         self._watch = RecordingWatch(config, self.log_counters)
         self._synced, self._has_ended = Synced(0, ""), False
         interrupted = self._inbox.is_interrupted
-        self.indices: Final = TaskIndices(
-            lambda count, have_come: self._ask(IndicesWanted(count), have_come),
-            interrupted,
-            lambda: self.number,
-            own_next_index,
-        )
-        self.key_questions: Final = KeyQuestions(self._ask, lambda: self._key_filter)
+        self.indices: Final = TaskIndices(self._ask, interrupted, lambda: self.number, own_next_index)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         route, addresses = self._connection.route, (outbox.address, self.status_page.address)
@@ -161,7 +153,7 @@ class Producer:
         try:
             welcome = self._wait_for_welcome(timeout_secs)
             self.number: int = welcome.number
-            self._key_filter = welcome.key_filter
+            self.key_questions: Final = KeyQuestions(self._ask, welcome.key_filter)
             self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
         except BaseException:
             with internal():
@@ -271,9 +263,7 @@ class Producer:
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
                 return
-            if self._watch.is_gone():
-                assert self._watch.lost is not None
-                raise self._watch.lost
+            self._watch.check()
             if (now_held := self._writer.held_bytes()) != held_bytes:
                 held_bytes, deadline = now_held, time.monotonic() + SINK_TIMEOUT_SECS
             elif time.monotonic() > deadline:

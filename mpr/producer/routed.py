@@ -21,13 +21,7 @@ if TYPE_CHECKING:
 
 
 class RoutedProducer(Protocol):
-    """The attributes and methods of `producer.Producer` that `router.py` uses.
-
-    `is_muted` is True if the rows of the task are dropped (`muted.py`).
-    """
-
-    @property
-    def is_muted(self) -> bool: ...
+    """The attributes and methods of `producer.Producer` that `router.py` uses."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...
@@ -57,6 +51,7 @@ class RoutedTask(Protocol):
     """The attributes of `tasks.context.TaskContext` that `router.py` uses."""
 
     producer: Any
+    is_muted: bool
     prefix: Prefix | None
     settings: ChangedSettings
 

@@ -336,7 +336,7 @@ def _of_this_thread() -> RoutedProducer | None:
 def _is_muted() -> bool:
     """Return True if the rows of the task in this thread are dropped, because they are in the recording already."""
     context = thread_state.context
-    return context is not None and context.producer is not None and bool(context.producer.is_muted)
+    return context is not None and context.is_muted
 
 
 def _note_sdk_use() -> None:

@@ -17,13 +17,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpr.producer import membership, router
+from mpr.producer.muted import MutedProducer
 from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
 from mpr.sdk.settings import ChangedSettings
 from mpr.user_code import around
 
 if TYPE_CHECKING:
-    from mpr.producer.muted import MutedProducer
     from mpr.producer.producer import Producer
     from mpr.sdk.recordings import Ids
     from mpr.sdk.times import Times
@@ -43,6 +43,8 @@ class TaskContext:
 
     def __init__(self, producer: Producer | MutedProducer | None, prefix: str | None = None) -> None:
         self.producer = producer
+        #: True if the rows of the task are dropped.
+        self.is_muted: bool = isinstance(producer, MutedProducer)
         self._pid = os.getpid()
         self._native: Any = None
         #: The ids of the recording to which the task logs; None if there is none.

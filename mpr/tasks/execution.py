@@ -93,7 +93,7 @@ class Execution:
         """Return the identity of a task that no pool has submitted, and note which call of an engine's task it is."""
         attempt = 1
         if not self._in_pool:
-            self._engine_call = engine_task.current_call(options.function, producer.recording_id)
+            self._engine_call = engine_task.current_call(options.function, producer.config.recording_id)
             if self._engine_call is not None:
                 attempt += self._engine_call.attempt or 0
         index = producer.indices.next()
