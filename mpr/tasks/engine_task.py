@@ -127,7 +127,8 @@ def _run_of_ray(ray: Any) -> _Run | None:
         return None
     # A private name. Without it, the parent is asked about each call.
     attempt_of = getattr(context.worker.core_worker, "get_current_task_attempt_number", None)
-    attempt = None if attempt_of is None else attempt_of()
+    # In an event loop of an actor, Ray does not say the attempt of the present coroutine.
+    attempt = None if attempt_of is None or _in_event_loop() else attempt_of()
     # Each new cluster gives the same ids to its first tasks.
     return _Run(f"ray\0{context.get_session_name()}\0{task}", attempt, attempt)
 
