@@ -95,6 +95,8 @@ Where to look:
   `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`. What changes in a process of another engine while a
   wrapped function runs? `producer/process_capture.py`.
+- An engine (Ray, Dask) runs a task again. Why are its rows there only once? `tasks/engine_task.py` knows the task,
+  `aggregator/complete_tasks.py` remembers the complete ones, `producer/muted.py` drops rows.
 - Where does the index of a task come from? `producer/task_indices.py`, or its pool (`scheduler/work_item.py`).
 - Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.

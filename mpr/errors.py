@@ -195,9 +195,9 @@ class WorkerDiedError(PoolError):
     task:
         The name of the task function, and the index of the task in its call, such as `detect[3]`.
     worker:
-        The worker's id, unique in its pool.
+        The worker's id, unique in its pool. 0 if the worker is that of an engine.
     pid:
-        The process id of the worker.
+        The process id of the worker. 0 if the worker is that of an engine.
     exitcode:
         The exit code of the worker. If a signal ended the worker, the negative number of the signal, as in
         `multiprocessing.Process.exitcode`. None if the exit code is not known.
@@ -207,6 +207,9 @@ class WorkerDiedError(PoolError):
         The number of rows of the task that are in the recording; None if the number is not known.
     silent_secs:
         The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
+    engine:
+        What the engine (Ray, Dask or an executor) has said, if the worker is that of an engine: (name, reason). None if
+        it is a worker of mpr. The `__cause__` is the error of the engine.
     """
 
     def __init__(
@@ -219,16 +222,21 @@ class WorkerDiedError(PoolError):
         ended: bool = False,
         rows: int | None = None,
         silent_secs: float | None = None,
+        engine: tuple[str, str] | None = None,
     ) -> None:
         when = "after it had run, before it had handed over," if ended else "while it ran"
         kept = "The rows that it had logged until then are"
         if rows is not None:
             kept = f"{rows} {'row of the task is' if rows == 1 else 'rows of the task are'}"
         last = f"; the last rows of this worker came {silent_secs:.1f} s before" if rows and silent_secs else ""
-        super().__init__(
+        text = (
             f"{describe_process(worker, pid)} {describe_exit(exitcode)} {when} task {task}. {kept} in the "
             f"recording{last}. The other tasks are not concerned."
         )
+        if engine is not None:
+            name, reason = engine
+            text = f"a worker of {name} died while it had task {task}. {kept} in the recording. {name} says: {reason}"
+        super().__init__(text)
         self.task = task
         self.worker = worker
         self.pid = pid
@@ -236,28 +244,13 @@ class WorkerDiedError(PoolError):
         self.ended = ended
         self.rows = rows
         self.silent_secs = silent_secs
+        self.engine = engine
 
     def __reduce__(self) -> tuple[Any, ...]:
-        made = functools.partial(type(self), ended=self.ended, rows=self.rows, silent_secs=self.silent_secs)
-        return made, (self.task, self.worker, self.pid, self.exitcode)
-
-
-class EngineWorkerDiedError(WorkerDiedError):
-    """A worker of an engine (Ray, Dask or an executor) died while it had a task. The `__cause__` is the engine's error.
-
-    An engine does not say which worker has died. So `worker` and `pid` are 0, and `exitcode` is None.
-    """
-
-    def __init__(self, task: str, engine: str, reason: str) -> None:
-        super().__init__(task, 0, 0, None)
-        self.args = (
-            f"a worker of {engine} died while it had task {task}: {reason}. The rows that the task had logged until "
-            "then are in the recording.",
+        made = functools.partial(
+            type(self), ended=self.ended, rows=self.rows, silent_secs=self.silent_secs, engine=self.engine
         )
-        self._made_of = (task, engine, reason)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), self._made_of
+        return made, (self.task, self.worker, self.pid, self.exitcode)
 
 
 class TaskTimeoutError(PoolError, TimeoutError):

@@ -15,6 +15,7 @@ from typing import Any
 
 import rerun as rr
 
+from mpr.aggregator.complete_tasks import CompleteTasks
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.aggregator.listener import SurvivingRows
@@ -209,6 +210,7 @@ class ParentEnd:
             answer=lambda _, message: self.answers.append(message),
             totals=self.totals,
             numbers=RecordingNumbers(),
+            complete_tasks=CompleteTasks(path.parent),
             on_accepted=self._count,
             has_blueprint=has_blueprint,
         )

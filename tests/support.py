@@ -24,6 +24,7 @@ import psutil
 import pyarrow as pa
 import rerun as rr
 
+from mpr.aggregator.complete_tasks import CompleteTasks
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.intake import IntakeContext, ProducerIntake
 from mpr.aggregator.numbers import RecordingNumbers
@@ -231,6 +232,7 @@ def intake_of(hello: Hello, folder: Path) -> ProducerIntake:
         answer=lambda *_: None,
         totals=RowTotals(),
         numbers=RecordingNumbers(),
+        complete_tasks=CompleteTasks(folder),
         on_accepted=lambda: None,
     )
     return ProducerIntake(hello, context, None)

@@ -64,6 +64,7 @@ class _Parent:
             each.close(hand_over=False)
         for writer in self.fanout.writers:
             writer.abort()
+        self.aggregator.complete_tasks.close()
         self.sockets.close()
 
 

@@ -18,7 +18,7 @@ import pytest
 import rerun as rr
 
 import mpr
-from mpr.errors import ConfigError, EngineWorkerDiedError, PoolClosedError, PoolTerminatedError, UnpicklableTaskError
+from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError, UnpicklableTaskError, WorkerDiedError
 from tests import functions, support
 
 _ROOT = Path(__file__).parent.parent
@@ -216,7 +216,7 @@ def test_a_death_breaks_an_executor(tmp_path: Path) -> None:
     with _engine("spawn") as executor, mpr.Pool("app", engine=executor, sinks=path) as pool:
         assert pool.apply(_die, (0,)) == 0
         for number in (1, 2):
-            with pytest.raises(EngineWorkerDiedError, match=r"died while it had task _die\b") as caught:
+            with pytest.raises(WorkerDiedError, match=r"died while it had task _die\b") as caught:
                 pool.apply(_die, (number,))
             assert caught.value.__cause__ is not None
     support.check_file(path)

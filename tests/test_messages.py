@@ -26,6 +26,8 @@ from mpr.transport.messages import (
     Indices,
     IndicesWanted,
     InitializerFailed,
+    KeyAnswer,
+    KeyWanted,
     NewOutbox,
     Ready,
     Result,
@@ -81,11 +83,13 @@ _MESSAGES: dict[type, st.SearchStrategy[Any]] = {
     Skipped: st.builds(Skipped, _U64),
     Undelivered: st.builds(Undelivered, st.text(), st.booleans()),
     Goodbye: st.builds(Goodbye),
-    Sync: st.builds(Sync, _U64),
+    Sync: st.builds(Sync, _U64, st.lists(_DIGEST, max_size=3).map(b"".join)),
     Synced: st.builds(Synced, _U64, _TEXT, _U64),
-    Welcome: st.builds(Welcome, st.booleans(), _U64),
+    Welcome: st.builds(Welcome, st.booleans(), _U64, _TEXT),
     IndicesWanted: st.builds(IndicesWanted, _U64),
     Indices: st.builds(Indices, _U64, _U32),
+    KeyWanted: st.builds(KeyWanted, _U64, _DIGEST),
+    KeyAnswer: st.builds(KeyAnswer, _U64, st.booleans()),
     Function: st.builds(Function, st.binary(max_size=50), st.binary(max_size=50)),
     Tasks: st.builds(Tasks, _U64, _U64, _U8, _U32, _U32, _U16, _U64, _DIGEST, _PAYLOAD),
     Accepted: st.builds(Accepted, _U32, _U64),
@@ -206,6 +210,13 @@ def test_a_segment_that_ends_before_it_starts_is_refused() -> None:
 def test_a_segment_with_other_bytes_than_it_says_is_refused() -> None:
     with pytest.raises(MessageError):
         encoding.decode(encoding.encode(SegmentReady(1, 10, 20, b"short")))
+
+
+def test_keys_of_a_wrong_size_are_refused() -> None:
+    head, keys = encoding.encode(Sync(1, bytes(32)))
+    assert Sync(1, bytes(16)) == encoding.decode([head, keys[:16]])
+    with pytest.raises(MessageError, match="wrong size"):
+        encoding.decode([head, keys[:17]])
 
 
 def test_no_frames_and_an_empty_frame_are_refused() -> None:

@@ -17,7 +17,7 @@ import pytest
 import mpr
 from mpr.aggregator.numbers import RecordingNumbers
 from mpr.producer.task_indices import TaskIndices
-from mpr.transport.messages import Hello, Indices, IndicesWanted
+from mpr.transport.messages import Hello, IndicesWanted
 from tests import support, tasks
 
 # Python warns of `fork` in a process with threads since 3.12. These tests show that it works all the same.
@@ -242,9 +242,9 @@ def test_a_process_asks_for_more_and_more_indices() -> None:
     asked: list[int] = []
     numbers = RecordingNumbers()
 
-    def ask(count: int, have_come: Any) -> None:
-        asked.append(count)
-        indices.take(Indices(numbers.new_indices(count), count))
+    def ask(question: IndicesWanted, have_come: Any) -> None:
+        asked.append(question.count)
+        indices.take(numbers.answer(question.count))
         assert have_come()
 
     indices = TaskIndices(ask, lambda: False, lambda: 1)

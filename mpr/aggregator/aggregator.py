@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 
 from mpr.aggregator import events, guard
+from mpr.aggregator.complete_tasks import CompleteTasks
 from mpr.aggregator.events import StopRequested, Wakeup, WorkerExited
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.farewell import FlushRequests, note_losses
@@ -29,7 +30,7 @@ from mpr.aggregator.row_balance import RowTotals
 from mpr.aggregator.steps import StepQueue
 from mpr.errors import DeliveryError, SinkError
 from mpr.threads import AGGREGATOR
-from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, Synced, Upstream
+from mpr.transport.messages import PROTOCOL, Accepted, Flush, Goodbye, Hello, Indices, KeyAnswer, Synced, Upstream
 from mpr.transport.packing import MessageError
 from mpr.transport.sockets import PeerGoneError, Sockets
 from mpr.user_code import log as _log
@@ -64,6 +65,7 @@ class Aggregator:
         #: The numbers of rows that producers have logged, that have reached the sinks, and that are lost.
         self.row_totals: RowTotals = RowTotals()
         self.numbers: RecordingNumbers = RecordingNumbers()
+        self.complete_tasks: CompleteTasks = CompleteTasks(sockets.folder)
         self._context = IntakeContext(
             folder=sockets.folder,
             fanout=fanout,
@@ -71,17 +73,16 @@ class Aggregator:
             on_accepted=self._notify_progress,
             totals=self.row_totals,
             numbers=self.numbers,
+            complete_tasks=self.complete_tasks,
             has_blueprint=has_blueprint,
         )
-        # How many rows were logged by producers that are no longer connected.
-        self._rows_of_gone = 0
+        self._rows_of_gone = 0  # the number of rows of producers that have ended
         #: The ids of all processes that have said hello, whether they have logged rows or not.
         self.pids: set[int] = set()
         #: How many producers that have ended may have lost rows (see `ProducerIntake.may_lack_rows`).
         self.incomplete_count: int = 0
         self._listeners: dict[int, Listener] = {}
         self._intakes: dict[str, ProducerIntake] = {}
-        #: Asks the processes that have joined for their last rows.
         self.flush_requests: FlushRequests = FlushRequests(self._intakes, self._answer, self.soon)
         # Producers whose hello has no answer yet, because they are not connected to the socket for answers.
         self._newcomers: list[ProducerIntake] = []
@@ -202,6 +203,7 @@ class Aggregator:
         finally:
             for intake in self._intakes.values():
                 intake.close()
+            self.complete_tasks.close()
             self._steps.close()
             self._notify_progress()
 
@@ -255,7 +257,7 @@ class Aggregator:
             if last := intake.overdue_result():
                 intake.take_journaled(last)
 
-    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | Flush) -> None:
+    def _answer(self, hello: Hello, message: Accepted | Synced | Indices | KeyAnswer | Flush) -> None:
         # `PeerGoneError` means that the producer has ended. A dead producer needs no answer.
         with contextlib.suppress(PeerGoneError):
             self._sockets.down.send(hello.route, message)
@@ -292,7 +294,8 @@ class Aggregator:
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
-                self._sockets.down.send(intake.hello.route, self.numbers.welcome(intake.hello, intake.is_inline))
+                welcome = self.numbers.welcome(intake.hello, intake.is_inline, self.complete_tasks.key_filter)
+                self._sockets.down.send(intake.hello.route, welcome)
             except PeerGoneError:
                 self._newcomers.append(intake)
         for intake in list(self._newcomers):

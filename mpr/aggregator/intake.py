@@ -27,6 +27,7 @@ from pathlib import Path
 
 from mpr import failpoints
 from mpr.aggregator import guard
+from mpr.aggregator.complete_tasks import CompleteTasks
 from mpr.aggregator.fanout import Fanout
 from mpr.aggregator.guard import guarded, hear, is_own_fault
 from mpr.aggregator.listener import Listener
@@ -46,6 +47,8 @@ from mpr.transport.messages import (
     Indices,
     IndicesWanted,
     InitializerFailed,
+    KeyAnswer,
+    KeyWanted,
     NewOutbox,
     Ready,
     Result,
@@ -86,6 +89,8 @@ class IntakeContext:
         The numbers of rows of the whole recording, to which each intake adds.
     numbers:
         Gives the processes and the tasks of the recording their numbers.
+    complete_tasks:
+        Remembers which tasks of other engines are complete.
     on_accepted:
         Called without arguments each time that rows of an outbox were processed.
     has_blueprint:
@@ -94,10 +99,11 @@ class IntakeContext:
 
     folder: Path
     fanout: Fanout
-    answer: Callable[[Hello, Accepted | Synced | Indices], None]
+    answer: Callable[[Hello, Accepted | Synced | Indices | KeyAnswer], None]
     on_accepted: Callable[[], None]
     totals: RowTotals
     numbers: RecordingNumbers
+    complete_tasks: CompleteTasks
     has_blueprint: bool = False
 
 
@@ -165,9 +171,15 @@ class ProducerIntake:
                 self._context.answer(self.hello, self._context.numbers.answer(count))
             case Sync(0):
                 self.has_flushed = True
-            case Sync(number):
+            case Sync(number, keys):
                 self._balance.note_results(1)
-                self._context.answer(self.hello, self._losses.answer(number))
+                answer = self._losses.answer(number)
+                if answer.until < number:
+                    # No row is lost of the tasks that have these keys.
+                    self._context.complete_tasks.add(keys)
+                self._context.answer(self.hello, answer)
+            case KeyWanted():
+                self._context.answer(self.hello, self._context.complete_tasks.answer(message))
             case Undelivered() if not self._is_cut_off:
                 self._losses.report_undelivered(message)
             case Goodbye():

@@ -7,6 +7,7 @@ Does not cover: how a process asks for indices and uses them (`producer/task_ind
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from mpr.transport.messages import Hello, Indices, Welcome
 from mpr.transport.packing import MessageError
@@ -25,17 +26,18 @@ class RecordingNumbers:
         # The numbers of processes that have joined, by their routes. Only the aggregator's thread uses this.
         self._joined: dict[str, int] = {}
 
-    def welcome(self, hello: Hello, inline: bool) -> Welcome:
+    def welcome(self, hello: Hello, inline: bool, key_filter: Callable[[Hello], str]) -> Welcome:
         """Return the answer to `hello`, with the number of the process that has sent `hello`.
 
         A worker keeps its number, the process that has made the recording has 0, and any other process gets a new
-        number. `inline` is True if the process has to send its rows in messages.
+        number. `inline` is True if the process has to send its rows in messages. `key_filter`
+        is a function that returns the address of the key filter for `hello`.
         """
         if hello.worker or hello.is_owner:
-            return Welcome(inline, hello.worker)
+            return Welcome(inline, hello.worker, key_filter(hello))
         if hello.route not in self._joined:
             self._joined[hello.route] = self.new_process()
-        return Welcome(inline, self._joined[hello.route])
+        return Welcome(inline, self._joined[hello.route], key_filter(hello))
 
     def new_process(self) -> int:
         """Return a number for one more worker, or for one more process that has joined. The first number is 1."""

@@ -10,18 +10,23 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
 
 from mpr.errors import RecordingClosedError
 from mpr.processes import task_pickling
-from mpr.tasks import current
+from mpr.tasks import current, engine_task
 from mpr.tasks.current import CurrentTask
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
 from mpr.transport import connection_info, ipc_folder
-from mpr.transport.messages import APART, CALL, RAISED, RETURNED, STAR
+from mpr.transport.messages import APART, CALL, KEY_BYTES, RAISED, RETURNED, STAR
+from mpr.user_code import around
+
+if TYPE_CHECKING:
+    from mpr.producer.producer import Producer
 
 # A chunk checks between two tasks, at this interval (seconds), whether the recording is still open.
 _LOOK_SECS = 0.5
@@ -41,6 +46,8 @@ class Chunk:
         `CALL`, `EACH` or `STAR` of `transport/messages.py`: how the function is called with each argument.
     index:
         The index of the first task in its call.
+    key:
+        The key by which the parent remembers that the chunk is complete; empty if the engine never runs a chunk again.
     arguments:
         The pickled arguments, and their buffers.
     """
@@ -50,6 +57,7 @@ class Chunk:
     mode: int
     index: int
     arguments: Sequence[bytes]
+    key: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +89,15 @@ class Answer:
     ended_nanos: int = 0
 
 
+def key_of(pool: bytes, work_item: int) -> bytes:
+    """Return the key of the chunk with the work item number `work_item`. `pool` are random bytes of the pool."""
+    return blake2b(work_item.to_bytes(8, "little"), key=pool, digest_size=KEY_BYTES).digest()
+
+
 def run_chunk(chunk: Chunk) -> Answer:
     """Run the tasks of `chunk` one after another. Returns when every durable sink has their rows.
+
+    If the engine runs `chunk` again, and all its rows are in the recording already, the rows of this run are dropped.
 
     This function raises nothing, because engines wrap exceptions in classes of their own. If the recording cannot be
     joined, or if the rows cannot be delivered, this error is the outcome of all tasks of the chunk.
@@ -102,8 +117,12 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
     config = connection_info.from_text(chunk.recording)
     producer = membership.attach(config)
     counters = producer.status_page.counters
+    engine_call = engine_task.EngineCall(chunk.key, engine_task.current_attempt())
+    is_muted = engine_call.is_repeated(producer.key_questions.is_complete)
+    attempt = 1 + (engine_call.attempt or 0)
+    began = producer.deliveries.last
     entered, rows = producer.log_counters.entered, counters[ROWS]
-    with membership.capture(producer), current.delivered_together():
+    with _logging(producer, is_muted=is_muted):
         function = _function(chunk.function)
         arguments = task_pickling.load_arguments(chunk.arguments)
         body, options = undecorated(function)
@@ -111,7 +130,7 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
         results: list[Any] = []
         look_at = time.monotonic() + _LOOK_SECS
         for index, argument in enumerate(arguments, chunk.index):
-            task = CurrentTask(name=options.function, index=index, worker=producer.number)
+            task = CurrentTask(name=options.function, index=index, attempt=attempt, worker=producer.number)
             try:
                 with current.running(task):
                     results.append(call(argument))
@@ -124,8 +143,9 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
                     raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
     payload, together = task_pickling.dump_results(results)
     ended_ns = time.monotonic_ns()
-    if producer.log_counters.entered != entered:
-        aside(producer.deliver)
+    if producer.log_counters.entered != entered and not is_muted:
+        aside(lambda: producer.deliver(chunk.key))
+        producer.deliveries.check(began)
     now_ns = time.monotonic_ns()
     return Answer(
         status=RETURNED if together else APART,
@@ -137,6 +157,21 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
         rows=counters[ROWS] - rows,
         ended_nanos=now_ns,
     )
+
+
+@around
+def _logging(producer: Producer, *, is_muted: bool) -> Iterator[None]:
+    """Send the rows of tasks within the `with` block to the recording of `producer`, or drop them if `is_muted`."""
+    from mpr.producer import membership, muted
+    from mpr.tasks.context import TaskContext
+
+    with membership.capture(producer, is_muted=is_muted), current.delivered_together():
+        if is_muted:
+            # The tasks are then parts of this one, so they have no context of their own.
+            with TaskContext(muted.stand_in(producer)).step():
+                yield
+        else:
+            yield
 
 
 @functools.lru_cache(maxsize=16)

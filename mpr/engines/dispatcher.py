@@ -16,10 +16,11 @@ there is no lock, and a handler of a signal may call any method.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future
 
-from mpr.engines.chunk import Answer, Chunk
+from mpr.engines.chunk import Answer, Chunk, key_of
 from mpr.engines.engine import Engine
 from mpr.engines.step_thread import StepThread
 from mpr.scheduler import outcomes
@@ -64,6 +65,8 @@ class EngineDispatcher(TaskDispatcher):
     ) -> None:
         self._engine = engine
         self._recording = recording
+        #: Random bytes, so that no other pool has the same keys.
+        self._key = os.urandom(16)
         self._observer = PoolObservers([] if observer is None else [observer])
         self._first_seen = first_seen
         self.lifecycle: PoolLifecycle = PoolLifecycle()
@@ -133,6 +136,7 @@ class EngineDispatcher(TaskDispatcher):
             mode=work_item.mode,
             index=work_item.index,
             arguments=[bytes(part) for part in work_item.payload],
+            key=key_of(self._key, work_item.number) if self._engine.runs_again else b"",
         )
         try:
             future = self._futures[work_item.number] = self._engine.submit(chunk)

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from mpr.engines.chunk import Answer, Chunk
-from mpr.errors import EngineWorkerDiedError
+from mpr.errors import WorkerDiedError
 from mpr.user_code import describe
 
 
@@ -25,10 +25,13 @@ class Engine(ABC):
         The name of the engine in messages.
     size:
         The number of workers, or of threads in workers. A `map` makes four chunks for each by default.
+    runs_again:
+        True if the engine may run a chunk again, for example because a worker has died.
     """
 
     name: str
     size: int
+    runs_again: bool = True
 
     @abstractmethod
     def submit(self, chunk: Chunk) -> Future[Answer]:
@@ -48,11 +51,11 @@ class Engine(ABC):
     def failure(self, error: BaseException, task: str) -> BaseException:
         """Return the error for `task`, the first task of a chunk, if the engine has no answer but raises `error`.
 
-        This is `error` itself, or an `EngineWorkerDiedError` with `error` as its cause if the worker has died.
+        This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died.
         """
         if not self.is_death(error):
             return error
-        failure = EngineWorkerDiedError(task, self.name, describe(error))
+        failure = WorkerDiedError(task, 0, 0, None, engine=(self.name, describe(error)))
         failure.__cause__ = error
         return failure
 

@@ -27,6 +27,8 @@ class ExecutorEngine(Engine):
         If there are options or retries, because an executor has neither.
     """
 
+    runs_again = False
+
     def __init__(self, executor: Executor, options: EngineOptions, retries: int) -> None:
         self.name = type(executor).__name__
         # The executors of Python, loky and mpi4py have this attribute.

@@ -195,16 +195,17 @@ class Announcer:
         if self._results:
             self.announce()
 
-    def request_sync(self) -> int:
+    def request_sync(self, keys: bytes = b"") -> int:
         """Announce all bytes that were written, and ask the parent for a `Synced`. Returns the number of the request.
 
         The parent sends `Synced` when it has handed these rows to the sinks. The parent answers the requests in the
-        order of their numbers. So the answer to one request answers all earlier requests, too.
+        order of their numbers. So the answer to one request answers all earlier requests, too. `keys` are the keys of
+        engine tasks that have ended. The parent remembers these keys if it has handed the rows to the sinks.
         """
         with self._lock:
             self._announce_all()
             number = self.deliveries.begin()
-            self._connection.send(Sync(number))
+            self._connection.send(Sync(number, keys))
         return number
 
     def position(self) -> tuple[int, int]:

@@ -38,16 +38,16 @@ class _Waiting:
         self._producer = weakref.ref(producer)
         # Reentrant, because the garbage collector may run while a thread holds the lock, and may close a generator.
         self._lock = threading.RLock()
-        self._callbacks: list[OnDelivered] = []
+        self._callbacks: list[tuple[OnDelivered, bytes]] = []
         self._runs = False
 
-    def add(self, on_delivered: OnDelivered) -> None:
+    def add(self, on_delivered: OnDelivered, keys: bytes) -> None:
         """Make a thread deliver the rows and then call `on_delivered` with None, or with the error of the delivery.
 
         Raises `RuntimeError` if no thread can be started, for example at exit.
         """
         with self._lock:
-            self._callbacks.append(on_delivered)
+            self._callbacks.append((on_delivered, keys))
             if self._runs:
                 return
             # Not a thread of the event loop's executor, because all threads there may be waiting for this coroutine.
@@ -64,22 +64,22 @@ class _Waiting:
                 return
             failure = None
             try:
-                producer.deliver()
+                producer.deliver(b"".join(keys for _, keys in callbacks))
             except BaseException as error:  # noqa: BLE001  # any error is raised by the callers
                 failure = error
-            for on_delivered in callbacks:
+            for on_delivered, _ in callbacks:
                 on_delivered(failure)
 
 
 _waiting: weakref.WeakKeyDictionary[Producer, _Waiting] = weakref.WeakKeyDictionary()
 
 
-def _begin(producer: Producer, on_delivered: OnDelivered) -> None:
-    _waiting.setdefault(producer, _Waiting(producer)).add(on_delivered)
+def _begin(producer: Producer, on_delivered: OnDelivered, keys: bytes = b"") -> None:
+    _waiting.setdefault(producer, _Waiting(producer)).add(on_delivered, keys)
 
 
-async def deliver(producer: Producer) -> None:
-    """Call `producer.deliver()` in another thread, so that the event loop of `asyncio` continues to run.
+async def deliver(producer: Producer, keys: bytes = b"") -> None:
+    """Call `producer.deliver(keys)` in another thread, so that the event loop of `asyncio` continues to run.
 
     If no event loop of `asyncio` runs in the calling thread, or if no thread can be started, the calling thread itself
     delivers the rows. The event loop then waits until the delivery has ended. Raises the errors of
@@ -94,10 +94,10 @@ async def deliver(producer: Producer) -> None:
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(_settle, future, failure)
 
-        _begin(producer, settle_soon)
+        _begin(producer, settle_soon, keys)
     except RuntimeError:
         # There is no loop of `asyncio`, or no thread can be started.
-        producer.deliver()
+        producer.deliver(keys)
         return
     await future
 

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from mpr.errors import JoinError, RecordingError, UnpicklableTaskError
 from mpr.limits import JOIN_PATIENCE_SECS
-from mpr.producer import exits, propagation, router
+from mpr.producer import exits, muted, propagation, router
 from mpr.producer.process_capture import ProcessCaptures
 from mpr.producer.producer import WELCOME_TIMEOUT_SECS, Producer
 from mpr.sdk import recordings
@@ -176,7 +176,7 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
             "there is no recording to join: start this process within 'with mpr.SharedRecording(...) as recording:', "
             f"or with env=recording.environ(), which sets {connection_info.VARIABLE}"
         )
-    return _member(connection_info.from_text(text), timeout, takes_over=True).stream
+    return muted.stream_of(_member(connection_info.from_text(text), timeout, takes_over=True))
 
 
 def extracted_producer() -> Producer | None:
@@ -216,17 +216,17 @@ def attach(config: ConnectionInfo) -> Producer:
     return _member(config, JOIN_PATIENCE_SECS, takes_over=False)
 
 
-def capture(producer: Producer) -> AbstractContextManager[None]:
+def capture(producer: Producer, *, is_muted: bool = False) -> AbstractContextManager[None]:
     """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
     So threads that a task starts within the block log to this recording, too. If the process always logs to this
-    recording, or has made it, the context manager does nothing. In a worker of another recording, it only lets children
-    of the worker join this recording.
+    recording, or has made it, the context manager does nothing. In a worker of another recording, and if `is_muted` is
+    True, it only lets children of this process join the recording.
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
         return nullcontext()
-    return _current.captures.hold(producer, routes=_current.worker is None)
+    return _current.captures.hold(producer, routes=_current.worker is None and not is_muted)
 
 
 def join_lazily() -> None:
@@ -322,7 +322,7 @@ def _this_process_stream(config: ConnectionInfo) -> rr.RecordingStream:
 
     Raises the errors of `join`.
     """
-    return _member(config, WELCOME_TIMEOUT_SECS, takes_over=False).stream
+    return muted.stream_of(_member(config, WELCOME_TIMEOUT_SECS, takes_over=False))
 
 
 def _member(config: ConnectionInfo, timeout_secs: float, *, takes_over: bool) -> Producer:
@@ -351,7 +351,7 @@ def _take_over_if_free(producer: Producer) -> None:
         _current.active[secret] = propagation.Propagation(connection_info.to_text(producer.config))
 
 
-def make_current(producer: Producer) -> bool:
+def make_current(producer: Producer | muted.MutedProducer) -> bool:
     """Make the recording of `producer` the current one, if this process logs to it until it ends.
 
     Returns whether this process does.
@@ -363,7 +363,7 @@ def make_current(producer: Producer) -> bool:
         return True
 
 
-def _make_current(producer: Producer) -> None:
+def _make_current(producer: Producer | muted.MutedProducer) -> None:
     recordings.make_current(producer.stream)
     router.note_current(producer.stream.to_native())
 

@@ -31,6 +31,7 @@ last call ends    ─► the earlier current recording, environment and routes a
 - A thread that continues after the end of the call logs to the recording that is current then. If there is none, its
   rows are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are
   in the sinks.
+- If the rows of a call are dropped (`muted.py`), the call captures nothing. Only its children inherit the recording.
 - A child that is forked within a call has no capture. Like every child, it inherits the connection info.
 """
 
@@ -55,6 +56,8 @@ class _ProcessCapture:
         The producer of the recording.
     calls:
         The number of calls that run.
+    routed_calls:
+        The number of those of these calls for which the process logs to the recording.
     threads:
         The threads of this process that ran before the first of these calls.
     text_before:
@@ -65,7 +68,8 @@ class _ProcessCapture:
 
     def __init__(self, producer: Producer) -> None:
         self.producer = producer
-        self.calls = 1
+        self.calls = 0
+        self.routed_calls = 0
         self.threads = set(threading.enumerate())
         self.text_before = propagation.extract()
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
@@ -83,8 +87,10 @@ class ProcessCaptures:
         #: begins meanwhile. Reentrant, because a handler of a signal may call a wrapped function, too.
         self.lock: threading.RLock = threading.RLock()
         self._pid = os.getpid()
-        # In the order in which they began. The first one has the logging calls of the process.
+        # In the order in which they began.
         self._active: list[_ProcessCapture] = []
+        #: The capture that has the logging calls of the process; None if there is none.
+        self._routed: _ProcessCapture | None = None
 
     def __bool__(self) -> bool:
         """Return True if a call of a wrapped function runs in this process."""
@@ -116,26 +122,31 @@ class ProcessCaptures:
 
     def _begin(self, producer: Producer, *, routes: bool) -> _ProcessCapture:
         with self.lock:
-            for each in self._active:
-                if each.producer is producer:
-                    each.calls += 1
-                    return each
-            capture = _ProcessCapture(producer)
-            self._active.append(capture)
-            if routes and capture is self._active[0]:
-                router.capture(producer)
+            capture = next((each for each in self._active if each.producer is producer), None)
+            if capture is None:
+                capture = _ProcessCapture(producer)
+                self._active.append(capture)
+            capture.calls += 1
+            capture.routed_calls += routes
+            self._route()
             return capture
 
     def _end(self, capture: _ProcessCapture, *, routes: bool) -> None:
         with self.lock:
             capture.calls -= 1
-            if capture.calls:
-                return
-            was_first = capture is self._active[0]
-            self._active.remove(capture)
-            capture.propagation.close()
-            if routes and was_first:
-                if self._active:
-                    router.capture(self._active[0].producer)
-                else:
-                    router.end_capture(capture.new_threads())
+            capture.routed_calls -= routes
+            if not capture.calls:
+                self._active.remove(capture)
+                capture.propagation.close()
+            self._route()
+
+    def _route(self) -> None:
+        """Give the logging calls of the process to the first capture that wants them, if none has them yet."""
+        before = self._routed
+        if before is not None and before.routed_calls:
+            return
+        self._routed = next((each for each in self._active if each.routed_calls), None)
+        if self._routed is not None:
+            router.capture(self._routed.producer)
+        elif before is not None:
+            router.end_capture(before.new_threads())

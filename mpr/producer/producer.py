@@ -18,6 +18,7 @@ from mpr.limits import SINK_TIMEOUT_SECS
 from mpr.producer import farewell, outbox_writer, router
 from mpr.producer.direct import DirectWriter
 from mpr.producer.inbox import Inbox
+from mpr.producer.key_questions import KeyQuestions
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
 from mpr.producer.outbox_writer import InlineOutboxWriter, OutboxWriter, SharedOutboxWriter, WriterParts
@@ -39,6 +40,8 @@ from mpr.transport.messages import (
     Hello,
     Indices,
     IndicesWanted,
+    KeyAnswer,
+    KeyWanted,
     Result,
     Synced,
     TaskBegan,
@@ -132,7 +135,7 @@ class Producer:
         self._watch = RecordingWatch(config, self.log_counters)
         self._has_ended = False
         interrupted = self._inbox.is_interrupted
-        self.indices: Final = TaskIndices(self._ask_for_indices, interrupted, lambda: self.number, own_next_index)
+        self.indices: Final = TaskIndices(self._ask, interrupted, lambda: self.number, own_next_index)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
         route, addresses = self._connection.route, (outbox.address, self.status_page.address)
@@ -150,6 +153,7 @@ class Producer:
         try:
             welcome = self._wait_for_welcome(timeout_secs)
             self.number: int = welcome.number
+            self.key_questions: Final = KeyQuestions(self._ask, welcome.key_filter)
             self._writer = self._new_writer(outbox, inline=welcome.inline, is_direct=is_direct)
             self.deliveries: Final = self._writer.announcer.deliveries
         except BaseException:
@@ -230,18 +234,17 @@ class Producer:
     def flush(self) -> tuple[str, int, int]:
         """Announce every row that this process has logged. Takes no time if there are no new rows.
 
-        Returns the name of this producer in ZeroMQ messages, the number of the current outbox, and how many bytes of
-        this outbox were announced.
+        Returns the producer's name in ZeroMQ messages, the number of the current outbox, and its announced bytes.
         """
         self._writer.write_out()
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
 
-    def deliver(self, *, is_last: bool = False) -> None:
-        """Flush, and wait until every durable sink has all rows that this process has logged.
+    def deliver(self, keys: bytes = b"", *, is_last: bool = False) -> None:
+        """Flush, and wait until every durable sink has all rows of this process; `deliveries` says if rows are lost.
 
-        If rows are lost, `deliveries.check` raises the error. Raises `RecordingClosedError` if the recording is closed
-        before that, or `DeliveryError` if the parent reads no bytes for `SINK_TIMEOUT_SECS`. `is_last` is for `leave`.
+        The engine tasks with these `keys` are complete then. Raises `RecordingClosedError` if the recording is closed,
+        or `DeliveryError` if the parent reads no bytes for `SINK_TIMEOUT_SECS`. `is_last` is for `leave`.
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):
@@ -249,7 +252,7 @@ class Producer:
                 self._writer.complete()
             # Flush in any case, because another thread may have begun to flush the rows of this thread, but not ended.
             self._writer.write_out(in_any_case=True)
-            number = self._writer.announcer.request_sync()
+            number = self._writer.announcer.request_sync(keys)
             self._wait(lambda: self.deliveries.is_answered(number))
         if self.deliveries.is_whole(number):
             self._watch.note_delivered(calls)
@@ -260,9 +263,7 @@ class Producer:
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
                 return
-            if self._watch.is_gone():
-                assert self._watch.lost is not None
-                raise self._watch.lost
+            self._watch.check()
             if (now_held := self._writer.held_bytes()) != held_bytes:
                 held_bytes, deadline = now_held, time.monotonic() + SINK_TIMEOUT_SECS
             elif time.monotonic() > deadline:
@@ -306,10 +307,10 @@ class Producer:
         self._connection.send(ended)
         self._writer.complete()
 
-    def _ask_for_indices(self, count: int, have_come: Callable[[], bool]) -> None:
+    def _ask(self, question: IndicesWanted | KeyWanted, has_answer: Callable[[], bool]) -> None:
         with _closed_is_said(self):
-            self._connection.send(IndicesWanted(count))
-            self._wait(have_come)
+            self._connection.send(question)
+            self._wait(has_answer)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` after its rows, or keep it for a later message if `may_wait`. Returns True if it is kept."""
@@ -338,6 +339,8 @@ class Producer:
             self._writer.announcer.deliveries.take(message)
         elif isinstance(message, Indices):
             self.indices.take(message)
+        elif isinstance(message, KeyAnswer):
+            self.key_questions.take(message)
         elif isinstance(message, Flush):
             farewell.flush_aside(self._writer, self._connection, self._watch, self.log_counters)
         else:

@@ -62,6 +62,12 @@ class RecordingWatch:
         """Remember that all durable sinks have the rows of the first `calls` logging calls of this process."""
         self._delivered = max(self._delivered, calls)
 
+    def check(self) -> None:
+        """Raise `RecordingClosedError` if the recording is gone."""
+        if self.is_gone():
+            assert self.lost is not None
+            raise self.lost
+
     def report_lost_rows(self) -> None:
         """Log an error, only once, which says that rows of this process are lost.
 

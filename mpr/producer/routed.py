@@ -51,6 +51,7 @@ class RoutedTask(Protocol):
     """The attributes of `tasks.context.TaskContext` that `router.py` uses."""
 
     producer: Any
+    is_muted: bool
     prefix: Prefix | None
     settings: ChangedSettings
 

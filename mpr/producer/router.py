@@ -176,6 +176,16 @@ def end_capture(threads: Iterable[threading.Thread]) -> None:
     _process.left_threads.update(threads)
 
 
+def mute(handle: Any) -> None:
+    """Prepare this process for tasks whose rows go to the recording of `handle`, which drops them (`muted.py`).
+
+    This recording has the id of a guarded recording. Calls that change its sink are its own.
+    """
+    install_entries()
+    _install_take_over()
+    _process.made.add_twin(handle)
+
+
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
@@ -194,7 +204,9 @@ def _install_take_over() -> None:
         forks.leave_parents_recordings()
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
-        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made, _make_diverted_current)
+        watches_init = recordings.divert_new_recordings(
+            _diverted, _note_init, _note_made, _make_diverted_current, skips_clean_up=_is_muted
+        )
         _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
 
@@ -314,12 +326,21 @@ def _warn_of_left_thread(recording: Any) -> None:
 
 
 def _of_this_thread() -> RoutedProducer | None:
-    """Return the producer of the task in this thread, or else of the process; None if the process has no producer."""
+    """Return the producer of the task in this thread, or else of the process.
+
+    Returns None if the process has no producer, and no task in this thread has one that drops its rows.
+    """
     context = thread_state.context
-    if _process.producer is not None and context is not None and context.producer is not None:
+    if context is not None and context.producer is not None and (_process.producer is not None or _is_muted()):
         found: RoutedProducer = context.producer
         return found
     return _process.producer
+
+
+def _is_muted() -> bool:
+    """Return True if the rows of the task in this thread are dropped, because they are in the recording already."""
+    context = thread_state.context
+    return context is not None and context.is_muted
 
 
 def _note_sdk_use() -> None:
@@ -368,6 +389,10 @@ def _diverted() -> rr.RecordingStream | None:
 
 
 def _make_diverted_current(stream: rr.RecordingStream) -> None:
+    if _is_muted():
+        # Other threads log where they logged before.
+        recordings.exchange_thread_recording(stream.to_native())
+        return
     # `rr.init` has cleaned up, so no recording is current. Other threads log to the process's recording.
     assert _process.producer is not None, "`_of_this_thread` has found a producer"
     recordings.make_current(_process.producer.stream)

@@ -34,7 +34,7 @@ from collections import deque
 from collections.abc import Callable
 
 from mpr.threads import aside
-from mpr.transport.messages import Indices
+from mpr.transport.messages import Indices, IndicesWanted
 
 # The most indices that a process asks for at once. An answer takes about 0.3 ms, so a task waits 5 us on average.
 _AT_ONCE_MAX = 64
@@ -61,7 +61,7 @@ class TaskIndices:
 
     def __init__(
         self,
-        ask: Callable[[int, Callable[[], bool]], None],
+        ask: Callable[[IndicesWanted, Callable[[], bool]], None],
         is_interrupted: Callable[[], bool],
         number: Callable[[], int],
         own_next: Callable[[], int] | None = None,
@@ -94,7 +94,7 @@ class TaskIndices:
     def _request(self) -> None:
         count = self._next_count
         self._next_count = min(2 * count, _AT_ONCE_MAX)
-        self._ask(count, lambda: bool(self._free))
+        self._ask(IndicesWanted(count), lambda: bool(self._free))
 
     def take(self, message: Indices) -> None:
         """Keep the indices in the parent's answer `message`, for later calls of `next`."""

@@ -182,6 +182,7 @@ class RecordingRuntime:
             counted_rows=self.aggregator.row_totals.counted,
             accepted_rows=self.aggregator.row_totals.accepted,
             lost_rows=self.aggregator.row_totals.lost,
+            repeated_tasks=self.aggregator.complete_tasks.repeated,
             live_sinks=() if live is None else tuple(live.stats()),
         )
 

@@ -148,9 +148,9 @@ class SharedRecording:
 
         Use this with other engines, such as Dask or joblib. The returned function can be pickled with pickle and with
         cloudpickle. The pickle contains a secret. When the returned function returns or raises, its rows are in every
-        durable sink (such as a file). If the recording is closed before such a call, the call raises
-        `RecordingClosedError`. `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn`
-        cannot be called, or is a class.
+        durable sink (such as a file). If Ray or Dask runs a complete call again, its rows are not logged again. If the
+        recording is closed before such a call, the call raises `RecordingClosedError`. `wrap` itself raises the same
+        errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a class.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))

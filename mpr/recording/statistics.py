@@ -35,6 +35,9 @@ class RecordingStatistics:
         count the rows of importers and properties.
     lost_rows:
         The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`.
+    repeated_tasks:
+        How often another engine, such as Ray or Dask, has run a task again whose rows were all in the recording. The
+        rows of these runs were left out. With `Pool(engine=...)`, each chunk of tasks is one task of the engine.
     live_sinks:
         The statistics of each live sink, in the order of the sinks.
     """
@@ -47,4 +50,5 @@ class RecordingStatistics:
     counted_rows: int = 0
     accepted_rows: int = 0
     lost_rows: int = 0
+    repeated_tasks: int = 0
     live_sinks: tuple[LiveSinkStatistics, ...] = ()

@@ -52,6 +52,8 @@ def divert_new_recordings(
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
     make_diverted_current: Callable[[rr.RecordingStream], None],
+    *,
+    skips_clean_up: Callable[[], bool],
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
@@ -68,6 +70,8 @@ def divert_new_recordings(
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
         Called with the stream. Makes it the current recording.
+    skips_clean_up:
+        If it returns True, `rr.init` does not clean up, so that the global current recording stays.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,6 +92,8 @@ def divert_new_recordings(
     def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(clean_up)
         def flush_and_cleanup_orphaned_recordings() -> None:
+            if skips_clean_up():
+                return
             stream = diverted()
             try:
                 clean_up()

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpr.producer import membership, router
+from mpr.producer.muted import MutedProducer
 from mpr.producer.router import thread_state
 from mpr.sdk import log_calls, recordings, times
 from mpr.sdk.settings import ChangedSettings
@@ -34,13 +35,16 @@ class TaskContext:
     Parameters
     ----------
     producer:
-        The producer of the recording that the task logs to; None for the current recording.
+        The producer of the recording that the task logs to, or its stand-in that drops the rows. None for the current
+        recording.
     prefix:
         The path that is put before the entity paths of the task; None for none.
     """
 
-    def __init__(self, producer: Producer | None, prefix: str | None = None) -> None:
+    def __init__(self, producer: Producer | MutedProducer | None, prefix: str | None = None) -> None:
         self.producer = producer
+        #: True if the rows of the task are dropped.
+        self.is_muted: bool = isinstance(producer, MutedProducer)
         self._pid = os.getpid()
         self._native: Any = None
         #: The ids of the recording to which the task logs; None if there is none.

@@ -28,7 +28,7 @@ class CurrentTask:
         pool. For a task that no pool runs, a number from 0 that is unique among such tasks of the recording. For a task
         without a recording to join, the number of earlier such tasks of this process.
     attempt:
-        1 for the first attempt, and one more for each retry.
+        1 for the first attempt, and one more for each retry of a pool or of Ray.
     worker:
         The number of the process in the recording. No other process of the recording has the same number. It is 0 in
         the process that has made the recording. None if there is no recording to join.

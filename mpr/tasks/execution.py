@@ -15,10 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from mpr.errors import RecordingError
-from mpr.producer import async_delivery, membership
+from mpr.producer import async_delivery, membership, muted
 from mpr.producer.producer import Producer
 from mpr.producer.router import thread_state
-from mpr.tasks import context, current, prefix
+from mpr.tasks import context, current, engine_task, prefix
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
@@ -32,7 +32,8 @@ _unrecorded = itertools.count()
 class Execution:
     """One run of a task. The object is made just before the body (the user's function) begins.
 
-    If another task is running in this thread, this task is a part of that task, and the methods do nothing.
+    If another task is running in this thread, this task is a part of that task, and the methods do nothing. If another
+    engine, such as Ray, runs a task again whose rows are all in the recording, the rows of this run are dropped.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class Execution:
     RecordingClosedError, JoinError
         If the recording cannot be joined, or is closed before the task has its index.
     DeliveryError
-        If the parent does not answer the request for an index.
+        If the parent does not answer a request of this process.
     ConfigError
         If the prefix cannot be filled in.
     """
@@ -69,19 +70,36 @@ class Execution:
         self._captures = config is not None
         #: Whether a pool runs this task. The code that runs several tasks of a pool delivers their rows together.
         self._in_pool = producer is not None and (membership.is_worker(producer) or current.is_delivered_together())
+        #: The call of another engine's task; None if no such task runs.
+        self._engine_call: engine_task.EngineCall | None = None
         outer = current.current_task() if self._in_pool else None
         if outer is None or outer.name != options.function:
             # This is not the task of a pool itself. Either a task of a pool calls this one, or there is no pool.
             if producer is None:
                 self._task = CurrentTask(name=options.name, index=next(_unrecorded))
             else:
-                self._task = CurrentTask(name=options.name, index=producer.indices.next(), worker=producer.number)
+                self._task = self._new_task(options, producer)
         else:
             self._task = replace(outer, name=options.name)
         path = options.entity_path_prefix
-        self._context = context.TaskContext(producer, path and prefix.fill(path, self._task, arguments or {}))
+        self._is_muted = False
+        target: Producer | muted.MutedProducer | None = producer
+        if producer is not None and self._engine_call is not None:
+            self._is_muted = self._engine_call.is_repeated(producer.key_questions.is_complete)
+            target = muted.stand_in(producer) if self._is_muted else producer
+        self._context = context.TaskContext(target, path and prefix.fill(path, self._task, arguments or {}))
         if options.timeline is not None:
             self._begin_timeline(options.timeline)
+
+    def _new_task(self, options: TaskOptions, producer: Producer) -> CurrentTask:
+        """Return the identity of a task that no pool has submitted, and note which call of an engine's task it is."""
+        attempt = 1
+        if not self._in_pool:
+            self._engine_call = engine_task.current_call(options.function, producer.config.recording_id)
+            if self._engine_call is not None:
+                attempt += self._engine_call.attempt or 0
+        index = producer.indices.next()
+        return CurrentTask(name=options.name, index=index, attempt=attempt, worker=producer.number)
 
     def _begin_timeline(self, timeline: str) -> None:
         import rerun as rr
@@ -97,7 +115,7 @@ class Execution:
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()
-        return membership.capture(self._producer)
+        return membership.capture(self._producer, is_muted=self._is_muted)
 
     @around
     def step(self) -> Iterator[None]:
@@ -125,7 +143,8 @@ class Execution:
                     async_delivery.deliver_of_closed(producer)
                 else:
                     # Aside, because a handler of a signal may run a task, too, and may deliver its rows meanwhile.
-                    aside(producer.deliver)
+                    keys = self._keys(error)
+                    aside(lambda: producer.deliver(keys))
                 producer.deliveries.check(self._began)
 
     async def close_in_loop(self, error: BaseException | None) -> None:
@@ -133,22 +152,33 @@ class Execution:
         producer = self._to_deliver(error)
         if producer is not None:
             with _logged_after(error):
-                await async_delivery.deliver(producer)
+                await async_delivery.deliver(producer, self._keys(error))
                 producer.deliveries.check(self._began)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
         """Mark the task as ended, and return the producer that must deliver its rows.
 
-        Returns None if there is nothing to deliver, or if a worker of a pool delivers the rows with the result. `error`
-        is the exception of the body; None if the body has returned. The text of `error` is written into the recording,
-        unless `error` only means that a generator was closed or a coroutine was cancelled.
+        Returns None if there is nothing to deliver, or if a worker of a pool delivers the rows with the result. Also
+        returns None if the rows of this run are dropped. `error` is the exception of the body; None if the body has
+        returned. The text of `error` is written into the recording, unless `error` only means that a generator was
+        closed or a coroutine was cancelled.
         """
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
+        if self._is_muted:
+            return None
         if error is not None and not _is_an_ending(error):
             self._note(error)
         return self._producer if self._context.has_logged and not self._in_pool else None
+
+    def _keys(self, error: BaseException | None) -> bytes:
+        """Return the key of the engine's task, which is complete when its rows are delivered.
+
+        Returns no bytes if there is no such task, or if the body has raised `error`. The engine may then run the task
+        again, and the rows of both runs stay, as in a pool with retries.
+        """
+        return b"" if error is not None or self._engine_call is None else self._engine_call.key
 
     def _note(self, error: BaseException) -> None:
         """Log the text of `error`, with its traceback, to `mpr/tasks/<name>`, at the times that the task has set.

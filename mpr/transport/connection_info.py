@@ -7,6 +7,7 @@ Does not cover: joining (`producer/membership.py`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 from dataclasses import dataclass, field
@@ -103,6 +104,8 @@ _TYPES: dict[str, Any] = {
 }
 
 
+# Kept, because each call of a wrapped function needs the text, and making it takes 50 us.
+@functools.lru_cache(maxsize=16)
 def to_text(config: ConnectionInfo) -> str:
     """Return `config` as a value for the environment variable `VARIABLE`. The value contains the secret."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)

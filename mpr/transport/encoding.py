@@ -15,6 +15,7 @@ import struct
 from collections.abc import Sequence
 
 from mpr.transport.messages import (
+    KEY_BYTES,
     PROTOCOL,
     Accepted,
     Downstream,
@@ -25,6 +26,8 @@ from mpr.transport.messages import (
     Indices,
     IndicesWanted,
     InitializerFailed,
+    KeyAnswer,
+    KeyWanted,
     NewOutbox,
     Ready,
     Result,
@@ -56,6 +59,8 @@ _OFFSETS = struct.Struct("<BIQ")
 _NUMBER = struct.Struct("<BQ")
 _TWO_NUMBERS = struct.Struct("<BQQ")
 _TASK = struct.Struct("<BQIIQ")
+_KEY = struct.Struct(f"<BQ{KEY_BYTES}s")
+_ANSWER = struct.Struct("<BQ?")
 
 # The error for bytes that are no message says the sizes of this many frames.
 _FRAMES_SHOWN = 8
@@ -85,16 +90,17 @@ _FRAMES_SHOWN = 8
     _FLUSH,
     _INDICES_WANTED,
     _INDICES,
-) = range(24)
+    _KEY_WANTED,
+    _KEY_ANSWER,
+) = range(26)
 
 
 # The messages without fields, by their kind.
 _BARE: dict[int, type[Goodbye | Flush | Stop]] = {_GOODBYE: Goodbye, _FLUSH: Flush, _STOP: Stop}
-_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | Sync | IndicesWanted]] = {
+_OF_ONE_NUMBER: dict[int, type[Ready | RowsCounted | Skipped | IndicesWanted]] = {
     _READY: Ready,
     _ROWS_COUNTED: RowsCounted,
     _SKIPPED: Skipped,
-    _SYNC: Sync,
     _INDICES_WANTED: IndicesWanted,
 }
 _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
@@ -138,8 +144,9 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_SKIPPED, sequence)]
         case Undelivered(reason, rows_are_lost):
             return [_NUMBER.pack(_UNDELIVERED, rows_are_lost), reason.encode()]
-        case Sync(number):
-            return [_NUMBER.pack(_SYNC, number)]
+        case Sync(number, keys):
+            head = _NUMBER.pack(_SYNC, number)
+            return [head, keys] if keys else [head]
         case Synced(number, failure, until):
             return [_TWO_NUMBERS.pack(_SYNCED, number, until), failure.encode()]
         case Goodbye() | Flush() | Stop():
@@ -148,8 +155,12 @@ def encode(message: Upstream | Downstream) -> Frames:
             return [_NUMBER.pack(_INDICES_WANTED, count)]
         case Indices(first, count):
             return [_OFFSETS.pack(_INDICES, count, first)]
-        case Welcome(inline, number):
-            return [_OFFSETS.pack(_WELCOME, inline, number)]
+        case KeyWanted(number, key):
+            return [_KEY.pack(_KEY_WANTED, number, key)]
+        case KeyAnswer(number, is_complete):
+            return [_ANSWER.pack(_KEY_ANSWER, number, is_complete)]
+        case Welcome(inline, number, key_filter):
+            return [_OFFSETS.pack(_WELCOME, inline, number), key_filter.encode()]
         case Function(digest, code):
             return [_KIND.pack(_FUNCTION), digest, code]
 
@@ -199,6 +210,13 @@ def _task_ended(data: bytes) -> TaskEnded:
     return TaskEnded(seconds, error)
 
 
+def _keys(frames: Frames) -> bytes:
+    keys = b"".join(bytes(frame) for frame in frames)
+    if len(keys) % KEY_BYTES:
+        raise MessageError("keys of a wrong size")
+    return keys
+
+
 def _decode(frames: Frames) -> Upstream | Downstream:
     head = bytes(frames[0])
     kind = head[0]
@@ -239,6 +257,12 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return TaskRecordingRows(bytes(frames[1]), *_TWO_NUMBERS.unpack(head)[1:])
     if kind in _OF_ONE_NUMBER:
         return _OF_ONE_NUMBER[kind](_NUMBER.unpack(head)[1])
+    if kind == _SYNC:
+        return Sync(_NUMBER.unpack(head)[1], _keys(frames[1:]))
+    if kind == _KEY_WANTED:
+        return KeyWanted(*_KEY.unpack(head)[1:])
+    if kind == _KEY_ANSWER:
+        return KeyAnswer(*_ANSWER.unpack(head)[1:])
     if kind == _SYNCED:
         _, number, until = _TWO_NUMBERS.unpack(head)
         return Synced(number, bytes(frames[1]).decode(), until)
@@ -246,7 +270,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
         _, inline, number = _OFFSETS.unpack(head)
-        return Welcome(bool(inline), number)
+        return Welcome(bool(inline), number, bytes(frames[1]).decode())
     if kind == _INDICES:
         _, count, first = _OFFSETS.unpack(head)
         return Indices(first, count)

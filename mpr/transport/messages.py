@@ -18,6 +18,9 @@ from mpr.transport.packing import Buffer
 #: The version of the messages. A parent refuses a producer that has another version.
 PROTOCOL = 7
 
+#: The size of a key in bytes. A key stands for one task of another engine (`tasks/engine_task.py`).
+KEY_BYTES = 16
+
 
 # --- upstream: worker to parent -----------------------------------------------------------------------------------
 
@@ -243,9 +246,13 @@ class Sync:
     """Asks the parent to answer with `Synced(number)` when the sinks have all rows that were announced before.
 
     Number 0 asks for no answer. The process sends it as its own answer to `Flush`, after it has announced all its rows.
+
+    `keys` are the keys of engine tasks that have ended, each `KEY_BYTES` long. All rows of these tasks were announced
+    before. If the sinks have these rows, the parent remembers that the tasks are complete (see `KeyWanted`).
     """
 
     number: int
+    keys: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +260,17 @@ class IndicesWanted:
     """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`."""
 
     count: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyWanted:
+    """Asks the parent if the engine task with the key `key` is complete: all its rows are in the sinks.
+
+    The parent answers with `KeyAnswer(number)`. The producer does not log the rows of a complete task again.
+    """
+
+    number: int
+    key: bytes
 
 
 # --- downstream: parent to worker ---------------------------------------------------------------------------------
@@ -266,10 +284,13 @@ class Welcome:
     another container. The producer then sends the bytes of its outboxes in messages. `number` is the number of the
     producer in the recording. It is equal to `Hello.worker` for a worker, and 0 for the process that has made the
     recording. For any other process, `Hello.worker` is 0, and `number` is a new number that no other process has.
+    `key_filter` is the address of the memory in which the producer sees that a task is not complete (`key_filter.py`).
+    It is empty if there is none, so that the producer must ask about each key.
     """
 
     inline: bool
     number: int = 0
+    key_filter: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -364,6 +385,14 @@ class Indices:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyAnswer:
+    """Answers `KeyWanted(number)`. `is_complete` says if all rows of the engine task are in the sinks."""
+
+    number: int
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     """Asks a process that has joined to announce all its rows now, because the recording is about to close.
 
@@ -392,6 +421,7 @@ Upstream: TypeAlias = (
     | Undelivered
     | Sync
     | IndicesWanted
+    | KeyWanted
     | Goodbye
 )
-Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Indices | Flush | Stop
+Downstream: TypeAlias = Welcome | Function | Tasks | Accepted | Synced | Indices | KeyAnswer | Flush | Stop
