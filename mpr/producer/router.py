@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from mpr.producer.made_recordings import MadeRecordings
 from mpr.producer.routed import Routes
+from mpr.producer.run_calls import RunCalls
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
 from mpr.sdk.sink_calls import SinkCall
@@ -56,6 +57,7 @@ class _Process:
     guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
     sinks_watched = False
     made = MadeRecordings()
+    run = RunCalls()
     #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
     times_installed = False
@@ -194,7 +196,7 @@ def _install_take_over() -> None:
         forks.leave_parents_recordings()
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
-        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made, _make_diverted_current)
+        watches_init = recordings.divert_new_recordings(_diverted, _note_init, _note_made, _make_current, _switch_off)
         _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
 
@@ -367,13 +369,18 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-def _make_diverted_current(stream: rr.RecordingStream) -> None:
+def _make_current(stream: rr.RecordingStream) -> None:
     # `rr.init` has cleaned up, so no recording is current. Other threads log to the process's recording.
     assert _process.producer is not None, "`_of_this_thread` has found a producer"
     recordings.make_current(_process.producer.stream)
     if stream is not _process.producer.stream or not has_taken_over(_process.producer):
         # A wrapped function runs. Only this thread logs to `stream` until the function ends.
         recordings.exchange_thread_recording(stream.to_native())
+
+
+def _switch_off(handle: Any) -> None:
+    # In a task, only the rest of the task logs nothing. After the task, its caller logs as before.
+    recordings.choose(handle, of_thread=thread_state.context is not None)
 
 
 def _hand_over_made() -> None:
@@ -396,30 +403,30 @@ def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Return True if `call` must be skipped, because under `mpr run` only the options of `mpr run` choose the sinks.
+    """Return True if `call` must be skipped, because under `mpr run` only its options choose the sinks.
 
-    In place of a skipped call, this function logs a warning, or flushes the stream if the call is "disconnect".
+    Recordings of the script itself keep their files, but their rows are not shown. In place of a skipped call, this
+    function logs a warning, or flushes the stream if the call is "disconnect".
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
     found = _guarded(call.recording, call.ids)
     if found is None:
-        return False
-    if call.name == "disconnect":
+        if call.is_live and (found := _of_this_thread() or _join_now()) is not None:
+            _process.run.skip_viewer(call, thread_state.current if call.recording is None else call.recording, found)
+    elif call.name == "disconnect":
         found.stream.flush()
     else:
         found.notices.sink_skipped(call.name)
-    return True
+    return found is not None
 
 
 def _note_init(application_id: str | None, recording_id: str | None) -> None:
     found = _of_this_thread()
-    if found is None:
-        return
-    if _process.lazy is None:
+    if found is not None and _process.lazy is None:
         found.notices.init(application_id, recording_id)
-    else:
-        found.notices.init_in_run(application_id, recording_id)
+    elif found is not None:
+        _process.run.note_init((application_id, recording_id), found, thread_state.times)
 
 
 def _note_made(inner: Any) -> None:

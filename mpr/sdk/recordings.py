@@ -52,6 +52,7 @@ def divert_new_recordings(
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
     make_diverted_current: Callable[[rr.RecordingStream], None],
+    switch_off: Callable[[Any], None],
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
@@ -68,12 +69,21 @@ def divert_new_recordings(
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
         Called with the stream. Makes it the current recording.
+    switch_off:
+        Called with the handle of a recording that `rr.init(default_enabled=False)` makes. Makes it the current one. The
+        SDK drops what is logged to it.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(original)
         def new_recording(*args: Any, **kwargs: Any) -> Any:
             stream = diverted() if kwargs.get("make_default") else None
+            if stream is not None and not kwargs.get("default_enabled", True):
+                # Made by the SDK, because the variable `RERUN` may switch it on all the same.
+                switched_off = original(*args, **{**kwargs, "make_default": False})
+                if not is_enabled(switched_off):
+                    switch_off(switched_off)
+                    return switched_off
             if stream is None:
                 inner = original(*args, **kwargs)
                 if not kwargs.get("make_default") and not internal.thread.is_internal:
@@ -310,6 +320,16 @@ def make_global(native: Any) -> None:
         found(native)
     else:
         _set_current("set_global_data_recording", native)
+
+
+def choose(native: Any, *, of_thread: bool) -> None:
+    """Make the recording with the handle `native` the current one of this thread, as user code would.
+
+    If `of_thread` is False, it becomes that of all threads without one of their own, and this thread has none.
+    """
+    if not of_thread:
+        make_global(native)
+    exchange_thread_recording(native if of_thread else None)
 
 
 def current_recording() -> tuple[Any, Ids | None]:
