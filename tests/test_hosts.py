@@ -46,6 +46,37 @@ def test_a_pool_runs_in_a_job_of_joblib(start_method: Any, tmp_path: Path) -> No
         assert support.numbers(tmp_path / f"{number}.rrd").keys() == set(range(10 * number, 10 * number + 10))
 
 
+_POOLS_IN_DAEMONS = """
+import multiprocessing, sys
+import mpr
+from pathlib import Path
+from tests import tasks
+
+def job(number):
+    path = Path(sys.argv[1]) / f"{number}.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=sys.argv[2]) as pool:
+        # A worker is no daemonic process, so a task may start processes.
+        assert not any(pool.map(is_daemon, range(2)))
+        return pool.map(tasks.log_number, range(5))
+
+def is_daemon(_):
+    return multiprocessing.current_process().daemon
+
+if __name__ == "__main__":
+    with multiprocessing.get_context(sys.argv[3]).Pool(2) as pool:
+        print(pool.map(job, range(2)))
+"""
+
+
+@pytest.mark.parametrize("outer", ["fork", "spawn"])
+def test_a_pool_runs_in_a_daemonic_process(outer: str, start_method: Any, tmp_path: Path) -> None:
+    done = support.run_python(_POOLS_IN_DAEMONS, tmp_path, start_method, outer, env=_OURS)
+    assert (0, f"{[[0, 1, 2, 3, 4]] * 2}\n", "") == (done.returncode, done.stdout, done.stderr)
+    for number in range(2):
+        support.check_file(tmp_path / f"{number}.rrd")
+        assert support.numbers(tmp_path / f"{number}.rrd").keys() == set(range(5))
+
+
 _DEFAULT_AFTER_A_POOL = """
 import multiprocessing, sys
 import mpr

@@ -39,7 +39,7 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     return _with_stores(stream, renamed, head)
 
 
-def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str, str]) -> bytes:
+def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, str]) -> bytes:
     """Return `stream` with the rows of the recording `old` as rows of the recording `new`.
 
     `stream` is a whole stream with its footer. `old` and `new` are application ids and recording ids. Blueprints of the
@@ -49,8 +49,8 @@ def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str, str]) -> 
     def renamed(store: bytes) -> bytes:
         application_id, recording_id = store_id.ids_of_store(store)
         if store_id.is_recording(store):
-            return store_id.store_id(*new) if (application_id, recording_id) == old else store
-        return store_id.of_application(store, new[0]) if application_id == old[0] else store
+            return store_id.store_id(new[0] or "", new[1]) if (application_id, recording_id) == old else store
+        return store_id.of_application(store, new[0] or "") if application_id == old[0] else store
 
     return _with_stores(stream, renamed)
 
