@@ -244,3 +244,35 @@ def test_a_forked_process_keeps_a_recording_of_its_own(tmp_path: Path) -> None:
     assert (0, "[0, 0, 0]\n", "") == (done.returncode, done.stdout, done.stderr)
     for number in range(3):
         assert {1: 1} == support.numbers(Path(f"{path}.{number}"), "/own")
+
+
+_INIT_IN_A_CHILD = """
+import os, sys
+import mpr, rerun as rr
+from tests import functions
+
+path, first = sys.argv[1:]
+with mpr.SharedRecording("app", sinks=path) as recording:
+    recording.stream.log("other", rr.Scalars(1.0))
+    wrapped = recording.wrap(functions.log_number)
+    child = os.fork()
+    if child == 0:
+        if first == "wrapped":
+            wrapped(1)
+        rr.init("own", recording_id="own")
+        rr.save(path + ".own")
+        rr.log("own", rr.Scalars(2.0))
+        rr.disconnect()
+        wrapped(3)
+        sys.exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.parametrize("first", ["init", "wrapped"])
+def test_a_forked_process_may_begin_a_recording_of_its_own(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    done = support.run_python(_INIT_IN_A_CHILD, path, first, env=_OURS)
+    assert (0, "0\n") == (done.returncode, done.stdout), done.stderr
+    assert {2: 1} == support.numbers(Path(f"{path}.own"), "/own")
+    assert {3, *([1] if first == "wrapped" else [])} == support.numbers(path).keys()

@@ -95,17 +95,11 @@ def divert_new_recordings(
 
         return new_recording
 
-    def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
+    def watched_clean_up(clean_up: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(clean_up)
         def flush_and_cleanup_orphaned_recordings() -> None:
             stream = diverted()
-            try:
-                clean_up()
-            except RuntimeError:
-                # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
-                # process still has its parent's recordings.
-                if stream is None:
-                    raise
+            clean_up()
             if stream is not None:
                 # No recording is current after the call.
                 make_diverted_current(stream)
@@ -113,7 +107,7 @@ def divert_new_recordings(
         return flush_and_cleanup_orphaned_recordings
 
     is_watched = private_names.wrap("new_recording", watched_new)
-    return private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving) and is_watched
+    return private_names.wrap("flush_and_cleanup_orphaned_recordings", watched_clean_up) and is_watched
 
 
 # Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
