@@ -41,11 +41,12 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Prevent errors of the SDK in a forked process, about the recordings of its parent. A second call does nothing.
+    """Prevent errors of the SDK in a forked process, about recordings of its parent. A second call does nothing.
 
-    `rr.init` would raise such an error. At the end of a process, the SDK calls `shutdown`, which disconnects all recordings. A forked process also has the
-    recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
-    process whose program has made no recording. mpr ends the recordings that mpr has made itself.
+    `rr.init` would raise such an error. At the end of a process, the SDK calls `shutdown`, which disconnects all
+    recordings. A forked process also has the recordings of its parent, and the SDK would print an error for each of
+    them. So `shutdown` does nothing in a forked process whose program has made no recording. mpr ends the recordings
+    that mpr has made itself.
 
     Call this before any other module of mpr wraps `new_recording`. The wrapper of this module is then the inner one.
     So it is not called for an `rr.init` that mpr diverts to a stream of its own.
