@@ -55,8 +55,9 @@ def run(
     the recording has failed, the exit status is 1.
 
     Calls in the script that choose a destination for the rows, such as rr.save and rr.spawn, open nothing. A blueprint
-    in such a call is used. A rerun.RecordingStream that the script makes keeps the sinks that the script gives it. A
-    RecordingStream without sinks gets its own file beside the file of the run.
+    in such a call is used. A rerun.RecordingStream that the script makes keeps the files that the script gives it.
+    Without a file, its rows are in the file of the run if the script shows them in a viewer and does not call rr.init.
+    Otherwise they are in a file of their own, beside the file of the run.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command

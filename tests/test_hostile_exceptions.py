@@ -232,6 +232,8 @@ def _error_of(call: Callable[[], object]) -> BaseException:
 
 def _is_or_names(error: BaseException | None, kind: type[BaseException]) -> bool:
     name = type.__dict__["__qualname__"].__get__(kind)
+    if kind in (Frozen, FrozenWithField, RefusesAttributes):
+        return type(error) is kind
     return type(error) is kind or (type(error) is mpr.TaskError and name in str(error))
 
 
@@ -256,6 +258,19 @@ def test_a_hostile_exception_fails_only_its_own_task(kind: type[BaseException], 
         assert pool.map(tasks.log_number, range(12, 20), chunksize=1) == list(range(12, 20))
     support.check_file(path)
     assert support.numbers(path) == Counter({**dict.fromkeys(range(4), 2), **dict.fromkeys(range(10, 20), 1)})
+
+
+def _raise_with_fields() -> NoReturn:
+    error = FrozenWithField(7)
+    object.__setattr__(error, "more", [1])
+    raise error
+
+
+def test_an_exception_on_which_no_attribute_can_be_set_keeps_its_attributes(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd") as pool:
+        error = _error_of(lambda: pool.apply(_raise_with_fields))
+    assert type(error) is FrozenWithField
+    assert (error.number, error.args, vars(error)) == (7, (7,), {"number": 7, "more": [1]})
 
 
 @mpr.task

@@ -46,6 +46,37 @@ def test_a_pool_runs_in_a_job_of_joblib(start_method: Any, tmp_path: Path) -> No
         assert support.numbers(tmp_path / f"{number}.rrd").keys() == set(range(10 * number, 10 * number + 10))
 
 
+_POOLS_IN_DAEMONS = """
+import multiprocessing, sys
+import mpr
+from pathlib import Path
+from tests import tasks
+
+def job(number):
+    path = Path(sys.argv[1]) / f"{number}.rrd"
+    with mpr.Pool("app", 2, sinks=path, start_method=sys.argv[2]) as pool:
+        # A worker is no daemonic process, so a task may start processes.
+        assert not any(pool.map(is_daemon, range(2)))
+        return pool.map(tasks.log_number, range(5))
+
+def is_daemon(_):
+    return multiprocessing.current_process().daemon
+
+if __name__ == "__main__":
+    with multiprocessing.get_context(sys.argv[3]).Pool(2) as pool:
+        print(pool.map(job, range(2)))
+"""
+
+
+@pytest.mark.parametrize("outer", ["fork", "spawn"])
+def test_a_pool_runs_in_a_daemonic_process(outer: str, start_method: Any, tmp_path: Path) -> None:
+    done = support.run_python(_POOLS_IN_DAEMONS, tmp_path, start_method, outer, env=_OURS)
+    assert (0, f"{[[0, 1, 2, 3, 4]] * 2}\n", "") == (done.returncode, done.stdout, done.stderr)
+    for number in range(2):
+        support.check_file(tmp_path / f"{number}.rrd")
+        assert support.numbers(tmp_path / f"{number}.rrd").keys() == set(range(5))
+
+
 _DEFAULT_AFTER_A_POOL = """
 import multiprocessing, sys
 import mpr
@@ -213,3 +244,35 @@ def test_a_forked_process_keeps_a_recording_of_its_own(tmp_path: Path) -> None:
     assert (0, "[0, 0, 0]\n", "") == (done.returncode, done.stdout, done.stderr)
     for number in range(3):
         assert {1: 1} == support.numbers(Path(f"{path}.{number}"), "/own")
+
+
+_INIT_IN_A_CHILD = """
+import os, sys
+import mpr, rerun as rr
+from tests import functions
+
+path, first = sys.argv[1:]
+with mpr.SharedRecording("app", sinks=path) as recording:
+    recording.stream.log("other", rr.Scalars(1.0))
+    wrapped = recording.wrap(functions.log_number)
+    child = os.fork()
+    if child == 0:
+        if first == "wrapped":
+            wrapped(1)
+        rr.init("own", recording_id="own")
+        rr.save(path + ".own")
+        rr.log("own", rr.Scalars(2.0))
+        rr.disconnect()
+        wrapped(3)
+        sys.exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+
+
+@pytest.mark.parametrize("first", ["init", "wrapped"])
+def test_a_forked_process_may_begin_a_recording_of_its_own(first: str, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    done = support.run_python(_INIT_IN_A_CHILD, path, first, env=_OURS)
+    assert (0, "0\n") == (done.returncode, done.stdout), done.stderr
+    assert {2: 1} == support.numbers(Path(f"{path}.own"), "/own")
+    assert {3, *([1] if first == "wrapped" else [])} == support.numbers(path).keys()

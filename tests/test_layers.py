@@ -102,7 +102,7 @@ def test_every_import_is_found() -> None:
     assert "rrd.framing" in _inside("rrd.manifest")
     assert "pyarrow" in _outside("rrd.manifest")
     assert "rrd.append" in _inside("pytest_plugin.report.repair")
-    assert "producer.row_account" in _inside("producer.router", types_too=True) - _inside("producer.router")
+    assert "producer.row_account" in _inside("producer.routed", types_too=True) - _inside("producer.routed")
 
 
 @pytest.mark.parametrize("package", TABLE)

@@ -242,6 +242,69 @@ def test_functions_and_classes_of_a_program_work_in_its_workers(way: str, start_
     _check(tmp_path / "run.rrd", [*range(5), 7])
 
 
+_WITHOUT_A_PLACE = """
+import os, sys
+import mpr
+from tests import tasks
+
+def lose(what):
+    if what == "script":
+        os.unlink(__file__)
+    else:
+        os.mkdir("gone")
+        os.chdir("gone")
+        os.rmdir(os.getcwd())
+
+def log(path, method, number, loses=None):
+    with mpr.Pool("app", 1, sinks=path, start_method=method) as pool:
+        pool.apply(tasks.log_number, (number,))
+        if loses:
+            lose(loses)
+            # The next worker cannot start.
+            for end in (os._exit, tasks.log_number):
+                try:
+                    pool.apply(end, (number,))
+                except mpr.MprError as error:
+                    print(type(error).__name__, error, sep=": ")
+
+if __name__ == "__main__":
+    path, method, what, when = sys.argv[1:]
+    if when == "before":
+        lose(what)
+    try:
+        log(path, method, 1, what if when == "later" else None)
+    except mpr.MprError as error:
+        print(type(error).__name__, error, sep=": ")
+"""
+_WHAT_IS_GONE = {"script": "the main script ", "folder": "the working directory of this process was deleted"}
+
+
+@pytest.mark.parametrize("start_method", ["forkserver", "spawn"])
+@pytest.mark.parametrize("when", ["before", "later"])
+@pytest.mark.parametrize("what", _WHAT_IS_GONE)
+def test_a_pool_whose_workers_cannot_start_because_something_is_deleted_says_what(
+    what: str, when: str, start_method: str, tmp_path: Path
+) -> None:
+    (tmp_path / "program.py").write_text(_WITHOUT_A_PLACE)
+    done = subprocess.run(
+        [sys.executable, "program.py", tmp_path / "run.rrd", start_method, what, when],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, **_OURS},
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    if when == "later":
+        assert lines.pop(0).startswith("WorkerDiedError")
+    # The end of a broken pool raises the error once more.
+    (said,) = set(lines)
+    assert said.startswith(f"WorkerStartError: workers cannot start: {_WHAT_IS_GONE[what]}")
+    assert "Traceback" not in done.stderr
+
+
 _LEAVES_EARLY = """
 import sys, threading
 import mpr

@@ -274,17 +274,13 @@ with kept:
     rr.log("n", rr.Scalars(5.0))
 log(before, 6)
 rr.log("n", rr.Scalars(7.0))
-# Its own viewer is not skipped: here there is none, which is an error.
-try:
-    rr.spawn(executable_name="no-such-viewer", connect=False, recording=kept)
-except RuntimeError:
-    print("no viewer")
+# No viewer is started: without mpr, this one is an error.
+rr.spawn(executable_name="no-such-viewer", connect=False, recording=kept)
 """
 
 
 def test_a_stream_of_the_script_itself_has_its_own_sink_or_a_file_beside(tmp_path: Path) -> None:
     ran = _run(_STREAMS, tmp_path)
-    assert ran.stdout == "no viewer\n"
     found = {path.name: support.numbers(path) for path in sorted(tmp_path.glob("*.rrd"))}
     assert found == {
         "run.rrd": Counter([2, 7]),
@@ -293,7 +289,154 @@ def test_a_stream_of_the_script_itself_has_its_own_sink_or_a_file_beside(tmp_pat
         "run-kept.rrd": Counter([3, 5]),
         "run-short.rrd": Counter([3]),
     }
-    assert "rr.spawn" not in ran.stderr
+    assert ran.stderr.count("rr.spawn() under 'mpr run' does not choose where the rows go") == 1
     for name in found:
         # The summary names the files that mpr has written.
         assert (f"mpr run: {name}: " in ran.stderr) == name.startswith("run")
+
+
+_OF_ITS_OWN = """
+import sys, rerun as rr, rerun.blueprint as rrb
+
+def log(stream, number):
+    stream.set_time("step", sequence=number)
+    stream.log("n", rr.Scalars(float(number)))
+
+stream = rr.RecordingStream("mine")
+log(stream, 0)
+shown = {"default_blueprint": rrb.Blueprint(rrb.TextLogView(origin="/n", name="mine"))}
+if sys.argv[1] == "save":
+    stream.save("plain.rrd", **shown)
+elif sys.argv[1] == "set_sinks":
+    stream.set_sinks(rr.GrpcSink(), rr.GrpcSink("rerun+http://127.0.0.1:1/proxy"), **shown)
+elif sys.argv[1] == "current":
+    with stream:
+        rr.spawn(**shown)
+else:
+    getattr(stream, sys.argv[1])(**shown)
+log(stream, 1)
+stream.send_columns("c", [rr.TimeColumn("step", sequence=range(5))], rr.Scalars.columns(scalars=range(5)))
+stream.send_recording_name("a name")
+stream.send_property("mine", rr.AnyValues(seed=7))
+with stream:
+    rr.log("n", rr.Scalars(2.0))
+"""
+
+
+@pytest.mark.parametrize("call", ["spawn", "connect_grpc", "serve_grpc", "stdout", "set_sinks", "current"])
+def test_a_stream_that_would_show_its_rows_is_the_recording_of_the_command(call: str, tmp_path: Path) -> None:
+    ran = _run(_OF_ITS_OWN, tmp_path, call)
+    # Without mpr, the same calls with a file.
+    alone = subprocess.run(
+        [sys.executable, "script.py", "save"], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert alone.returncode == 0, alone.stderr
+    assert _content(tmp_path / "run.rrd") == _content(tmp_path / "plain.rrd")
+    made = "rr.spawn" if call == "current" else f"rr.RecordingStream.{call}"
+    said = [line for line in ran.stderr.splitlines() if not line.startswith("mpr run: ")]
+    assert [line.partition(" under 'mpr run' does not choose")[0] for line in said] == [f"{made}()"]
+    assert {path.name for path in tmp_path.glob("*.rrd")} == {"run.rrd", "plain.rrd"}
+
+
+_SHOWN_STREAMS = """
+import multiprocessing, sys, rerun as rr
+
+def show(name, number):
+    stream = rr.RecordingStream("mine", recording_id=name, send_properties=False)
+    stream.connect_grpc()
+    stream.log("n", rr.Scalars(float(number)))
+
+if __name__ == "__main__":
+    if sys.argv[1] == "init":
+        rr.init("app")
+        rr.log("n", rr.Scalars(0.0))
+    show("one", 1)
+    show("two", 2)
+    show("one", 3)
+    for number, method in enumerate(("fork", "spawn", "forkserver"), 4):
+        process = multiprocessing.get_context(method).Process(target=show, args=("one", number))
+        process.start()
+        process.join()
+"""
+_OF_CHILDREN = [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("way", "numbers"),
+    [
+        ("stream", {"run": [1, 3, *_OF_CHILDREN], "run-two": [2]}),
+        # The child that is forked has the calls of its parent behind it.
+        ("init", {"run": [0, 5, 6], "run-one": [1, 3, 4], "run-two": [2]}),
+    ],
+)
+def test_the_first_stream_of_a_process_is_the_recording_of_the_command_and_others_stay_apart(
+    way: str, numbers: dict[str, list[int]], tmp_path: Path
+) -> None:
+    ran = _run(_SHOWN_STREAMS, tmp_path, way)
+    found = {path.stem: support.numbers(path) for path in tmp_path.glob("*.rrd")}
+    assert found == {name: Counter(each) for name, each in numbers.items()}
+    assert "'mine' (two) is another recording than the one of the command, and stays apart" in ran.stderr
+
+
+_SWITCHED_OFF = """
+import sys, rerun as rr
+rr.init("app", default_enabled=False)
+rr.log("n", rr.Scalars(1.0))
+rr.send_columns("n", [rr.TimeColumn("step", sequence=[2])], rr.Scalars.columns(scalars=[2.0]))
+print(rr.is_enabled())
+rr.init("app")
+rr.save(sys.argv[1])
+rr.log("n", rr.Scalars(3.0))
+stream = rr.RecordingStream("other", make_default=True, default_enabled=False)
+rr.log("n", rr.Scalars(4.0))
+stream.log("n", rr.Scalars(5.0))
+print(rr.is_enabled())
+"""
+
+
+def test_a_recording_that_the_script_switches_off_has_no_rows(tmp_path: Path) -> None:
+    ran = _run(_SWITCHED_OFF, tmp_path, "never.rrd")
+    assert ran.stdout == "False\nFalse\n"
+    assert support.numbers(tmp_path / "run.rrd") == Counter([3])
+
+
+_TIMES = """
+import sys, rerun as rr
+
+def log(number):
+    rr.log("n", rr.Scalars(float(number)))
+
+rr.init("app")
+rr.save(sys.argv[1])
+rr.set_time("step", sequence=5)
+log(1)
+rr.init("app")
+rr.save(sys.argv[1] + "-again")
+log(2)
+rr.init("app", recording_id="other")
+rr.save(sys.argv[1] + "-other")
+log(3)
+rr.set_time("other", sequence=6)
+log(4)
+rr.init("app")
+rr.save(sys.argv[1] + "-third")
+log(5)
+rr.init("app", recording_id="other")
+rr.save(sys.argv[1] + "-fourth")
+log(6)
+"""
+
+
+def test_a_recording_that_init_begins_has_its_own_times_as_without_mpr(tmp_path: Path) -> None:
+    _run(_TIMES, tmp_path, tmp_path / "never.rrd")
+    alone = subprocess.run(
+        [sys.executable, "script.py", "plain"], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert alone.returncode == 0, alone.stderr
+
+    def of_numbers(path: Path) -> Counter[Any]:
+        return Counter({cell: count for cell, count in support.cells(path).items() if cell.entity == "/n"})
+
+    plain: Counter[Any] = sum((of_numbers(path) for path in tmp_path.glob("plain*")), Counter())
+    assert plain.total() == 6
+    assert of_numbers(tmp_path / "run.rrd") == plain

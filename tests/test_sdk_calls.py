@@ -283,6 +283,22 @@ def test_is_enabled(run: _Run) -> None:
     assert run(rr.is_enabled) is True
 
 
+def _switched_off() -> bool:
+    tasks.log_number(1)
+    rr.init("quiet", default_enabled=False)
+    tasks.log_number(2)
+    thread = threading.Thread(target=tasks.log_number, args=(3,))
+    thread.start()
+    thread.join()
+    rr.save("never.rrd")
+    return bool(rr.is_enabled())
+
+
+def test_a_task_that_switches_its_recording_off_logs_nothing_until_its_end(run: _Run, path: Path) -> None:
+    assert run(_switched_off) is False
+    assert _numbers_without_check(path) == Counter([1])
+
+
 _OFF = """
 import sys, mpr, rerun as rr
 from tests import tasks

@@ -8,6 +8,7 @@ SDK's own modules get it from an object that stands for the module.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import sys
@@ -42,7 +43,8 @@ def remove(name: str) -> None:
     """Take a private name away, as in a release of the SDK that names the function otherwise."""
     of_class, dot, attribute = name.rpartition(".")
     owner = getattr(rerun_bindings, of_class) if dot else rerun_bindings
-    kept = getattr(owner, attribute)
+    # Without a wrapper of mpr, which a forked process may have already.
+    kept = inspect.unwrap(getattr(owner, attribute))
     delattr(owner, attribute)
     if dot:
         # The SDK's modules then call the new name. Their source cannot be changed here, so it is in their class.

@@ -37,6 +37,7 @@ from mpr.live.messages import Connected, Done, Finish, Load, Lost, SendSlice, Sl
 from mpr.live.replay_log import dropped_until
 from mpr.rrd import framing
 from mpr.sdk import encoder
+from mpr.sdk.internal import internal
 
 if TYPE_CHECKING:
     from mpr.live.config import ExporterConfig
@@ -103,7 +104,9 @@ class _Exporter:
         self._stream = encoder.new_stream(self._config.application_id, self._config.recording_id)
         if not sink.is_server:
             self._wait_for_listener(sink)
-        self._stream.set_sinks(sink._sdk_sink())
+        # Marked as mpr's own call, because `mpr run` skips calls of a script that show rows.
+        with internal():
+            self._stream.set_sinks(sink._sdk_sink())
 
     def _check(self) -> None:
         """Raise an exception if the connection is broken, or if the program that serves the web page has ended."""

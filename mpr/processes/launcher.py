@@ -19,6 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing import connection as mp_connection
 from multiprocessing import process
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 from mpr.user_code import log as _log
@@ -138,7 +139,7 @@ class ProcessLauncher(Launcher):
         child = self._factory(
             target=_started_main, args=(self._target, config, self._shared), name=f"mpr-worker-{worker}"
         )
-        child.start()
+        start_process(child)
         self._processes[worker] = child
         assert child.pid is not None
         return child.pid
@@ -157,6 +158,20 @@ class ProcessLauncher(Launcher):
 
     def close(self) -> None:
         self._processes.clear()
+
+
+def start_process(child: process.BaseProcess) -> None:
+    """Start `child`, also if this process is daemonic, such as a worker of `multiprocessing.Pool` or joblib.
+
+    `multiprocessing` refuses children of daemonic processes, because nothing would end them. Processes of mpr end with
+    their parent. The code of `multiprocessing` runs here with another current process, which is not changed itself.
+    """
+    if not process.current_process().daemon:
+        child.start()
+        return
+    child.daemon = False
+    names = {**vars(process), "_current_process": SimpleNamespace(_config={})}
+    FunctionType(process.BaseProcess.start.__code__, names)(child)
 
 
 def call_target(target: str, config: Any, shared: Any) -> None:

@@ -19,6 +19,8 @@ from multiprocessing.context import SpawnProcess, set_spawning_popen
 from types import FunctionType
 from typing import Any
 
+from mpr.errors import died_at_start
+
 
 def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
     """Return the bytes that the new process of `process_obj` reads at its start.
@@ -26,13 +28,31 @@ def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
     Calls `popen.duplicate_for_child` for each file descriptor that the new process needs.
     """
     buffer = io.BytesIO()
+    check_place()
+    data = _preparation_data(process_obj.name)
     set_spawning_popen(popen)
     try:
-        reduction.dump(_preparation_data(process_obj.name), buffer)
+        reduction.dump(data, buffer)
         reduction.dump(process_obj, buffer)
     finally:
         set_spawning_popen(None)
     return buffer.getbuffer()
+
+
+def check_place() -> None:
+    """Raise `WorkerStartError` if the working directory or the main script of this process is gone.
+
+    A new process changes to that directory, and imports that script.
+    """
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise died_at_start(
+            None, "the working directory of this process was deleted. Change to another one (os.chdir) before"
+        ) from error
+    script = _preparation_data("").get("init_main_from_path")
+    if script is not None and not os.path.exists(script):
+        raise died_at_start(None, f"the main script {script} was deleted or moved, and each worker imports it")
 
 
 def _known_start_method() -> str | None:

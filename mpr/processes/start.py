@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mpr.errors import ConfigError
 from mpr.processes.forkserver import ForkServerLauncher, servers
 from mpr.processes.launcher import Launcher, ProcessLauncher, ctrl_c_blocked
-from mpr.processes.spawning import SpawnedProcess
+from mpr.processes.spawning import SpawnedProcess, check_place
 from mpr.processes.zygote import ZygoteLauncher
 
 StartMethod = Literal["forkserver", "spawn", "fork"]
@@ -62,10 +62,12 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
 
     Each worker calls the function `target` ("module:function") with two arguments: its own config, and `shared`. With
     'fork' the workers inherit `shared`. With the other methods, `shared` is pickled. If `preload` is true, a fork
-    server imports the SDK before it forks workers.
+    server imports the SDK before it forks workers. Raises `WorkerStartError` if no worker could start, because the
+    working directory or the main script is gone.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)
+    check_place()
     if method == "spawn":
         return ProcessLauncher(SpawnedProcess, target, shared)
     server = servers.get(PRELOAD if preload else WITHOUT_SDK)

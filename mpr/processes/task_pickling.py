@@ -271,6 +271,30 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
     return [(has_raised, [data, *itertools.islice(buffers, others)]) for has_raised, data, others in entries]
 
 
+def _itself(error: BaseException) -> BaseException:
+    return error
+
+
+class _WithoutSetters:
+    """Pickles as the exception `error`. Its attributes are set without its `__setattr__`.
+
+    The `__setattr__` of a frozen dataclass raises, so such an exception with fields cannot be unpickled in the usual
+    way.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        self._parts = error.__reduce__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _exception_of, tuple(self._parts)
+
+
+def _exception_of(make: Callable[..., BaseException], arguments: Any, state: Any = None) -> BaseException:
+    error = make(*arguments)
+    error.__dict__.update(state or {})
+    return error
+
+
 def dump_exception(error: BaseException) -> list[Buffer]:
     """Pickle `error`, its type and message as text, and the text of its traceback.
 
@@ -278,11 +302,12 @@ def dump_exception(error: BaseException) -> list[Buffer]:
     pickle does not give the same type again, a `TaskError` takes its place.
     """
     name, text = describe(error), traceback_text(error)
-    # All errors are suppressed, because a user's exception may raise anything when it is pickled.
-    with contextlib.suppress(BaseException):
-        inner = [bytes(part) for part in dumps(error)]
-        if type(loads(inner)) is type(error):
-            return dumps((inner, name, text))
+    for how in (_itself, _WithoutSetters):
+        # All errors are suppressed, because a user's exception may raise anything when it is pickled.
+        with contextlib.suppress(BaseException):
+            inner = [bytes(part) for part in dumps(how(error))]
+            if type(loads(inner)) is type(error):
+                return dumps((inner, name, text))
     inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
     return dumps((inner, name, text))
 

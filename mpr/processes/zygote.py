@@ -27,6 +27,7 @@ from mpr.processes.launcher import (
     call_target,
     guard_against_orphans,
     ignore_ctrl_c,
+    start_process,
 )
 from mpr.threads import CARRIER
 
@@ -69,7 +70,7 @@ class ZygoteLauncher(Launcher):
             args=(zygotes_end, self._pipe, next(random_state.zygotes), target, shared),
             name="mpr-zygote",
         )
-        self._zygote.start()
+        start_process(self._zygote)
         zygotes_end.close()
 
     def start(self, worker: int, config: Any) -> int:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from mpr.producer import router
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
+from mpr.producer.route_state import thread_state
 from mpr.producer.row_account import RowAccount
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder
@@ -77,7 +78,7 @@ def stream_of(producer: Producer) -> rr.RecordingStream:
 
     While a task runs whose rows are dropped, this is the stream that drops them.
     """
-    context = router.thread_state.context
+    context = thread_state.context
     if context is not None and context.producer is _muted.get(producer) is not None:
         return _muted[producer].stream
     return producer.stream

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-from mpr.producer.router import thread_state
+from mpr.producer.route_state import thread_state
 from mpr.sdk.callers import public_call
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import log as _log
@@ -67,11 +67,11 @@ class Notices:
         """Log that the rows of a script under `mpr run` go to the shared recording, though it wants another recording.
 
         `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is the id of the shared
-        recording, nothing is logged. If it is None, something is logged only if this is not the first call of `rr.init`
-        in this process: without mpr, the call begins another recording.
+        recording, nothing is logged. If it is None, something is logged only if `rr.init` was called with other
+        arguments before in this process: without mpr, the call begins another recording.
         """
         ids = (application_id, recording_id)
-        begins_another = bool(self._inits) and (recording_id is None or ids not in self._inits)
+        begins_another = bool(self._inits) and ids not in self._inits
         self._inits.add(ids)
         if recording_id == self._config.recording_id or (recording_id is None and not begins_another):
             return
@@ -86,6 +86,13 @@ class Notices:
             self._config.application_id,
             self._config.recording_id,
         )
+
+    def begun(self, application_id: str | None, recording_id: str | None) -> None:
+        """Remember that the recording of `mpr run` has rows that the script has logged to a recording with these ids.
+
+        If `rr.init` is called with other arguments later, this is worth a warning (`init_in_run`).
+        """
+        self._inits.add((application_id, recording_id))
 
     def sink_changed(self, call: str) -> None:
         """Warn that user code has changed the sink, and that the shared recording does not get the next rows.
@@ -113,12 +120,20 @@ class Notices:
             hint,
         )
 
-    def sink_skipped(self, call: str) -> None:
-        """Warn that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`."""
+    def sink_skipped(self, call: str, apart: tuple[str | None, str] | None = None) -> None:
+        """Warn that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`.
+
+        `apart` has the ids of the recording if its rows are not in the recording of the command; None if they are.
+        """
         made = public_call(call)
-        if self._is_new(made):
+        if self._is_new(f"{made} {apart}"):
             what = "gives no rows" if call in _RETURNS_ROWS else "does not choose where the rows go"
-            _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go", made, what)
+            beside = ""
+            if apart is not None:
+                beside = (
+                    f". {apart[0]!r} ({apart[1]}) is another recording than the one of the command, and stays apart"
+                )
+            _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go%s", made, what, beside)
 
     def recording_info(self, call: str) -> str | None:
         """Warn that a task sets the name or the start time of the recording, and that mpr logs a property instead.

@@ -5,7 +5,7 @@ of the process from now on. In a *capture*, a producer gets these calls only whi
 (`process_capture.py`). A *guarded* recording is a shared recording whose calls `guard` watches. `rr.init` is *diverted*
 if it uses the stream of the shared recording and makes no new recording.
 
-Covers: the state per process and per thread, and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
+Covers: changes of the state (`route_state.py`), and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
 Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
 """
 
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from mpr.producer.made_recordings import MadeRecordings
+from mpr.producer.route_state import process as _process
+from mpr.producer.route_state import thread_state
 from mpr.producer.routed import Routes
 from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
@@ -30,63 +31,11 @@ from mpr.user_code import log as _log
 if TYPE_CHECKING:
     import rerun as rr
 
-    from mpr.producer.routed import RoutedProducer, RoutedTask
-    from mpr.producer.row_account import RowAccount
+    from mpr.producer.routed import RoutedProducer
     from mpr.sdk.log_calls import Prefix
     from mpr.sdk.recordings import Ids
     from mpr.sdk.settings import Setting
-    from mpr.sdk.times import SetTime, Times
-
-
-class _Process:
-    """Holds the state of the process. If a producer gets every plain logging call, `producer` is this producer."""
-
-    producer: RoutedProducer | None = None
-    #: The row account of `producer`; None if it is not certain to which recording a thread logs.
-    account: RowAccount | None = None
-    #: The routes to put back when a capture (see `capture`) ends; None if there is no capture.
-    before: Routes | None = None
-    #: Threads that were started during a capture that has ended. They may go on to log.
-    left_threads: ClassVar[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
-    #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
-    lazy: Callable[[], object] | None = None
-    #: Held while a thread joins, so that rows of other threads wait until the process has joined.
-    joining = threading.Lock()
-    #: The producers for which `guard` was called, by the ids of their recordings.
-    guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
-    sinks_watched = False
-    made = MadeRecordings()
-    #: The message to log once for rows that no producer takes.
-    lost_rows: str | None = None
-    times_installed = False
-    entries_installed = False
-    taken_over = False
-    current_is_watched = False
-    #: The SDK's handle of the recording to which threads log that have chosen no other; None if not known.
-    default_current: Any = None
-    #: The handle to which new threads log. None if not known: only in a worker, no thread has begun before mpr.
-    current_of_new_threads: Any = None
-    #: The logging functions of the SDK that mpr wraps, but that this release of the SDK does not have.
-    missing: tuple[str, ...] = ()
-
-
-_process = _Process()
-
-
-class _ThreadRoute(threading.local):
-    """Holds the state of the calling thread: its task, the times that were set, and its current recording."""
-
-    def __init__(self) -> None:
-        self.context: RoutedTask | None = None
-        #: The times that were set, by the ids of the recording.
-        self.times: dict[Ids, Times] = {}
-        #: Whether this thread joins for the whole process at this moment. If so, mpr itself makes its SDK calls.
-        self.joins = False
-        #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
-        self.current: Any = _process.current_of_new_threads
-
-
-thread_state: _ThreadRoute = _ThreadRoute()
+    from mpr.sdk.times import SetTime
 
 
 def producer() -> RoutedProducer | None:
@@ -205,7 +154,7 @@ def _install_take_over() -> None:
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
         watches_init = recordings.divert_new_recordings(
-            _diverted, _note_init, _note_made, _make_diverted_current, skips_clean_up=_is_muted
+            _diverted, _note_init, _note_made, _make_current, _switch_off, skips_clean_up=_is_muted
         )
         _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
@@ -388,7 +337,7 @@ def _diverted() -> rr.RecordingStream | None:
     return None if found is None else found.stream
 
 
-def _make_diverted_current(stream: rr.RecordingStream) -> None:
+def _make_current(stream: rr.RecordingStream) -> None:
     if _is_muted():
         # Other threads log where they logged before.
         recordings.exchange_thread_recording(stream.to_native())
@@ -399,6 +348,11 @@ def _make_diverted_current(stream: rr.RecordingStream) -> None:
     if stream is not _process.producer.stream or not has_taken_over(_process.producer):
         # A wrapped function runs. Only this thread logs to `stream` until the function ends.
         recordings.exchange_thread_recording(stream.to_native())
+
+
+def _switch_off(handle: Any) -> None:
+    # In a task, only the rest of the task logs nothing. After the task, its caller logs as before.
+    recordings.choose(handle, of_thread=thread_state.context is not None)
 
 
 def _hand_over_made() -> None:
@@ -421,30 +375,30 @@ def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Return True if `call` must be skipped, because under `mpr run` only the options of `mpr run` choose the sinks.
+    """Return True if `call` must be skipped, because under `mpr run` only its options choose the sinks.
 
-    In place of a skipped call, this function logs a warning, or flushes the stream if the call is "disconnect".
+    Recordings of the script itself keep their files, but their rows are not shown. In place of a skipped call, this
+    function logs a warning, or flushes the stream if the call is "disconnect".
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False
     found = _guarded(call.recording, call.ids)
     if found is None:
-        return False
-    if call.name == "disconnect":
+        if call.is_live and (found := _of_this_thread() or _join_now()) is not None:
+            _process.run.skip_viewer(call, thread_state.current if call.recording is None else call.recording, found)
+    elif call.name == "disconnect":
         found.stream.flush()
     else:
         found.notices.sink_skipped(call.name)
-    return True
+    return found is not None
 
 
 def _note_init(application_id: str | None, recording_id: str | None) -> None:
     found = _of_this_thread()
-    if found is None:
-        return
-    if _process.lazy is None:
+    if found is not None and _process.lazy is None:
         found.notices.init(application_id, recording_id)
-    else:
-        found.notices.init_in_run(application_id, recording_id)
+    elif found is not None:
+        _process.run.note_init((application_id, recording_id), found, thread_state.times)
 
 
 def _note_made(inner: Any) -> None:

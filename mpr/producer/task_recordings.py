@@ -14,6 +14,7 @@ of it, and no thread logs to it as its current recording.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import weakref
@@ -21,7 +22,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from mpr.errors import DeliveryError
+from mpr.errors import DeliveryError, FormatError
+from mpr.rrd import relabel
 from mpr.sdk import recordings
 from mpr.sdk.recordings import Ids
 from mpr.threads import aside
@@ -48,6 +50,8 @@ class _TaskRecording:
     #: The number of rows that were not sent yet: rows about to be logged, and rows that the SDK has taken.
     rows: int = 0
     counted: int = 0
+    #: The ids of the recording that gets the rows instead; None if the rows stay in a recording of their own.
+    shared: Ids | None = None
 
     def is_held(self) -> bool:
         """Whether other code has a handle of the recording."""
@@ -82,7 +86,8 @@ class TaskRecordings:
         self._lock = threading.RLock()
         self._taking = False
         #: Whether mpr takes no rows from a recording before its end, as long as other code still holds the recording.
-        #: Under `mpr run`, a script may give such a recording a sink at any time. The sink must then get all rows.
+        #: Under `mpr run`, a script may give such a recording a sink at any time. The sink must then get all rows. Rows
+        #: that are shared (see `share`) do not wait.
         self.until_end = False
         self._made = self._ended = 0
         # The number of bytes that were sent, and the number of these bytes that the sinks have accepted.
@@ -181,6 +186,17 @@ class TaskRecordings:
                     self._forget(each)
                     self._count()
 
+    def share(self, inner: Any, shared: Ids) -> None:
+        """Send the rows of the recording with the handle `inner` as rows of the recording with the ids `shared`.
+
+        This holds also for its earlier rows, if they were not sent yet, and for its blueprints. `inner` is None for the
+        current recording. Does nothing if no task has made the recording.
+        """
+        with self._lock:
+            found = self._find(inner)
+            if found is not None:
+                found.shared = shared
+
     def collect(self, *, at_end: bool = False) -> None:
         """Send the rows since the last call, and forget recordings that are over.
 
@@ -206,7 +222,7 @@ class TaskRecordings:
             used = {each.ids for each in self.known.values() if each.rows}
             for found in dict.fromkeys(self.known.values()):
                 is_over = not found.is_held() and found.ids != current
-                if self.until_end and not (is_over or at_end):
+                if self.until_end and not (is_over or at_end or found.shared):
                     continue
                 # A script may make a recording and never use it. Then there is no file for it.
                 if found.ids in used or not self.until_end:
@@ -249,6 +265,10 @@ class TaskRecordings:
         self._count()
 
     def _send_rows(self, found: _TaskRecording, data: bytes, counted: int = 0, *, is_last: bool = False) -> None:
+        if found.shared is not None and data:
+            # If a release of the SDK has another format, the rows stay in a recording of their own.
+            with contextlib.suppress(FormatError):
+                data = relabel.joined(data, found.ids, found.shared)
         if data or (is_last and counted):
             self._sent_bytes += len(data)
             self._send(data, found.number, counted)

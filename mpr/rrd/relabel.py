@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
+from collections.abc import Callable
 from dataclasses import replace
 
 from mpr.rrd import framing, manifest, protobuf, store_id
@@ -30,11 +31,39 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 
     Raises `FormatError` if `stream` cannot be read.
     """
+
+    def renamed(old: bytes) -> bytes:
+        return store if store_id.is_recording(old) else old
+
+    head = info_of(info, store) if info else b""
+    return _with_stores(stream, renamed, head)
+
+
+def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, str]) -> bytes:
+    """Return `stream` with the rows of the recording `old` as rows of the recording `new`.
+
+    `stream` is a whole stream with its footer. `old` and `new` are application ids and recording ids. Blueprints of the
+    old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
+    """
+
+    def renamed(store: bytes) -> bytes:
+        application_id, recording_id = store_id.ids_of_store(store)
+        if store_id.is_recording(store):
+            return store_id.store_id(new[0] or "", new[1]) if (application_id, recording_id) == old else store
+        return store_id.of_application(store, new[0] or "") if application_id == old[0] else store
+
+    return _with_stores(stream, renamed)
+
+
+def _with_stores(stream: bytes, renamed: Callable[[bytes], bytes], info: bytes = b"") -> bytes:
+    """Return the whole stream `stream` with `renamed(store)` in place of each encoded store id `store`.
+
+    If `stream` has no store info, the result begins with `info`, the payload of a store info, unless it is empty.
+    """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
     if info and all(frame.kind != framing.SET_STORE_INFO for frame in frames):
-        payload = info_of(info, store)
-        out += framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
+        out += framing.frame_header(framing.SET_STORE_INFO, len(info)) + info
     offsets = OffsetMap()
     sizes: dict[int, int] = {}
     manifests: list[Manifest] = []
@@ -44,9 +73,9 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
             manifests = manifest.parse(payload)
             break
         if frame.kind == framing.SET_STORE_INFO:
-            payload = info_of(payload, store)
-        elif frame.kind == framing.ARROW_MSG:
-            payload = protobuf.replace_field(payload, 1, store)
+            payload = info_of(payload, renamed(store_id.store_id_of_info(payload)))
+        else:
+            payload = protobuf.replace_field(payload, 1, renamed(protobuf.field(payload, 1)))
         offsets.add(frame.start, len(out))
         sizes[len(out) + framing.FRAME_HEADER_SIZE] = len(payload)
         out += framing.frame_header(frame.kind, len(payload)) + payload
@@ -54,7 +83,7 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     for each in manifests:
         moved = manifest.moved(each, offsets)
         sized = manifest.with_sizes(moved.table, [sizes[at] for at in moved.table[manifest.OFFSET].to_pylist()])
-        encoded.append(manifest.encode(replace(each, store_id=store, table=sized)))
+        encoded.append(manifest.encode(replace(each, store_id=renamed(each.store_id), table=sized)))
     return bytes(out + framing.closing(len(out), encoded))
 
 

@@ -82,6 +82,11 @@ def store_id(application_id: str, recording_id: str) -> bytes:
     return b"".join(protobuf.encode_field(number, value) for number, value in parts)
 
 
+def of_application(store: bytes, application_id: str) -> bytes:
+    """Return the encoded store id `store` with another application id. Raises `FormatError` if `store` has none."""
+    return protobuf.replace_field(store, 3, protobuf.encode_field(1, application_id.encode()))
+
+
 def info_of(info: bytes, store: bytes) -> bytes:
     """Return a copy of the store info `info` in which the encoded store id is `store`.
 

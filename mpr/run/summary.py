@@ -94,7 +94,11 @@ def rows_in(path: Path) -> int | None:
 
 def shown(path: Path) -> str:
     """Return `path` relative to the working directory if it lies there, else unchanged, for commands and messages."""
-    here = Path.cwd()
+    try:
+        here = Path.cwd()
+    except FileNotFoundError:
+        # The command has deleted the working directory.
+        return str(path)
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 

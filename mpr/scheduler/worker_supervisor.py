@@ -29,7 +29,7 @@ from typing import Any
 from mpr.errors import WorkerStartError
 from mpr.processes.launcher import Launcher, ctrl_c_blocked
 from mpr.threads import WakeupPipe
-from mpr.user_code import describe
+from mpr.user_code import describe, is_a
 from mpr.user_code import log as _log
 
 _LOOK_SECS = 0.5
@@ -297,8 +297,10 @@ class WorkerSupervisor:
                 with ctrl_c_blocked():
                     self._pids[worker] = self._launcher.start(worker, config)
             except BaseException as error:  # noqa: BLE001  # the system's errors, or a user's `__reduce__`
-                failure = WorkerStartError(f"no worker process can be started: {describe(error)}")
-                failure.__cause__ = error
+                failure = error
+                if not is_a(error, WorkerStartError):
+                    failure = WorkerStartError(f"no worker process can be started: {describe(error)}")
+                    failure.__cause__ = error
                 self._failed(failure)
                 self._ended(worker, None)
                 return

@@ -41,11 +41,12 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Prevent errors that the SDK would print at the end of a forked process. A second call does nothing.
+    """Prevent errors of the SDK in a forked process, about recordings of its parent. A second call does nothing.
 
-    At the end of a process, the SDK calls `shutdown`, which disconnects all recordings. A forked process also has the
-    recordings of its parent, and the SDK would print an error for each of them. So `shutdown` does nothing in a forked
-    process whose program has made no recording. mpr ends the recordings that mpr has made itself.
+    `rr.init` would raise such an error. At the end of a process, the SDK calls `shutdown`, which disconnects all
+    recordings. A forked process also has the recordings of its parent, and the SDK would print an error for each of
+    them. So `shutdown` does nothing in a forked process whose program has made no recording. mpr ends the recordings
+    that mpr has made itself.
 
     Call this before any other module of mpr wraps `new_recording`. The wrapper of this module is then the inner one.
     So it is not called for an `rr.init` that mpr diverts to a stream of its own.
@@ -70,6 +71,20 @@ def leave_parents_recordings() -> None:
 
         return shutdown_unless_forked
 
+    def tolerated(clean_up: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(clean_up)
+        def clean_up_own() -> None:
+            try:
+                clean_up()
+            except RuntimeError:
+                # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
+                # process still has the recordings of its parent, such as those of mpr.
+                if not _process.is_forked:
+                    raise
+
+        return clean_up_own
+
+    private_names.wrap("flush_and_cleanup_orphaned_recordings", tolerated)
     private_names.wrap("new_recording", watched)
     private_names.wrap("shutdown", unless_forked)
 

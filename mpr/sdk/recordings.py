@@ -52,6 +52,7 @@ def divert_new_recordings(
     noted: Callable[[str | None, str | None], None],
     made: Callable[[Any], None],
     make_diverted_current: Callable[[rr.RecordingStream], None],
+    switch_off: Callable[[Any], None],
     *,
     skips_clean_up: Callable[[], bool],
 ) -> bool:
@@ -70,6 +71,9 @@ def divert_new_recordings(
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
         Called with the stream. Makes it the current recording.
+    switch_off:
+        Called with the handle of a recording that `rr.init(default_enabled=False)` makes. Makes it the current one. The
+        SDK drops what is logged to it.
     skips_clean_up:
         If it returns True, `rr.init` does not clean up, so that the global current recording stays.
     """
@@ -78,6 +82,12 @@ def divert_new_recordings(
         @functools.wraps(original)
         def new_recording(*args: Any, **kwargs: Any) -> Any:
             stream = diverted() if kwargs.get("make_default") else None
+            if stream is not None and not kwargs.get("default_enabled", True):
+                # Made by the SDK, because the variable `RERUN` may switch it on all the same.
+                switched_off = original(*args, **{**kwargs, "make_default": False})
+                if not is_enabled(switched_off):
+                    switch_off(switched_off)
+                    return switched_off
             if stream is None:
                 inner = original(*args, **kwargs)
                 if not kwargs.get("make_default") and not internal.thread.is_internal:
@@ -89,19 +99,13 @@ def divert_new_recordings(
 
         return new_recording
 
-    def forgiving(clean_up: Callable[..., Any]) -> Callable[..., Any]:
+    def watched_clean_up(clean_up: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(clean_up)
         def flush_and_cleanup_orphaned_recordings() -> None:
             if skips_clean_up():
                 return
             stream = diverted()
-            try:
-                clean_up()
-            except RuntimeError:
-                # `rr.init` calls this function first. In a forked process the SDK raises an error here, because the
-                # process still has its parent's recordings.
-                if stream is None:
-                    raise
+            clean_up()
             if stream is not None:
                 # No recording is current after the call.
                 make_diverted_current(stream)
@@ -109,7 +113,7 @@ def divert_new_recordings(
         return flush_and_cleanup_orphaned_recordings
 
     is_watched = private_names.wrap("new_recording", watched_new)
-    return private_names.wrap("flush_and_cleanup_orphaned_recordings", forgiving) and is_watched
+    return private_names.wrap("flush_and_cleanup_orphaned_recordings", watched_clean_up) and is_watched
 
 
 # Calls that set a recording's name or start, each with the matching argument of `rr.archetypes.RecordingInfo`.
@@ -316,6 +320,16 @@ def make_global(native: Any) -> None:
         found(native)
     else:
         _set_current("set_global_data_recording", native)
+
+
+def choose(native: Any, *, of_thread: bool) -> None:
+    """Make the recording with the handle `native` the current one of this thread, as user code would.
+
+    If `of_thread` is False, it becomes that of all threads without one of their own, and this thread has none.
+    """
+    if not of_thread:
+        make_global(native)
+    exchange_thread_recording(native if of_thread else None)
 
 
 def current_recording() -> tuple[Any, Ids | None]:

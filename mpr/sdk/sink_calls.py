@@ -30,6 +30,9 @@ _SINK_CALLS = (
     "shutdown",
     "spawn",
 )
+# Calls, and classes of sinks of `rr.set_sinks`, that only show the rows.
+_LIVE_CALLS = {"connect_grpc", "serve_grpc", "stdout", "spawn"}
+_LIVE_SINKS = {"GrpcSink", "GrpcServerSink"}
 # The port that the SDK serves at if the caller names none.
 _DEFAULT_PORT = 9876
 
@@ -45,11 +48,14 @@ class SinkCall(NamedTuple):
         The handle of the recording; None for the current one.
     ids:
         The ids of the recording; None for `shutdown`, which concerns all recordings.
+    is_live:
+        Whether the call only shows the rows, in a viewer, by a server or on the standard output.
     """
 
     name: str
     recording: Any
     ids: recordings.Ids | None
+    is_live: bool = False
 
 
 def watch_sinks(
@@ -70,7 +76,7 @@ def watch_sinks(
         def call(*args: Any, **kwargs: Any) -> Any:
             if internal.thread.is_internal:
                 return original(*args, **kwargs)
-            made = _sink_call(name, kwargs)
+            made = _sink_call(name, args, kwargs)
             if skips(made):
                 return _without_destination(made, args, kwargs)
             changes(made)
@@ -86,7 +92,7 @@ def watch_sinks(
     private_names.wrap("serve_web_viewer", _without_skipped_servers)
 
 
-def _sink_call(name: str, kwargs: dict[str, Any]) -> SinkCall:
+def _sink_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> SinkCall:
     if name == "shutdown":
         return SinkCall(name, None, None)
     recording = kwargs.get("recording")
@@ -94,7 +100,10 @@ def _sink_call(name: str, kwargs: dict[str, Any]) -> SinkCall:
         # The native call only starts a viewer. Its caller then connects this stream to the viewer.
         stream = callers.argument_of("spawn", "recording")
         recording = None if stream is None else stream.to_native()
-    return SinkCall(name, recording, recordings.ids_of(recording))
+    sinks = args[0] if args else kwargs.get("sinks", ())
+    is_live = name in _LIVE_CALLS or (name == "set_sinks" and {type(each).__name__ for each in sinks} <= _LIVE_SINKS)
+    ids = recordings.ids_of(recording)
+    return SinkCall(name, recording, ids, is_live and ids is not None)
 
 
 # --- calls whose destination is skipped -----------------------------------------------------------------------------

@@ -50,7 +50,15 @@ def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, r
     - A path ends neither with `.rrd` nor with `/`.
     - There is no item.
     - Two sinks need the same file or port.
+    - A path is relative, and the working directory was deleted.
     """
+    try:
+        return _checked(sinks, application_id, recording_id)
+    except FileNotFoundError as error:
+        raise ConfigError("a sink needs an absolute path, because the working directory was deleted") from error
+
+
+def _checked(sinks: object, application_id: str, recording_id: str) -> tuple[Sink, ...]:
     if sinks is None:
         stamp = time.strftime("%Y%m%d-%H%M%S")
         # Unusual characters are replaced, because a recording id may have any character.

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpr.producer import membership, router
 from mpr.producer.muted import MutedProducer
-from mpr.producer.router import thread_state
+from mpr.producer.route_state import thread_state
 from mpr.sdk import log_calls, recordings, times
 from mpr.sdk.settings import ChangedSettings
 from mpr.user_code import around

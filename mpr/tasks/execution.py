@@ -17,7 +17,7 @@ from typing import Any
 from mpr.errors import RecordingError
 from mpr.producer import async_delivery, membership, muted
 from mpr.producer.producer import Producer
-from mpr.producer.router import thread_state
+from mpr.producer.route_state import thread_state
 from mpr.tasks import context, current, engine_task, prefix
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.threads import aside

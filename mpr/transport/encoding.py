@@ -200,6 +200,11 @@ def _result(head: bytes, payload: Sequence[Buffer]) -> Result:
     return Result(work_item, first, count, status, bool(last), micros, payload, *spent)
 
 
+def _synced(head: bytes, frames: Frames) -> Synced:
+    _, number, until = _TWO_NUMBERS.unpack(head)
+    return Synced(number, bytes(frames[1]).decode(), until)
+
+
 def _task_ended(data: bytes) -> TaskEnded:
     seconds, error = json.loads(data)
     if type(seconds) is not float or not (error is None or type(error) is str):
@@ -264,8 +269,7 @@ def _decode(frames: Frames) -> Upstream | Downstream:
     if kind == _KEY_ANSWER:
         return KeyAnswer(*_ANSWER.unpack(head)[1:])
     if kind == _SYNCED:
-        _, number, until = _TWO_NUMBERS.unpack(head)
-        return Synced(number, bytes(frames[1]).decode(), until)
+        return _synced(head, frames)
     if kind == _UNDELIVERED:
         return Undelivered(bytes(frames[1]).decode(), bool(_NUMBER.unpack(head)[1]))
     if kind == _WELCOME:
