@@ -275,6 +275,7 @@ _once = Counter(
         # The same, and the context with which pyzmq frees memory of messages that were sent without a copy.
         "anon_inode:[eventpoll]": 4,
         "anon_inode:[eventfd]": 8,
+        "anon_inode:[timerfd]": 1,  # that of Ray's driver
     }
 )
 

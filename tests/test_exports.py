@@ -107,6 +107,7 @@ _METHODS = {
         "lost_rows",
         "processes",
         "rejected_messages",
+        "repeated_tasks",
         "torn_processes",
     ],
 }

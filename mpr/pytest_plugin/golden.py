@@ -183,7 +183,7 @@ class Golden:
     ) -> None:
         """Write `golden` again, because the rows of the test differ from it. Keep a copy of both for the report."""
         __tracebackhide__ = True
-        before = golden.read_bytes()
+        before = _content(golden)
         self._write(golden, actual, ignored)
         # Without the copies, the report does not show what has changed.
         with contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ class Golden:
             kept = self._artifact(golden)
             if not self._store(kept, actual, ignored):
                 return "There is nothing in the new one."
-            self._note_change(golden, golden.read_bytes(), kept, found, written=False)
+            self._note_change(golden, _content(golden), kept, found, written=False)
         except (OSError, RuntimeError) as error:
             return f"The new one could not be kept: {error}"
         return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
@@ -287,6 +287,11 @@ class Golden:
 
 # For each golden recording that was checked: its `_stamp` at that time, and the reason if the SDK cannot read it.
 _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
+
+
+def _content(golden: Path) -> bytes:
+    """Return the bytes of the file `golden`; no bytes if it is no regular file, because reading a pipe may block."""
+    return golden.read_bytes() if golden.is_file() else b""
 
 
 def _check(golden: Path) -> None:

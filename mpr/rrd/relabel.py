@@ -32,8 +32,11 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     Raises `FormatError` if `stream` cannot be read.
     """
 
+    # The stream of a recording may have blueprints too, and these stay as they are.
+    is_recording = store_id.is_recording(store)
+
     def renamed(old: bytes) -> bytes:
-        return store if store_id.is_recording(old) else old
+        return store if store_id.is_recording(old) == is_recording else old
 
     head = info_of(info, store) if info else b""
     return _with_stores(stream, renamed, head)

@@ -148,6 +148,7 @@ def run(
     probe = folder / "reports.json"
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST_", "MPR_", "COV_"))}
     # If a job of a CI service runs these tests, the inner runs do not belong to it.
+    environment.pop("CI", None)
     for name in (name for names in options.JOBS for name in names):
         environment.pop(name, None)
     environment |= {
