@@ -38,7 +38,7 @@ class DaskEngine(Engine):
             import distributed
         except ImportError as error:
             raise MissingDependencyError("distributed", "dask") from error
-        self.name = "Dask"
+        self.name: str = "Dask"
         self._distributed: Any = distributed
         self._cluster: Any = None
         self._client: Any = options.engine
@@ -46,7 +46,7 @@ class DaskEngine(Engine):
             self._client = self._current_client() or self._start(options.processes)
         if self._client.asynchronous:
             raise ConfigError("the Dask client is asynchronous: give a client that was made without asynchronous=True")
-        self.size = max(1, sum(self._client.nthreads().values()))
+        self.size: int = max(1, sum(self._client.nthreads().values()))
         self._options = {"retries": retries, **options.options}
 
     def _current_client(self) -> Any:

@@ -30,9 +30,9 @@ class ExecutorEngine(Engine):
     runs_again = False
 
     def __init__(self, executor: Executor, options: EngineOptions, retries: int) -> None:
-        self.name = type(executor).__name__
+        self.name: str = type(executor).__name__
         # The executors of Python, loky and mpi4py have this attribute.
-        self.size = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
+        self.size: int = getattr(executor, "_max_workers", None) or os.cpu_count() or 1
         self._executor = executor
         if options.options:
             names = ", ".join(options.options)

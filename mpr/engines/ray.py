@@ -34,12 +34,12 @@ class RayEngine(Engine):
             import ray
         except ImportError as error:
             raise MissingDependencyError("ray", "ray") from error
-        self.name = "Ray"
+        self.name: str = "Ray"
         self._ray: Any = ray
         self._has_started = not ray.is_initialized()
         if self._has_started:
             ray.init(num_cpus=options.processes, include_dashboard=False)
-        self.size = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        self.size: int = max(1, int(ray.cluster_resources().get("CPU", 1)))
         self._run: Any = ray.remote(run_chunk).options(**{"max_retries": retries, **options.options})
 
     def submit(self, chunk: Chunk) -> Future[Answer]:

@@ -64,12 +64,12 @@ class EngineRuntime:
             self._rows = runtime_of(self.recording)
             if self._owns_recording:
                 undo.callback(self._rows.close, failed=True)
-            size = self.size = self._engine.size
-            self._display = PoolDisplay(options, size)
-            config = connection_info.to_text(self._rows.connection_info(size))
+            self.size: int = self._engine.size
+            self._display = PoolDisplay(options, self.size)
+            config = connection_info.to_text(self._rows.connection_info(self.size))
             self._dispatcher = EngineDispatcher(self._engine, config, self._display.observer(), self._first_seen)
             undo.callback(self._dispatcher.stop)
-            self.calls: PoolCalls = PoolCalls(self._dispatcher, size)
+            self.calls: PoolCalls = PoolCalls(self._dispatcher, self.size)
             self._display.start(self._rows, self._activities, self._dispatcher.pid)
             undo.pop_all()
 

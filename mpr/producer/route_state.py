@@ -33,18 +33,18 @@ class ProcessRoutes:
     #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
-    joining = threading.Lock()
+    joining: threading.Lock = threading.Lock()
     #: The producers for which `guard` was called, by the ids of their recordings.
     guarded: ClassVar[dict[Ids | None, RoutedProducer]] = {}
-    sinks_watched = False
-    made = MadeRecordings()
-    run = RunCalls()
+    sinks_watched: bool = False
+    made: MadeRecordings = MadeRecordings()
+    run: RunCalls = RunCalls()
     #: The message to log once for rows that no producer takes.
     lost_rows: str | None = None
-    times_installed = False
-    entries_installed = False
-    taken_over = False
-    current_is_watched = False
+    times_installed: bool = False
+    entries_installed: bool = False
+    taken_over: bool = False
+    current_is_watched: bool = False
     #: The SDK's handle of the recording to which threads log that have chosen no other; None if not known.
     default_current: Any = None
     #: The handle to which new threads log. None if not known: only in a worker, no thread has begun before mpr.
@@ -65,7 +65,7 @@ class ThreadRoute(threading.local):
         #: The times that were set, by the ids of the recording.
         self.times: dict[Ids, Times] = {}
         #: Whether this thread joins for the whole process at this moment. If so, mpr itself makes its SDK calls.
-        self.joins = False
+        self.joins: bool = False
         #: The SDK's handle of the recording that is certainly current in this thread; None if that is not known.
         self.current: Any = process.current_of_new_threads
 
