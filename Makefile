@@ -34,10 +34,11 @@ mutants: $(VENV)/.installed
 test-matrix: $(VENV)/.installed
 	$(BIN)/python tests/matrix.py -n 2 --dist worksteal tests/test_promise.py tests/test_data_path.py tests/test_ends.py
 
-# The pytest plugin with the oldest pytest that it is for; without the long test that patches every function.
+# The pytest plugin with the oldest pytest that it is for; without the long test that patches every function, and without
+# the tests of the page, which do not depend on pytest.
 test-oldest-pytest: $(VENV)/.installed
 	$(BIN)/python tests/matrix.py --oldest-pytest -n 2 -m "not slow" tests/pytest_plugin \
-	  --ignore=tests/pytest_plugin/test_patches.py
+	  --ignore=tests/pytest_plugin/test_patches.py --ignore=tests/pytest_plugin/test_page.py
 
 # The viewer in Gradio's pages chooses the SDK's version, so this has an environment of its own. With an older Jupyter
 # kernel, too, which can hear of a page within a cell.
