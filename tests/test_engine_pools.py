@@ -293,6 +293,21 @@ def test_terminate_gives_every_waiting_call_an_error(tmp_path: Path) -> None:
     _HELD.clear()
 
 
+def test_a_callback_cannot_wait_for_its_own_pool(tmp_path: Path) -> None:
+    raised: list[BaseException] = []
+
+    def wait(_value: object) -> None:
+        pool.close()
+        try:
+            pool.join()
+        except RuntimeError as error:
+            raised.append(error)
+
+    with ThreadPoolExecutor(1) as threads, mpr.Pool("app", engine=threads, sinks=tmp_path / "run.rrd") as pool:
+        assert pool.apply_async(functions.log_number, (1,), callback=wait).get(60) == 1
+    assert ["a callback cannot wait for its own pool" in str(error) for error in raised] == [True]
+
+
 def test_the_table_of_workers_has_those_of_the_engine(tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
     with ProcessPoolExecutor(2) as processes:

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 from mpr.errors import RecordingClosedError
 from mpr.processes import task_pickling
 from mpr.tasks import current, engine_task
+from mpr.tasks.call_modes import CALLS
 from mpr.tasks.current import CurrentTask
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
 from mpr.transport import connection_info, ipc_folder
-from mpr.transport.messages import APART, CALL, KEY_BYTES, RAISED, RETURNED, STAR
+from mpr.transport.messages import APART, KEY_BYTES, RAISED, RETURNED
 from mpr.user_code import around
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
         function = _function(chunk.function)
         arguments = task_pickling.load_arguments(chunk.arguments)
         body, options = undecorated(function)
-        call = functools.partial(_CALLS.get(chunk.mode, _each), decorated(body, options, config))
+        call = functools.partial(CALLS[chunk.mode], decorated(body, options, config))
         results: list[Any] = []
         look_at = time.monotonic() + _LOOK_SECS
         for index, argument in enumerate(arguments, chunk.index):
@@ -183,19 +184,3 @@ def _function(code: bytes) -> Callable[..., Any]:
 def _as_bytes(payload: Sequence[Any]) -> list[bytes]:
     # The picklers of the engines take no `memoryview`.
     return [bytes(part) for part in payload]
-
-
-def _call(function: Callable[..., Any], argument: Any) -> Any:
-    positional, keywords = argument
-    return function(*positional, **keywords)
-
-
-def _star(function: Callable[..., Any], argument: Any) -> Any:
-    return function(*argument)
-
-
-def _each(function: Callable[..., Any], argument: Any) -> Any:
-    return function(argument)
-
-
-_CALLS = {CALL: _call, STAR: _star}

@@ -121,7 +121,7 @@ class EngineRuntime:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._ended:
             return
-        if is_thread_of_ours():
+        if is_thread_of_ours() or self._dispatcher.callbacks.is_here():
             raise RuntimeError("a callback cannot wait for its own pool: call join() in another thread")
         self._dispatcher.wait_until_done()
         run_to_completion(self._end)

@@ -18,9 +18,10 @@ from mpr import failpoints
 from mpr.processes import task_pickling
 from mpr.producer.producer import Producer
 from mpr.producer.result_sender import TOGETHER_MICROS
+from mpr.tasks.call_modes import CALLS
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
-from mpr.transport.messages import APART, CALL, EACH, RAISED, RETURNED, STAR, Function, Result, Skipped, Stop, Tasks
+from mpr.transport.messages import APART, EACH, RAISED, RETURNED, Function, Result, Skipped, Stop, Tasks
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import POSITION, ROWS, SINCE
 from mpr.user_code import describe, exit_with
@@ -84,7 +85,7 @@ class WorkerLoop:
         # task fails, and is not tried for ever.
         self._producer.status_page.begin(message.first, started_ns)
         try:
-            call = _CALLS[message.mode]
+            call = CALLS[message.mode]
             function = self._function(message.digest)
             name = task_pickling.task_name(function)
             arguments = task_pickling.load_arguments(message.payload)
@@ -225,19 +226,3 @@ class WorkerLoop:
             function = task_pickling.load_function(function)
             self._functions.keep(digest, function)
         return function
-
-
-def _call(function: Callable[..., Any], argument: Any) -> Any:
-    positional, keywords = argument
-    return function(*positional, **keywords)
-
-
-def _star(function: Callable[..., Any], argument: Any) -> Any:
-    return function(*argument)
-
-
-def _each(function: Callable[..., Any], argument: Any) -> Any:
-    return function(argument)
-
-
-_CALLS = {CALL: _call, EACH: _each, STAR: _star}
