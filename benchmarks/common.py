@@ -62,12 +62,13 @@ def ratio(values: Sequence[float], floor: Sequence[float]) -> str:
 
 
 @contextmanager
-def scratch() -> Iterator[Path]:
+def scratch(*, in_memory: bool = False) -> Iterator[Path]:
     """Make a folder for the files of one run, and remove the folder with its files at the end of the block.
 
-    The files are removed at once, so that the disk need not write them while the next run is measured.
+    The files are removed at once, so that the disk need not write them while the next run is measured. With
+    `in_memory`, the folder is in `/dev/shm`, so that no disk is measured at all.
     """
-    with TemporaryDirectory(prefix="mpr-bench-") as folder:
+    with TemporaryDirectory(prefix="mpr-bench-", dir="/dev/shm" if in_memory else None) as folder:
         yield Path(folder)
 
 
