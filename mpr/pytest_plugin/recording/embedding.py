@@ -1,8 +1,7 @@
 """Finds out whether the process goes on after this run of pytest.
 
-A program may call `pytest.main` several times, and a test may run pytest in its own process. What a run has started in
-the SDK is then ended with the run. At the end of the process, nothing of this is needed. It would only take time, and
-the SDK would warn of rows in recordings that a test has left without a sink.
+If it goes on, the plugin must end the streams of the run. If the process ends, this would only take time, and the SDK
+would warn of rows in recordings without a sink.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ _OF_PYTEST = "_pytest.config"
 
 
 def process_goes_on(config: pytest.Config) -> bool:
-    """Return True if code has called `pytest.main`. Call this function in a hook of the run.
+    """Return True if code in this process has called `pytest.main`. Call this function only in a hook of the run.
 
     Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist.
     """

@@ -66,7 +66,7 @@ class Recorder:
     Attributes
     ----------
     worker:
-        The name of the worker of pytest-xdist that this process is; "main" without pytest-xdist.
+        The name of this worker of pytest-xdist; "main" without pytest-xdist.
     current:
         The test that is recorded now, or None.
     errors:
@@ -93,7 +93,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK now, so that the import (some tenths of a second) does not count as time of the first test."""
+        """Import the SDK before the first test, because the import takes some tenths of a second."""
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
 
@@ -134,7 +134,8 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
 
-        If no journal could be written, pass the errors of mpr to pytest-xdist, which sends them to the `Controller`.
+        If this process has written no journal, give the errors of mpr to pytest-xdist, which sends them to the
+        `Controller`.
         """
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
@@ -248,10 +249,10 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Write the rows that the test `running` has logged to the disk.
+        """Write the rows that the test `running` has logged since the last flush to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. The flush is needed because the SDK
-        reports such a failure only when it flushes.
+        Raises `RuntimeError` if this fails, for example because the disk is full. The SDK reports this failure only
+        when it flushes.
         """
         if running.take_logged():
             try:
@@ -305,10 +306,7 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the test that is recorded in this process now; None if there is none.
-
-        In a process that a test has forked, return None.
-        """
+        """Return the test that is recorded now; None if there is none, or if a test has forked this process."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

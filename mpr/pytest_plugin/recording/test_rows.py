@@ -109,6 +109,6 @@ def _document(nodeid: str, failures: Iterable[FailedPhase]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return `text` as code in Markdown, so that none of its characters has a meaning."""
+    """Return `text` as code in Markdown, so that none of its characters has a special meaning."""
     marks = "`" * (1 + max(len(run) for run in _MARKS.findall(text) or [""]))
     return f"{marks} {text} {marks}" if "`" in text else f"`{text}`"

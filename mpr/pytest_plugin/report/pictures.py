@@ -1,7 +1,5 @@
 """Draws pictures of recordings, and of golden recordings before and after a change, when all tests have ended.
 
-Nothing is drawn while tests run, because drawing would slow down the tests.
-
 Covers: which recordings get a picture, their order, and the limits on the time and the number of viewers.
 Does not cover: drawing one picture (`mpr.picture`).
 """
@@ -34,7 +32,7 @@ _MOST_VIEWERS = 4
 class _Wish:
     """Says which recording to draw, into which file, and how.
 
-    `is_urgent` is true for a test that has failed and for a golden recording. These are drawn first.
+    `is_urgent` is true for a test that has failed and for a golden recording, which are drawn first.
     """
 
     source: Path
@@ -53,10 +51,9 @@ def drawn(
 ) -> list[RecordedTest]:
     """Draw the pictures that `settings` asks for, and return a copy of `results` with the paths of the pictures.
 
-    Several pictures are drawn at the same time. Failed tests come first, in the order of the page. When all pictures
-    together have taken `settings.screenshots_secs` seconds, no more are drawn. If this happens, or if this machine
-    cannot draw, the reason is added to `troubles`. If a single picture of a test cannot be drawn, the reason is added
-    to the notes of the test.
+    Several pictures are drawn at the same time. No picture is started later than `settings.screenshots_secs` seconds
+    after the beginning. If this happens, or if this machine cannot draw, the reason is added to `troubles`. If a single
+    picture of a test cannot be drawn, the reason is added to the notes of the test.
 
     `layouts` has the layouts of some recordings, by the paths of the recordings.
     """
@@ -112,7 +109,9 @@ class _Pictures:
         self._left = 0
 
     def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
-        """Draw pictures in the order of `wishes`. Return the recordings that were tried, with the error or None."""
+        """Draw pictures in the order of `wishes`. Return the recordings that were tried, each with its error (None on
+        success).
+        """
         # The first picture is drawn alone: if this machine cannot draw, there is only one error.
         outcomes = [self._draw(wishes[0])]
         with ThreadPoolExecutor(min(_MOST_VIEWERS, os.cpu_count() or 1)) as threads:
@@ -128,7 +127,7 @@ class _Pictures:
         return {wish.source: error for wish, (tried, error) in zip(wishes, outcomes, strict=True) if tried}
 
     def _draw(self, wish: _Wish) -> tuple[bool, str | None]:
-        """Draw one picture. Return True if this was tried, and the error or None."""
+        """Draw one picture. Return True if this was tried, and the error (None if there is none)."""
         with self._lock:
             left_secs = self._end - time.monotonic()
             if self._cannot_draw:
