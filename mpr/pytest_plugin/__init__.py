@@ -169,7 +169,7 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the `Controller` of this run. Make it if it is missing.
+    """Return the `Controller` of this run, which is made if it is missing.
 
     `node` is the object of pytest-xdist for one worker, or None. Returns None if `node` is None, or if there is neither
     a `Controller` nor the folder of the run. The first worker that records a test makes this folder.
@@ -212,10 +212,10 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the path of a folder for files of this test. The folder exists.
+    """Return the path of an existing folder for files of this test.
 
-    It lies beside the test's recording, and has the name of the recording without `.rrd`. If the test is not recorded,
-    it is a new temporary folder.
+    The folder lies beside the test's recording, and has the name of the recording without `.rrd`. If the test is not
+    recorded, the folder is a new temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -225,9 +225,9 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Yield a function that starts an `mpr.Pool`. All its pools are terminated when the test ends.
+    """Yield a function that starts pools. The pools are terminated when the test ends.
 
-    The function has the parameters of `mpr.Pool` without `application_id`: `mpr_pool(2)` returns a pool with two
+    The function has the parameters of `mpr.Pool` without `application_id`: `mpr_pool(2)` returns an `mpr.Pool` with two
     workers. The rows of a pool go to this test's recording, if `sinks` is not given. If the test has the result of a
     task, the rows of this task are recorded.
     """
@@ -256,10 +256,10 @@ def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     without this call, the rows are compared in the teardown. `Golden.__call__` lists the parameters, such as
     `tolerance`.
 
-    The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's file. If this file does not
-    exist, mpr writes the rows of the test to it. With `--mpr-golden-fail-if-missing` (the default if the environment
-    variable `CI` is set), the test fails instead. With `--mpr-golden-update`, mpr writes a golden recording that is
-    missing or differs, and the test does not fail.
+    The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's module. If this file does
+    not exist, mpr writes the rows of the test to it. With `--mpr-golden-fail-if-missing` (the default if the
+    environment variable `CI` is set), the test fails instead. With `--mpr-golden-update`, mpr writes a golden recording
+    that is missing or differs, and the test does not fail.
     """
     from mpr.pytest_plugin.golden import Golden
 

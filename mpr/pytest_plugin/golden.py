@@ -1,9 +1,10 @@
 """Compares the rows of a test with its golden recordings, and writes golden recordings.
 
-A golden recording is a file with the rows that a test should log: `__recordings__/<module>/<test>.rrd` beside the file
-of the test. An earlier run of the test has written it. A test may have several golden recordings with different names.
+A golden recording is a file with the rows that a test should log: `__recordings__/<module>/<test>.rrd` beside the
+test's module. An earlier run of the test has written it. A test may have several golden recordings with different
+names.
 
-Rows in which mpr describes the run, the machine or the test are neither compared nor written to a golden recording.
+Properties of the recording and rows of mpr itself are neither compared nor written.
 
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison of two files (`mpr.compare.compare`), and the content of a golden recording
@@ -53,7 +54,7 @@ class Golden:
     item:
         The test.
     recorder:
-        The recorder of this process, or None if no test is recorded.
+        The recorder of this process, or None if there is none.
     """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
@@ -86,13 +87,14 @@ class Golden:
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
-            Paths of entities that are not compared. `/camera/**` means `/camera` and all entities below `/camera`. Rows
-            of mpr itself are never compared.
+            Paths of entities that are neither compared nor written. `/camera/**` means `/camera` and all entities below
+            `/camera`. Properties of the recording and rows of mpr itself are always ignored.
         tolerance:
             Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
             number is smaller than 1, they may differ by `tolerance` itself.
         name:
-            A name for this golden recording. A test that calls this object several times needs a name for each call.
+            A name for this golden recording. If a test calls this object several times, each call needs a different
+            name.
 
         Raises
         ------
@@ -177,8 +179,10 @@ class Golden:
     def _update(
         self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]
     ) -> None:
-        """Replace the content of `golden` by the rows of `actual`. Keep copies of the old and the new content for the
-        report.
+        """Replace the rows in `golden` by those of `actual`, without the entities in `ignored`.
+
+        Copies of the old and the new file are kept for the report, with the differences `found`. If a copy cannot be
+        written, the report does not show the change.
         """
         __tracebackhide__ = True
         before = _content(golden)
@@ -201,8 +205,7 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]) -> str:
-        """Write the rows of `actual`, without the entities in `ignored`, to a new file in the folder
-        `Recorder.artifacts`.
+        """Write the rows of `actual`, without the entities in `ignored`, to a file in `Recorder.artifacts`.
 
         Returns a sentence for the message of the failed test: the command that shows `golden` and the new file, or the
         reason if there is no new file.
@@ -258,6 +261,7 @@ class Golden:
         """Write the rows of the recording `actual`, without the entities in `ignored`, to the new recording `target`.
 
         Returns True if rows were written. Returns False and writes nothing if all rows belong to ignored entities.
+        Raises `OSError` or the SDK's `RuntimeError` if the rows cannot be written.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
@@ -295,9 +299,9 @@ def _content(golden: Path) -> bytes:
 def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    Another process reads the file, because a crash would end this process. The other process also reads the other
-    golden recordings in the folder, because starting a process for each file takes more time. A result is kept until
-    its file changes.
+    A subprocess reads the file, because a crash would end this process. The subprocess also reads the other golden
+    recordings in the folder, because starting a subprocess for each file takes more time. A result is kept until its
+    file changes.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -316,7 +320,7 @@ def _is_checked(path: Path) -> bool:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return the inode, the size in bytes and the time of the last change in nanoseconds of the file at `path`.
 
-    The tuple is empty if there is no such file.
+    The tuple is empty if the system cannot find the file.
     """
     try:
         found = path.stat()
@@ -329,8 +333,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _stream(application_id: str, _pid: int) -> TestStream:
     """Return the stream of this process that writes recordings with the application id `application_id`.
 
-    There is only one, because each stream of the SDK has two threads that never end. `_pid` is the process id. It is an
-    argument so that a forked child does not get its parent's stream from the cache.
+    The stream is cached, because each stream of the SDK has two threads that never end. `_pid` is the process id. It is
+    an argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
@@ -362,12 +366,11 @@ def write_golden_summary(terminal: Any, page: str | None) -> None:
 
 
 def _unused(terminal: Any) -> list[str]:
-    """Return the paths of golden recordings that no test of this run has used, relative to the folder in which pytest
-    started.
+    """Return the paths of golden recordings that no test of this run has used.
 
-    Only folders with a used golden recording are searched. The list is empty without `--mpr-golden-update`. It is also
-    empty if a test did not pass, was deselected, or was selected by its node id: tests that did not run may need the
-    files.
+    The paths are relative to the folder in which pytest was started. Only folders with a used golden recording are
+    searched. The list is empty without `--mpr-golden-update`. It is also empty if a test did not pass, was deselected,
+    or was selected by its node id, because tests that compared no rows may need the files.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)

@@ -109,10 +109,10 @@ def _order(columns: list[list[Any]]) -> list[int]:
 
 
 def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
-    """Return the chunk `batch` with row ids made from `number`, and a chunk id made from `key`.
+    """Return the chunk `batch` with row ids made from `number` and the row's position, and a chunk id made from `key`.
 
     `number` is the number of the chunk in the file. `key` is the entity path and the columns of the chunk. A column
-    `log_time` gets the numbers of the rows (from 0).
+    `log_time` gets the positions of the rows (from 0).
     """
     import pyarrow as pa
 
@@ -132,10 +132,10 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return `data`, the bytes of an `.rrd` file, with fixed values in place of values that may differ in each run.
+    """Return `data`, the bytes of an `.rrd` file, without differences that depend on chance.
 
-    These values are the id of the message that has the ids of the recording (store info), and the order of the columns
-    and the metadata in the footer.
+    The id of the message that has the ids of the recording (store info) is replaced by a fixed one. The columns and the
+    metadata in the footer are sorted.
     """
     parts = [data[: framing.HEADER_SIZE]]
     for frame in framing.frames_of(data):

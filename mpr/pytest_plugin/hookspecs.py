@@ -20,7 +20,7 @@ def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
     item:
         The test that is about to be set up.
     attempt:
-        The number of times that the test has run before: 0 for its first run.
+        The number of times that this process has run the test before: 0 for the first run.
 
     Returns
     -------

@@ -3,9 +3,9 @@
 An event is the start or the end of a test, the start of a phase (setup, call, teardown), an error of mpr itself, or the
 repair of a recording by `mpr recover`.
 
-The `Controller` reads the journals of a run when all processes have ended. If a journal then has the start of a test,
-but not its end, the process of the test has crashed. The `workeroutput` of pytest-xdist cannot replace the journal,
-because a worker that crashes sends no `workeroutput`.
+The `Controller` reads the journals of a run when all processes have ended. A test with a start but no end in a journal
+then counts as crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes
+sends no `workeroutput`.
 """
 
 from __future__ import annotations
@@ -92,8 +92,7 @@ class Ended:
 
 
 class Journal:
-    """Writes the journal of one process. A line is in the file when its method returns, even if the process is then
-    killed.
+    """Writes the journal of one process. A line is in the file when the method that adds it returns.
 
     Parameters
     ----------
@@ -136,7 +135,10 @@ class Journal:
         self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add `text`, an error of mpr itself. Raises `OSError` if the line cannot be written."""
+        """Add the event that an error of mpr itself has happened, which `text` describes.
+
+        Raises `OSError` if the line cannot be written.
+        """
         self._add({"event": "error", "text": text})
 
     def recovered(self, path: str) -> None:

@@ -192,10 +192,7 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of the option `name` from the command line, or else from pytest's configuration file.
-
-    If neither has the option, return its default.
-    """
+    """Return the value of the option `name`: from the command line, else from the configuration file or its default."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
@@ -203,8 +200,8 @@ def value(config: pytest.Config, name: str) -> Any:
 def settings_of(config: pytest.Config, run: str) -> Settings:
     """Return the settings of the run with the name `run`, from the configuration `config` of pytest.
 
-    A worker of pytest-xdist ignores `run`, and uses the name that the main process of pytest has sent. Raises
-    `pytest.UsageError` if an option has a value that cannot be used.
+    A worker of pytest-xdist ignores `run`, and uses the name that the process in which pytest was started has sent.
+    Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")
     if given is not None:
@@ -252,10 +249,9 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a worker of pytest-xdist cannot read from the command line, as a dict for its
-    `workerinput`.
+    """Return a dict with the settings that a worker of pytest-xdist cannot read from the command line.
 
-    `workerinput` is the data that pytest-xdist sends to a worker at its start.
+    pytest-xdist sends the dict to the worker as a part of `workerinput`.
     """
     return {
         "output": str(settings.output),

@@ -20,7 +20,7 @@ class FailedPhase:
     phase:
         "setup", "call", "teardown", or "subtest".
     message:
-        The first line of the error, such as "AssertionError: assert 1 == 2".
+        The error in one line, such as "AssertionError: assert 1 == 2".
     where:
         The file and the line of the error, such as "tests/test_a.py:12"; empty if pytest does not say.
     source:

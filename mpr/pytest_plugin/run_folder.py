@@ -83,10 +83,9 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the paths of the files of a run in its folder, relative to `folder`. `manifest` is the content of
-    `run.json`.
+    """Return the paths, relative to `folder`, of the files that a run has made there. `manifest` is its `run.json`.
 
-    If the process of the run still lives, the list is empty, because the run may still add files.
+    The list is empty if the run has not finished and its process still lives, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

@@ -1,7 +1,7 @@
 """Finds out whether the process goes on after this run of pytest.
 
-If it goes on, the plugin must end the streams of the run. If the process ends, this would only take time, and the SDK
-would warn of rows in recordings without a sink.
+The streams of a run are ended only if the process goes on. At the end of a process, ending them would take time, and
+the SDK would warn of rows in recordings without a sink.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ _OF_PYTEST = "_pytest.config"
 
 
 def process_goes_on(config: pytest.Config) -> bool:
-    """Return True if code in this process has called `pytest.main`. Call this function only in a hook of the run.
+    """Return True if this run was started by a call of `pytest.main`, after which the process goes on.
 
-    Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist.
+    Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist. Call this
+    function only in a hook of the run, because it searches the call stack.
     """
     if hasattr(config, "workerinput"):
         return False

@@ -38,8 +38,8 @@ def without_group(nodeid: str) -> str:
 def stem(nodeid: str, folder: str = "") -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
-    The name ends with a digest of the node id, so that two node ids get different names. The name is shorter if
-    `folder` is a long path, because some systems refuse long paths.
+    The name ends with a digest of the node id, because node ids may differ only in characters that are replaced. The
+    name is shorter if `folder` is a long path, because some systems refuse long paths.
     """
     nodeid = without_group(nodeid)
     digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
@@ -52,8 +52,8 @@ def stem(nodeid: str, folder: str = "") -> str:
 def clean(name: str) -> str:
     """Return `name` with only ASCII letters, digits and the characters `_.=[]-`.
 
-    Letters lose their accents, and other characters outside ASCII are removed. Other characters are replaced by dashes.
-    Dashes and dots at both ends are removed. If nothing is left, return "test".
+    Letters lose their accents, and other characters outside ASCII are removed. Each run of refused ASCII characters
+    becomes one dash. Dashes and dots at both ends are removed. If nothing is left, return "test".
     """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"

@@ -26,9 +26,7 @@ _NO_PARAMETER = object()
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """Holds one setup of a fixture: the calls that have logged rows, the fixture's parameter, and the node id of its
-    test.
-    """
+    """Holds one setup of a fixture: the calls that logged rows, the fixture's parameter, and the test's node id."""
 
     calls: KeptCalls
     parameter: object
@@ -36,8 +34,7 @@ class _Setup:
 
 
 class FixtureRows:
-    """Keeps the rows of fixtures in one process, and repeats them for later tests. Register this object as a plugin of
-    pytest.
+    """Keeps the rows of fixtures in one process, and repeats them for later tests. This object is a plugin of pytest.
 
     Parameters
     ----------
@@ -70,16 +67,15 @@ class FixtureRows:
         self._setups.pop(fixturedef, None)
 
     def begin(self, running: RunningTest) -> None:
-        """Write the rows of fixtures that the test `running` uses, and that an earlier test has set up, to its
-        recording.
+        """Write the rows of fixtures that the test `running` uses, and that an earlier test has set up.
 
-        If a fixture has logged too many rows, add a note to the recording instead.
+        If a fixture has logged too many rows to keep, add a note to `running.notes` instead.
         """
         self._of_test.clear()
         self._repeat(running, _fixtures_of(running.item))
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Do the same as `begin` for fixtures that the test has requested since then by `request.getfixturevalue`."""
+        """Do the same as `begin` for fixtures that the test has requested by `request.getfixturevalue` until now."""
         request = getattr(running.item, "_request", None)
         self._repeat(running, tuple(getattr(request, "_fixture_defs", {}).values()))
 
@@ -101,7 +97,7 @@ class FixtureRows:
 
 
 def _fixtures_of(item: pytest.Item) -> Iterator[Any]:
-    """Yield pytest's objects (`FixtureDef`) of the fixtures that the test `item` uses by its arguments or markers."""
+    """Yield the fixtures that pytest has found for the test `item` when it collected the test."""
     found: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     for name, definitions in found.items():
         # A fixture that overrides another one of the same name may also use that one.

@@ -53,8 +53,7 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return True if a test runs, and the process has at most one thread that belongs neither to mpr nor to the
-        SDK.
+        """Return True if a test runs, and at most one thread (the main thread) belongs neither to mpr nor to the SDK.
 
         `threads` has the names of all threads of this process by their ids.
         """

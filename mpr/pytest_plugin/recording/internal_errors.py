@@ -1,7 +1,7 @@
 """Collects errors that happen in mpr itself while tests are recorded.
 
-An error of mpr does not fail the test, unless `--mpr-strict` is set. The summary of the run shows each sort of error
-once. Even a `SystemExit`, or the exception of `pytest.fail`, is not raised again.
+An error of mpr does not fail the test, unless `--mpr-strict` is set. The summary of the run shows the first error of
+each sort. Even a `SystemExit`, or the exception of `pytest.fail`, is not raised again.
 
 Only an error that a signal handler has raised is raised again, for example at Ctrl-C or after a time limit, because
 that error is meant for the run.
@@ -43,7 +43,7 @@ class InternalErrors:
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
         """Call `step` with `args`. If it raises any error, report this error instead of raising it.
 
-        `what` says what `step` does, such as "note a phase"; the report begins with "cannot" and this text. An error
+        `what` says what `step` does, such as "note a phase". The report begins with "cannot" and this text. An error
         that a signal handler has raised is reported and raised again.
         """
         try:
@@ -54,15 +54,16 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Add `text`, an error, to `of_test`. If it is the first error of this `sort`, also pass `text` to `write`."""
+        """Add `text`, which describes an error, to `of_test`. Pass the first error of each `sort` to `write`, too."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:
             self._say(text)
 
     def close(self) -> None:
-        """Pass a text to `write` for each sort of error that was repeated: how often. Call this method after the last
-        test.
+        """For each sort of error that was repeated, pass a text with the number of repetitions to `write`.
+
+        Call this method after the last test.
         """
         for sort, count in self._counts.items():
             if count > 1:

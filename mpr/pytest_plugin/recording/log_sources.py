@@ -49,6 +49,11 @@ class LogSources:
         The configuration of pytest.
     running:
         A function that returns the test that runs in this process, or None.
+
+    Attributes
+    ----------
+    log_output, log_end:
+        The functions of `test_rows.py`.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
@@ -107,12 +112,10 @@ class LogSources:
         # it. Without mpr, `used` would be the current recording too. Its rows are copied into the test's recording.
 
     def phase_has_ended(self, running: RunningTest, phase: str) -> None:
-        """Include fixtures and processes that the test `running` has got in `phase`. Call this after the setup and the
-        call.
+        """Write the rows of fixtures that the test `running` has requested in `phase`, which is "setup" or "call".
 
-        The rows of fixtures are written that the test has requested in this phase. After the setup, `Children.attach`
-        is called again. The times that the test has set are set again with its next row, because `phase` may have
-        removed them.
+        The times that the test has set are set again with its next row, because writing rows of fixtures removes them.
+        After the setup, `Children.attach` is called again.
         """
         self._fixtures.phase_has_ended(running)
         copies.show_times_again(running.stream.ids)
@@ -133,10 +136,9 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this method after the last
-        test.
+        """Stop copying rows and capturing `logging` records, and close the shared recordings.
 
-        Also closes the shared recordings. If the process goes on after pytest, ends the streams, too.
+        Call this method after the last test. If the process goes on after pytest, the streams are ended, too.
         """
         copies.stop(self)
         self._config.pluginmanager.unregister(self._fixtures)
@@ -159,12 +161,11 @@ class LogSources:
         return self._handle_of_running()
 
     def is_ours(self, ids: Ids | None) -> bool:
-        """Return True if the recording with these ids belongs to the plugin."""
+        """Return True if the recording with the ids `ids` belongs to the plugin."""
         return is_of_tests(ids)
 
     def make_recording(self) -> Any:
-        """Make a recording with the application id of the running test ("pytest" without a test), and return its
-        handle.
+        """Make a recording with the application id of the running test, or "pytest" without a test. Return its handle.
 
         `mpr/sdk/copies.py` makes this recording the current one if a test gives its recording another sink, for example
         by `rr.save`. The new recording then gets that sink, because the recording of the test must keep its own.
@@ -174,9 +175,7 @@ class LogSources:
         return native.new_recording(application_id, system.new_id())
 
     def make_current(self) -> None:
-        """Make the recording of the running test the current one. Without a running test, no recording is current
-        afterwards.
-        """
+        """Make the recording of the running test the current one. If no test runs, unset the current recording."""
         if self._thread is not None:
             Native.set_current_of_process(None)
         self._set_current(self._handle_of_running())
@@ -191,8 +190,7 @@ class LogSources:
             running.note_rows()
 
     def _current(self) -> Any:
-        """Return the handle of the process's current recording, or of the thread's if only the thread of the test is
-        recorded.
+        """Return the handle of the current recording of the process, or of the thread with `capture="thread"`.
 
         Returns None if there is no current recording.
         """

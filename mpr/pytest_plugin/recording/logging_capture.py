@@ -1,8 +1,8 @@
 """Writes the `logging` records of a test into the test's recording.
 
-pytest has a handler that formats each record for its report, and then calls its own method `flush`. `LogCapture`
-replaces this method by a function that also writes the formatted text into the recording. So mpr adds no handler to
-`logging`.
+pytest's plugin `logging` has a handler that formats each record, and then calls the handler's method `flush`.
+`LogCapture` replaces this method by a function that also writes the formatted text into the recording. So mpr adds no
+handler to `logging`.
 
 The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
 If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
@@ -84,7 +84,7 @@ class LogCapture:
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the message of `record`, with its traceback and stack if it has these. `record` must be formatted already."""
+    """Return the message of the formatted `record`, with its traceback and stack if it has these."""
     parts = [record.message]
     if record.exc_text:
         parts.append(record.exc_text)

@@ -93,7 +93,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK before the first test, because the import takes some tenths of a second."""
+        """Import the SDK and make streams before the first test, because this takes some tenths of a second."""
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
 
@@ -169,7 +169,7 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the folder for files of the running test, beside its recording. Make the folder if it is missing.
+        """Return the path of the folder for files of the running test, beside its recording. Make a missing folder.
 
         Call this method only while a test is recorded. Raises `OSError` if the folder cannot be made.
         """
@@ -251,8 +251,7 @@ class Recorder:
     def _flush(self, running: RunningTest) -> None:
         """Write the rows that the test `running` has logged since the last flush to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. The SDK reports this failure only
-        when it flushes.
+        If this fails, for example because the disk is full, add a note to `running.notes` and raise `RuntimeError`.
         """
         if running.take_logged():
             try:

@@ -1,6 +1,7 @@
 """Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
-The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
+The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome. If the process crashes,
+the recording is always kept.
 
 | mode | recorded attempts | kept recordings |
 |---|---|---|

@@ -45,15 +45,15 @@ class RunningTest:
     failed:
         The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
     explained:
-        Why the test has failed, for people. Empty until `explain` is called.
+        Why each phase has failed. Empty until `explain` is called.
     goldens:
-        The golden recordings that were written again or differ.
+        The golden recordings that differed from the rows of the test.
     notes:
         Notes for readers of the recording: which rows are missing, and why.
     last_report:
         The last report of pytest about a phase.
     logged:
-        True if rows were logged since the last flush. Such rows may not be on the disk yet.
+        True if rows were logged since the last flush, and may not be on the disk yet.
     sections:
         The number of pieces of output, captured by pytest, that are in the recording already.
     """
@@ -91,19 +91,19 @@ class RunningTest:
         return logged
 
     def new_output(self) -> list[tuple[str, str, str]]:
-        """Return the pieces of output that pytest has captured since the last call, each as (phase, kind, text).
+        """Return the pieces of output that pytest has captured since this method was last called.
 
-        The kind is for example "stdout", "stderr" or "log".
+        Each piece is (phase, kind, text). The kind is for example "stdout", "stderr" or "log".
         """
         sections: list[tuple[str, str, str]] = getattr(self.item, "_report_sections", [])
         before, self.sections = self.sections, len(sections)
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Set the outcome of `phase`, which the exception `error` has ended.
+        """Set the outcome of `phase`, which the exception `error` has ended. Add a failed teardown to `failed`.
 
-        For some errors, pytest's report about the phase comes too late or never. If the report comes, it overrides this
-        outcome (`reported`).
+        pytest reports the teardown only after the recording is finished, and never reports an interruption. A report
+        that comes in time overrides this outcome (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -126,7 +126,7 @@ class RunningTest:
         self.failed.append(("subtest", report))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase.
+        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase. Note its failure.
 
         The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
         its report does not say "failed".

@@ -102,7 +102,7 @@ def free_bytes(path: str) -> int:
 
 
 def create(path: str) -> None:
-    """Create the empty file `path`. Raises `FileExistsError` if `path` exists, and `OSError` if it cannot be created."""
+    """Create the empty file `path`. Raises `FileExistsError` if `path` exists, and `OSError` for other reasons."""
     System.close(System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 

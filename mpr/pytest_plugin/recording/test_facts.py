@@ -26,8 +26,9 @@ _PLACE = re.compile(r"(\S.*?:\d+): .*")
 def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
-    The text of an object that is no number, text, truth value or None is its part of the test's id, or else the name of
-    its type. `repr` is not used, because it would call code of the test. A text has at most 80 characters.
+    The text of an object that is no `str`, `int`, `float`, `bool` or None is its part of the test's id, or the name of
+    its type if this part is not clear. Its `repr` is not used, because this would call code of the test. A text has at
+    most 80 characters.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:

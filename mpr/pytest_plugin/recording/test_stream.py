@@ -1,9 +1,11 @@
-"""Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
+"""Writes the recordings of many tests with one stream of the SDK, one file after the other.
 
-A stream of the SDK has two threads. So tests do not get a stream each: all tests with one application id share a
-stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file, without
-Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have the
-stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same length.
+All tests of a process with the same application id share a stream, because each stream of the SDK has two threads. For
+each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file. So rows that were
+logged some milliseconds before a crash of the process are in the file.
+
+All rows have the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same
+length.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
 forever. Such a stream is called stuck. It is not used again, and a new stream is made.
@@ -51,7 +53,7 @@ framing.stream_footer(0, b"")
 
 
 def is_of_tests(ids: Ids | None) -> bool:
-    """Return True if the recording with these ids belongs to any `TestStream` of this process."""
+    """Return True if the recording with the ids `ids` belongs to any `TestStream` of this process."""
     return any(each.ids == ids for each in _every)
 
 
@@ -119,9 +121,9 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return True if other code has given the stream another sink, for example by `rr.save`.
+        """Return True if other code has ended the test's file, for example by `rr.save`, or has removed it.
 
-        The SDK has then finished or removed the file of the test. Call this method only while a file is open.
+        Call this method only while a file is open.
         """
         assert self.path is not None
         try:
@@ -162,8 +164,8 @@ class TestStream:
     def finish(self, *, has_rows: bool) -> None:
         """Finish the file. Its recording keeps the id of the stream, which is enough for a file that is removed.
 
-        `has_rows` must be True if rows were logged since the last flush. If the disk takes no rows, `stuck` may be True
-        afterwards.
+        `has_rows` must be True if rows were logged since the last flush. If the disk accepts no rows, `stuck` may be
+        True afterwards.
         """
         self.path = None
         # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
@@ -179,12 +181,12 @@ class TestStream:
             _leave_alone(self)
 
     def drop_rows(self) -> None:
-        """Drop the rows that were logged since the file has ended, because the SDK would write them to the next file."""
+        """Drop the rows that were logged after the end of the file. The SDK would write them to the next file."""
         Native.save(os.devnull, None, self.handle)
         Native.disconnect(self.handle)
 
     def end(self) -> None:
-        """Give up the objects of the SDK. Afterwards, this object cannot be used any more."""
+        """Release the objects of the SDK. Afterwards, this object cannot be used any more."""
         self.handle = None
         del self.public
         _every.remove(self)
@@ -193,8 +195,8 @@ class TestStream:
 def _leave_alone(stream: TestStream) -> None:
     """Keep the stuck `stream` forever, and let this process exit without a wait for `stream`.
 
-    This function removes the SDK's exit handler, because it would wait for all streams. Another exit handler then
-    finishes the SDK's global recording, unless the global recording is stuck.
+    This function removes the SDK's exit handler, because that handler would wait for all streams. Another exit handler
+    then finishes the SDK's global recording, unless the global recording is stuck.
     """
 
     def finish_global_recording() -> None:
@@ -222,7 +224,7 @@ class TestStreams:
         self._streams: dict[str, TestStream] = {}
 
     def has(self, handle: Any) -> bool:
-        """Return True if `handle`, a handle of the SDK, belongs to one of these streams."""
+        """Return True if `handle`, a handle of the SDK, belongs to a stream of this object."""
         ids = Native.ids(handle)
         return any(each.ids == ids for each in self._streams.values())
 
@@ -238,10 +240,10 @@ class TestStreams:
         return self._streams[application_id]
 
     def close(self) -> None:
-        """End the streams and their threads, because a process may run pytest often and must not get more threads each
-        time.
+        """Release the streams, and let the SDK end the threads of streams that nothing uses any more.
 
-        The threads stay if other code still has their stream, or if any stream of this process is stuck.
+        A process may run pytest often, and must not get more threads each time. The threads stay if a stream of this
+        process is stuck, or if the SDK has no function for this.
         """
         ended = [each for each in self._streams.values() if each.is_usable]
         self._streams.clear()

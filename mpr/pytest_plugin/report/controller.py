@@ -55,8 +55,7 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Add the path of the recording of the test `nodeid` to `report`, pytest's report that a worker has crashed in
-        this test.
+        """Add the path of the recording of the test `nodeid`, in which a worker has crashed, to the report `report`.
 
         If the path cannot be added, the error is shown in the summary and not raised.
         """
@@ -75,9 +74,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run, and write the summary for GitHub Actions. pytest calls this hook when all workers have ended.
+        """Finish the run. pytest calls this hook when all workers have ended.
 
-        After Ctrl-C (`exitstatus` says so), no pictures are drawn.
+        In a job of GitHub Actions, also write the summary of the job. If `exitstatus` says that the user has pressed
+        Ctrl-C, no pictures are drawn.
         """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.

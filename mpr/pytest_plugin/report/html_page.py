@@ -48,7 +48,10 @@ class Viewer(NamedTuple):
 
 
 def hosted_viewer() -> str:
-    """Return the URL of the web viewer of rerun.io that has the release of the installed Rerun SDK."""
+    """Return the URL of the web viewer of rerun.io that has the release of the installed Rerun SDK.
+
+    If the SDK is not installed, return the URL of the newest web viewer.
+    """
     try:
         return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
     except metadata.PackageNotFoundError:
@@ -131,7 +134,7 @@ def _rank(outcome: str) -> int:
 
 
 def in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return `results` sorted for the page: tests with the worst outcomes first, and all attempts of a test together."""
+    """Return `results` sorted for the page: tests with the worst outcomes first, all attempts of a test together."""
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -271,7 +274,7 @@ def _parameters(test: RecordedTest) -> str:
 
 
 def _failure(failure: FailedPhase) -> str:
-    """Return HTML for a failure, with pytest's text about it, which a click opens."""
+    """Return HTML for a failure. A click on it opens pytest's text about the failure, if this text says more."""
     where = f"<code>{_text(failure.where)}</code>" if failure.where else ""
     source = f'<code class="source">{_text(failure.source)}</code>' if failure.source else ""
     head = f'<b>{_text(failure.message)}</b><span class="line">{_text(failure.phase)} {where} {source}</span>'

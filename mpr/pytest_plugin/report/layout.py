@@ -33,13 +33,13 @@ _HEIGHTS = (4.0, 1.0)
 
 
 def add_layout(path: Path) -> rrb.Blueprint | None:
-    """Add a layout to the recording of a failed test in the file at `path`. Return a layout for the recording's
-    picture.
+    """Add a layout to the recording of a failed test in the file at `path`. Return a layout for its picture.
 
     The layout of the picture has only the data of the test. It is None if the test has sent a blueprint or has logged
-    nothing to show. If the file has several recordings or blueprints, return None and add nothing.
+    nothing to show. If the file does not have exactly one recording and at most one blueprint, return None and add
+    nothing.
 
-    Raises `FormatError` if the file cannot be read or has no footer, and `OSError` if the file cannot be changed.
+    Raises `FormatError` if the file is damaged or has no footer, and `OSError` if the file cannot be read or changed.
     """
     with path.open("rb") as file:
         start, size = framing.footer_span(file)
@@ -84,8 +84,7 @@ def _root(path: Path) -> uuid.UUID | None:
 
 
 def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
-    """Return an encoded blueprint with the document beside the container whose id is `root`, or alone if `root` is
-    None.
+    """Return an encoded blueprint with the document beside the container with the id `root`, if `root` is not None.
 
     The encoded blueprint only refers to this container, whose rows are in the file already.
     """
@@ -105,7 +104,7 @@ def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
 
 @functools.lru_cache(maxsize=100)
 def _layouts(application_id: str, kinds: frozenset[tuple[str, frozenset[str]]]) -> tuple[bytes, rrb.Blueprint | None]:
-    """Return the encoded layout of a recording, and the layout of its picture (None without data).
+    """Return the encoded layout of a recording, and the layout of its picture (None if there is nothing to show).
 
     `kinds` has the archetypes of each entity of the test. The results are cached, because most tests of a run log to
     the same entities.

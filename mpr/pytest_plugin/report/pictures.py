@@ -30,9 +30,10 @@ _MOST_VIEWERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """Says which recording to draw, into which file, and how.
+    """Says which recording to draw, and into which file.
 
-    `is_urgent` is true for a test that has failed and for a golden recording, which are drawn first.
+    `is_urgent` is true for a test that has failed and for a golden recording, which are drawn first. `blueprint`,
+    `timeline` and `time` are arguments of `mpr.picture.render`.
     """
 
     source: Path
@@ -51,11 +52,10 @@ def drawn(
 ) -> list[RecordedTest]:
     """Draw the pictures that `settings` asks for, and return a copy of `results` with the paths of the pictures.
 
-    Several pictures are drawn at the same time. No picture is started later than `settings.screenshots_secs` seconds
-    after the beginning. If this happens, or if this machine cannot draw, the reason is added to `troubles`. If a single
-    picture of a test cannot be drawn, the reason is added to the notes of the test.
-
-    `layouts` has the layouts of some recordings, by the paths of the recordings.
+    `layouts` has the layouts of some recordings, by the paths of the recordings. No picture is started later than
+    `settings.screenshots_secs` seconds after the first. If pictures are not drawn for this reason, or because this
+    machine cannot draw, the reason is added to `troubles`. If only the picture of one test cannot be drawn, the reason
+    is added to the notes of the test.
     """
     wishes = [wish for each in html_page.in_order(results) for wish in _wishes(settings, each, layouts)]
     if not wishes:
@@ -109,9 +109,7 @@ class _Pictures:
         self._left = 0
 
     def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
-        """Draw pictures in the order of `wishes`. Return the recordings that were tried, each with its error (None on
-        success).
-        """
+        """Draw pictures in the order of `wishes`. Return the error, or None, of each recording that was tried."""
         # The first picture is drawn alone: if this machine cannot draw, there is only one error.
         outcomes = [self._draw(wishes[0])]
         with ThreadPoolExecutor(min(_MOST_VIEWERS, os.cpu_count() or 1)) as threads:

@@ -108,7 +108,7 @@ def _markdown(
 
 
 def _in_table(text: str) -> str:
-    """Return `text` as code in one cell of a table in Markdown."""
+    """Return `text` as code in one cell of a table in Markdown. Backticks in `text` become apostrophes."""
     plain = text.replace("|", "\\|").replace("`", "'")
     return f"`{plain}`"
 
