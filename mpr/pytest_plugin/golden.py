@@ -1,8 +1,8 @@
 """Compares the rows of a test with its golden recordings, and writes golden recordings.
 
 A golden recording is a file with the rows that a test should log: `__recordings__/<module>/<test>.rrd` beside the
-test's module. An earlier run of the test has written it. A test may have several golden recordings with different
-names.
+test's module. An earlier run of the test has written this file. A test may have several golden recordings with
+different names.
 
 Properties of the recording and rows of mpr itself are neither compared nor written.
 
@@ -136,7 +136,7 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Call this object with its default arguments if the test has passed and has not called it.
+        """Call this object without arguments if the test has passed and has never called this object.
 
         If the rows differ, the teardown of the test fails.
         """
@@ -226,7 +226,7 @@ class Golden:
     def _note_change(
         self, golden: Path, before: bytes, kept: Path, found: Sequence[compare.Difference], *, written: bool
     ) -> None:
-        """Note for the report that `golden`, whose content is `before`, differs from the new rows in the file `kept`.
+        """Note for the report that `before`, the old content of `golden`, differs from the new rows in the file `kept`.
 
         `found` has the differences. `written` is true if `golden` was replaced by the new rows. Raises `OSError` if the
         copy of the old content cannot be written.
@@ -300,7 +300,7 @@ def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
     A subprocess reads the file, because a crash would end this process. The subprocess also reads the other golden
-    recordings in the folder, because starting a subprocess for each file takes more time. A result is kept until its
+    recordings in the folder, because starting a subprocess for each file takes more time. A result is kept until the
     file changes.
     """
     if not _is_checked(golden):
@@ -333,8 +333,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _stream(application_id: str, _pid: int) -> TestStream:
     """Return the stream of this process that writes recordings with the application id `application_id`.
 
-    The stream is cached, because each stream of the SDK has two threads that never end. `_pid` is the process id. It is
-    an argument so that a forked child does not get its parent's stream from the cache.
+    The stream is cached, because each stream of the SDK has two threads that never end. `_pid`, the process id, is an
+    argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 

@@ -2,8 +2,8 @@
 
 A golden recording is a file with the rows that a test should log. A chunk is a table with rows of one entity.
 
-The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by fixed ones, and
-puts all rows of an entity with the same columns into one chunk. It also leaves out the times at which rows were logged
+The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by fixed ones. It
+puts all rows of an entity with the same columns into one chunk, and leaves out the times at which rows were logged
 (`log_time` and `log_tick`). A row without any time would be static. If a row has no other time, its number in the chunk
 becomes its `log_time`.
 """

@@ -135,10 +135,7 @@ class Journal:
         self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add the event that an error of mpr itself has happened, which `text` describes.
-
-        Raises `OSError` if the line cannot be written.
-        """
+        """Add an error of mpr itself, which `text` describes. Raises `OSError` if the line cannot be written."""
         self._add({"event": "error", "text": text})
 
     def recovered(self, path: str) -> None:

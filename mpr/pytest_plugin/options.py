@@ -137,8 +137,8 @@ class Settings:
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, a test is not recorded.
     names_worker:
-        True if the file names of recordings contain the worker's name. Names without it are not unique with `--dist
-        each` of pytest-xdist, because each worker then runs every test.
+        True if the file names of recordings contain the worker's name. Without the worker's name, file names are not
+        unique with `--dist each` of pytest-xdist, because each worker then runs every test.
     screenshot:
         The recordings that get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:

@@ -83,9 +83,10 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the paths, relative to `folder`, of the files that a run has made there. `manifest` is its `run.json`.
+    """Return the paths, relative to `folder`, of the files that a run has made there.
 
-    The list is empty if the run has not finished and its process still lives, because the run may still add files.
+    `manifest` is the content of the run's `run.json`. The list is empty if the run has not finished and its process
+    still lives, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

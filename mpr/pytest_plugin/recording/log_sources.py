@@ -9,8 +9,8 @@
 | `logging` | see `logging_capture.py` |
 | output, outcome and failures of the test | see `test_rows.py` |
 
-This module is imported only when the first test is recorded, because it needs the SDK. It imports everything at its
-top, because a test may replace even `__import__`.
+This module is imported only when the first test is recorded, because it needs the SDK. This module imports everything
+at its top, because a test may replace even `__import__`.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`, so that no test has to wait for this."""
+        """Make a stream for each of `application_ids`, so that no test has to wait for a new stream."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")

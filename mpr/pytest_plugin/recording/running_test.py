@@ -126,7 +126,8 @@ class RunningTest:
         self.failed.append(("subtest", report))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase. Note its failure.
+        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase. Add a failed phase
+        to `failed`.
 
         The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
         its report does not say "failed".

@@ -5,8 +5,8 @@ calls of the plugin. So the code that records a test uses the functions in this 
 
 - The functions in `System` are native ones. A function that is written in Python would call others, which a test may
   replace.
-- They are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of all
-  loaded modules.
+- The functions are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of
+  all loaded modules.
 - Paths are `str`, because the methods of `pathlib.Path` are written in Python.
 """
 

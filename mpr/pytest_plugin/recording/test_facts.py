@@ -26,9 +26,9 @@ _PLACE = re.compile(r"(\S.*?:\d+): .*")
 def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
-    The text of an object that is no `str`, `int`, `float`, `bool` or None is its part of the test's id, or the name of
-    its type if this part is not clear. Its `repr` is not used, because this would call code of the test. A text has at
-    most 80 characters.
+    The text of an object of another type than `str`, `int`, `float`, `bool` or None is its part of the test's id. If
+    the id has no clear parts, the text is the name of the object's type. The `repr` of the object is not used, because
+    it may be code of the test. A text has at most 80 characters.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:

@@ -8,7 +8,7 @@ All rows have the stream's recording id. When a file is closed, this id is repla
 length.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-forever. Such a stream is called stuck. It is not used again, and a new stream is made.
+forever. Such a stream is called stuck. A stuck stream is not used again, and a new stream is made.
 
 Covers: making the stream, the file that it writes now, the recording id of each file, and stuck streams.
 Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
@@ -243,7 +243,7 @@ class TestStreams:
         """Release the streams, and let the SDK end the threads of streams that nothing uses any more.
 
         A process may run pytest often, and must not get more threads each time. The threads stay if a stream of this
-        process is stuck, or if the SDK has no function for this.
+        process is stuck, or if the SDK has no function that ends threads.
         """
         ended = [each for each in self._streams.values() if each.is_usable]
         self._streams.clear()

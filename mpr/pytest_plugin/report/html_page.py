@@ -59,7 +59,7 @@ def hosted_viewer() -> str:
 
 
 def artifact_viewer(settings: Settings) -> Viewer | None:
-    """Return the `Viewer` for recordings that a CI service keeps; None if the settings have no URL for them."""
+    """Return the `Viewer` for recordings that a CI service keeps; None if the settings have no URL."""
     if not settings.artifact_url:
         return None
     return Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")

@@ -125,7 +125,10 @@ class _Pictures:
         return {wish.source: error for wish, (tried, error) in zip(wishes, outcomes, strict=True) if tried}
 
     def _draw(self, wish: _Wish) -> tuple[bool, str | None]:
-        """Draw one picture. Return True if this was tried, and the error (None if there is none)."""
+        """Draw one picture. Return (True, None), or (True, error) if this recording cannot be drawn.
+
+        Return (False, None) if the time for all pictures is over, or if this machine cannot draw.
+        """
         with self._lock:
             left_secs = self._end - time.monotonic()
             if self._cannot_draw:

@@ -27,9 +27,9 @@ class KilledRuns:
     def recover(self, path: Path) -> str | None:
         """Repair the recording at `path` if the test's process has died before the end of the test.
 
-        Returns a text about the repair. Returns None if `path` is not the recording of such a test, or if it was
-        repaired before. The recording gets the node id, the outcome "crashed" and the phases of the test. Raises
-        `SinkError` if the process still runs, or if the recording cannot be repaired.
+        Returns a text about the repair. Returns None if `path` belongs to no test, if the test has ended, or if the
+        recording was repaired before. The recording gets the node id, the outcome "crashed" and the phases of the test.
+        Raises `SinkError` if the process still runs, or if the recording cannot be repaired.
         """
         folder = path.parent
         if folder not in self._journals:

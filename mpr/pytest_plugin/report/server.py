@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 
 
 def serve(settings: Settings, results: Sequence[RecordedTest], say: Callable[[str], Any]) -> None:
-    """Serve the page of the run until the user presses Ctrl-C. Pass a line with its address to `say`.
+    """Serve the page of the run until the user presses Ctrl-C. Pass a line with the page's address to `say`.
 
     `settings` are the options of the run, and `results` the results of its tests. Raises `OSError` if the port is in
     use, or if the web viewer cannot be started.
