@@ -234,7 +234,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(line)
         except ValueError:
-            # The line is incomplete, because the disk was full. Such a line is left out.
+            # The line is incomplete, for example because the disk was full.
             continue
         if isinstance(found, dict):
             yield found

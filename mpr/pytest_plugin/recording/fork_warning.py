@@ -40,7 +40,7 @@ class Watch:
         self._before = set(_threads())
         self._ours: set[str] = set()
         _watches.append(self)
-        # Python has no way to take the function back. So it is registered once, even if this process runs pytest often.
+        # Python cannot unregister the function. So it is registered once, even if this process runs pytest often.
         if sys.version_info >= (3, 12) and not _is_registered:
             _is_registered = True
             os.register_at_fork(before=_forks)

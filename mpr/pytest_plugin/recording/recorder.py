@@ -81,7 +81,7 @@ class Recorder:
         self.last: str | None = None
         self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
-        # Texts, because the methods of `Path` are written in Python, and a test may replace what they call.
+        # Texts, because the methods of `Path` are Python code, which calls functions that a test may replace.
         self._folder, self._output = str(settings.folder), str(settings.output)
         self._shown_folder = os.path.relpath(self._folder, config.invocation_params.dir)
         self._is_switched_off = os.environ.get("RERUN", "").lower() in ("off", "0", "false")

@@ -126,11 +126,10 @@ class RunningTest:
         self.failed.append(("subtest", report))
 
     def reported(self, report: pytest.TestReport) -> None:
-        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase. Add a failed phase
-        to `failed`.
+        """Set the outcome of a phase to that of `report`, which is pytest's report about this phase.
 
-        The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
-        its report does not say "failed".
+        The report overrides the outcome that `raised` has set. For example, the report of an expected failure (`xfail`)
+        says "skipped". A failed phase is added to `failed`.
         """
         phase = report.when or CALL
         self.last_report = report

@@ -58,7 +58,7 @@ class KilledRuns:
 
 def _is_running(test: JournaledTest) -> bool:
     with contextlib.suppress(psutil.Error):
-        # A process that has begun later has only got the same process id.
+        # A process that was created later is another process with the same process id.
         created: float = psutil.Process(test.start.pid).create_time()
         return created <= test.start.time
     return False
