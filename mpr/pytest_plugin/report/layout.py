@@ -35,7 +35,7 @@ _HEIGHTS = (4.0, 1.0)
 def add_layout(path: Path) -> rrb.Blueprint | None:
     """Add a layout to the recording of a failed test in the file at `path`. Return a layout for its picture.
 
-    The layout of the picture has only the data of the test. It is None if the test has sent a blueprint or has logged
+    The layout of the picture has only the data of the test, and is None if the test has sent a blueprint or has logged
     nothing to show. If the file does not have exactly one recording and at most one blueprint, return None and add
     nothing.
 
@@ -84,9 +84,10 @@ def _root(path: Path) -> uuid.UUID | None:
 
 
 def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
-    """Return an encoded blueprint with the document beside the container with the id `root`, if `root` is not None.
+    """Return an encoded blueprint with the document beside the container `root`, or alone if `root` is None.
 
-    The encoded blueprint only refers to this container, whose rows are in the file already.
+    `root` is the id of a container in the test's own blueprint. The rows of this container are in the file already, and
+    are not encoded again.
     """
     import rerun.blueprint as rrb
 
