@@ -1,4 +1,4 @@
-"""Makes a Rerun recording of each test, even if the process of the test crashes. This package is mpr's pytest plugin.
+"""Makes Rerun recordings of tests, even of a test whose process crashes. This package is mpr's pytest plugin.
 
 These words have a meaning of their own here:
 
@@ -8,7 +8,7 @@ These words have a meaning of their own here:
 - The phases of a test are setup, call and teardown, as in pytest.
 - A worker is a process of pytest-xdist that runs tests. Without pytest-xdist, the only process has the worker name
   `main`.
-- A journal is a file to which one process writes the start and the end of each test.
+- A journal is a file to which one process writes the start and the end of each recorded test.
 - A golden recording is a file with the rows that a test should log.
 - A stream is an `rr.RecordingStream`. Its handle is the SDK's native object of the same recording.
 - The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept (`recording/retention.py`).
@@ -18,17 +18,19 @@ test ─► Recorder ─► file of the test and journal ─► Controller ─�
 ```
 
 The `Recorder` records the tests of one process, and writes the journal of this process. When all tests have ended,
-`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each attempt. From these
-results, other functions make the pictures, a page and a summary. With pytest-xdist, each worker has a `Recorder`, and
-the process in which pytest was started has the `Controller`. Without pytest-xdist, one process has both.
+`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each attempt. Other modules of
+`report` make pictures, a page and a summary from the `RecordedTest` objects. With pytest-xdist, each worker has a
+`Recorder`, and the process in which pytest was started has the `Controller`. Without pytest-xdist, one process has
+both.
 
-If a test has a golden recording, `golden.py` compares the rows of the test with this file before the test ends. For
-this comparison, `Recorder.snapshot` copies the rows that the test has logged until then to another file.
+If a test uses the fixture `mpr_golden`, `Recorder.snapshot` copies the rows that the test has logged to a file.
+`golden.py` compares this file with the golden recording.
 
-A test that uses one of the fixtures in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not
-record this test, its recording is removed at the end of the test.
+A test that uses a fixture in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not record this
+test, its recording is removed at the end of the test.
 
-While nothing is recorded (`--mpr=off`), pytest imports only this module, `options.py` and `hookspecs.py`.
+If the mode is `off`, and no test has the marker `mpr` or a fixture in `RECORDED_FIXTURES`, pytest imports only this
+module, `options.py` and `hookspecs.py` of this package.
 
 Covers: the options, hooks and fixtures of the plugin, recording tests (`recording`), and the report (`report`).
 Does not cover: what pools and child processes do to log into the recording of a test (`mpr.recording`, `mpr.producer`).
@@ -62,7 +64,6 @@ _RUN = pytest.StashKey[str]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the plugin to pytest. pytest calls this hook at its start, even if nothing is recorded."""
     from mpr.pytest_plugin.options import add_options
 
     add_options(parser)
@@ -104,10 +105,10 @@ def _has_sdk() -> bool:
 
 
 def _activate(config: pytest.Config) -> None:
-    """Start to record the tests of this process. Do nothing if this process records already.
+    """Register the `Recorder` of this process, and the `Controller` unless this process is a worker.
 
-    Also do nothing with `--collect-only`, because no test runs then. Raises `pytest.UsageError` if the Rerun SDK is not
-    installed, or if an option has a value that cannot be used.
+    Do nothing if a `Recorder` is registered already, or with `--collect-only`. Raises `pytest.UsageError` if the Rerun
+    SDK is not installed, or if an option has a value that cannot be used.
     """
     if _RECORDER in config.stash or config.getoption("collectonly", False):
         return
@@ -134,8 +135,8 @@ def _controller(config: pytest.Config) -> Controller:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Start to record if a collected test has the marker `mpr` or uses a fixture in `RECORDED_FIXTURES`.
 
-    In all modes but `off`, `pytest_configure` has started to record already. Raises `pytest.UsageError` if a marker has
-    a wrong argument, and the errors of `_activate`.
+    Raises `pytest.UsageError` as `_activate` does, and if a marker has a wrong argument. Workers of pytest-xdist do not
+    check the markers here.
     """
     marked = [item for item in items if item.get_closest_marker("mpr") is not None]
     if marked and not _is_worker(config):
@@ -168,11 +169,10 @@ def pytest_handlecrashitem(crashitem: str, report: pytest.TestReport) -> None:
 
 
 def _controller_of_workers(node: Any) -> Controller | None:
-    """Return the `Controller` of this run, and make the controller if there is none yet.
+    """Return the `Controller` of this run, which is made if it is missing.
 
-    `node` is the object of pytest-xdist for one worker. Returns None if `node` is None, or if there is no controller
-    and no folder of the run. A worker that records makes this folder, even if the mode is off. So if the folder is
-    missing, no worker has recorded a test.
+    `node` is the object of pytest-xdist for one worker, or None. Returns None if `node` is None, or if there is neither
+    a `Controller` nor the folder of the run. The first worker that records a test makes this folder.
     """
     config: pytest.Config | None = getattr(node, "config", None)
     if config is None or (_CONTROLLER not in config.stash and not _settings(config).folder.exists()):
@@ -212,10 +212,10 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 
 @pytest.fixture
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder for files of this test, beside the test's recording.
+    """Return the path of an existing folder for files of this test.
 
-    The folder has the name of the recording without `.rrd`. If the test is not recorded, the fixture returns a
-    temporary folder.
+    The folder lies beside the test's recording, and has the name of the recording without `.rrd`. If the test is not
+    recorded, the folder is a new temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -225,11 +225,11 @@ def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
-    """Yield a function that starts pools. The rows of these pools go to this test's recording, if `sinks` is not given.
+    """Yield a function that starts pools. The pools are terminated when the test ends.
 
-    Call the fixture as `pool = mpr_pool(2)`, which starts an `mpr.Pool` with two workers. The arguments are those of
-    `mpr.Pool` without `application_id`. When the test ends, its pools are terminated. Rows of a task are not lost if
-    the test has the result of the task.
+    The function has the parameters of `mpr.Pool` without `application_id`: `mpr_pool(2)` returns an `mpr.Pool` with two
+    workers. The rows of a pool go to this test's recording, if `sinks` is not given. If the test has the result of a
+    task, the rows of this task are recorded.
     """
     import mpr
 
@@ -252,13 +252,14 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Yield a function that compares the rows of this test with its golden recording, a file with the expected rows.
 
-    Call the fixture as `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the
-    test never calls the fixture and passes, the rows are compared at the end of the test.
+    Call `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the test passes
+    without this call, the rows are compared in the teardown. `Golden.__call__` lists the parameters, such as
+    `tolerance`.
 
-    The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's file. If there is none, mpr
-    writes one with the rows of this test. With `--mpr-golden-fail-if-missing` (the default if the environment variable
-    `CI` is set), the test fails instead. With `--mpr-golden-update`, mpr replaces a golden recording that differs.
-    `Golden.__call__` explains the arguments, such as `tolerance`.
+    The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's module. If this file does
+    not exist, mpr writes the rows of the test to it. With `--mpr-golden-fail-if-missing` (the default if the
+    environment variable `CI` is set), the test fails instead. With `--mpr-golden-update`, mpr writes a golden recording
+    that is missing or differs, and the test does not fail.
     """
     from mpr.pytest_plugin.golden import Golden
 

@@ -1,11 +1,10 @@
-"""Compares the rows of a test with its golden recording, which is a file with the rows that the test should log.
+"""Compares the rows of a test with its golden recordings, and writes golden recordings.
 
-The golden recording of a test is `__recordings__/<module>/<test>.rrd` beside the file of the test. An earlier run of
-the test has written the golden recording. A test may have several golden recordings, each with its own name and file. A
-golden recording has the rows of the test, but not the rows in which mpr describes the run or the machine.
+A golden recording is a file with the rows that a test should log: `__recordings__/<module>/<test>.rrd` beside the
+test's module. An earlier run of the test has written this file. A test may have several golden recordings with
+different names.
 
-A file is always replaced as a whole. Workers of pytest-xdist never write the same file, because each test has its own
-files.
+Properties of the recording and rows of mpr itself are neither compared nor written.
 
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison of two files (`mpr.compare.compare`), and the content of a golden recording
@@ -50,14 +49,12 @@ _MOST_LINES = 20
 class Golden:
     """Compares the rows of one test with its golden recordings. This object is the value of the fixture `mpr_golden`.
 
-    Call this object when the test has logged all rows that the comparison needs.
-
     Parameters
     ----------
     item:
         The test.
     recorder:
-        The recorder of this process, or None if no test is recorded.
+        The recorder of this process, or None if there is none.
     """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
@@ -79,8 +76,8 @@ class Golden:
         If there is no golden recording, write it. With `--mpr-golden-fail-if-missing`, the test fails instead. With
         `--mpr-golden-update`, a golden recording that is missing or differs is written, and the test does not fail.
 
-        The test also fails if it is not recorded, if it has logged no rows to write, or if it uses the same `name`
-        twice.
+        The test also fails if it is not recorded, if its recording cannot be read or has got another sink (`rr.save`),
+        if there are no rows to write, or if it uses the same `name` twice.
 
         Parameters
         ----------
@@ -90,19 +87,20 @@ class Golden:
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
-            Paths of entities that are not compared. `/camera/**` means `/camera` and all entities below `/camera`. Rows
-            of mpr itself are never compared.
+            Paths of entities that are neither compared nor written. `/camera/**` means `/camera` and all entities below
+            `/camera`. Properties of the recording and rows of mpr itself are always ignored.
         tolerance:
             Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
             number is smaller than 1, they may differ by `tolerance` itself.
         name:
-            A name for this golden recording. A test that calls this object several times needs a name for each call.
+            A name for this golden recording. If a test calls this object several times, each call needs a different
+            name.
 
         Raises
         ------
         ConfigError
             If `level` is neither "values" nor "summary".
-        OSError
+        OSError, RuntimeError
             If a golden recording cannot be written.
         """
         __tracebackhide__ = True
@@ -138,7 +136,7 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Compare the rows now if the test has passed and has never called this object.
+        """Call this object without arguments if the test has passed and has never called this object.
 
         If the rows differ, the teardown of the test fails.
         """
@@ -181,7 +179,11 @@ class Golden:
     def _update(
         self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]
     ) -> None:
-        """Write `golden` again, because the rows of the test differ from it. Keep a copy of both for the report."""
+        """Replace the rows in `golden` by those of `actual`, without the entities in `ignored`.
+
+        Copies of the old and the new file are kept for the report, with the differences `found`. If a copy cannot be
+        written, the report does not show the change.
+        """
         __tracebackhide__ = True
         before = _content(golden)
         self._write(golden, actual, ignored)
@@ -203,11 +205,10 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]) -> str:
-        """Write the rows of this run to a file beside the test's recording, and return a sentence for the failed test.
+        """Write the rows of `actual`, without the entities in `ignored`, to a file in `Recorder.artifacts`.
 
-        The file lies in the folder of `Recorder.artifacts`. The sentence has the command that shows `golden` and the
-        new file. If the new file cannot be written, the sentence says why. `actual` is a copy of the test's recording.
-        The entities in `ignored` are left out.
+        Returns a sentence for the message of the failed test: the command that shows `golden` and the new file, or the
+        reason if there is no new file.
         """
         try:
             kept = self._artifact(golden)
@@ -225,9 +226,10 @@ class Golden:
     def _note_change(
         self, golden: Path, before: bytes, kept: Path, found: Sequence[compare.Difference], *, written: bool
     ) -> None:
-        """Note for the report that `golden`, whose content is `before`, differs from the new rows in the file `kept`.
+        """Note for the report that `before`, the old content of `golden`, differs from the new rows in the file `kept`.
 
-        Raises `OSError` if the copy of the old content cannot be written.
+        `found` has the differences. `written` is true if `golden` was replaced by the new rows. Raises `OSError` if the
+        copy of the old content cannot be written.
         """
         running = self._recorder.current if self._recorder is not None else None
         assert running is not None
@@ -256,10 +258,10 @@ class Golden:
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
-        """Write the rows of the recording `actual` to the new recording `target`, without the entities in `ignored`.
+        """Write the rows of the recording `actual`, without the entities in `ignored`, to the new recording `target`.
 
-        Returns True if rows were written. Returns False and writes nothing if `actual` has only rows of ignored
-        entities.
+        Returns True if rows were written. Returns False and writes nothing if all rows belong to ignored entities.
+        Raises `OSError` or the SDK's `RuntimeError` if the rows cannot be written.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
@@ -290,16 +292,16 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 
 
 def _content(golden: Path) -> bytes:
-    """Return the bytes of the file `golden`; no bytes if it is no regular file, because reading a pipe may block."""
+    """Return the content of the file `golden`; empty if it is no regular file, because reading a pipe may block."""
     return golden.read_bytes() if golden.is_file() else b""
 
 
 def _check(golden: Path) -> None:
     """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
 
-    Another process reads the file, because a crash would end this process. That process also reads all other golden
-    recordings in the same folder, because starting one process for each file takes more time. The results are kept
-    until a file changes.
+    A subprocess reads the file, because a crash would end this process. The subprocess also reads the other golden
+    recordings in the folder, because starting a subprocess for each file takes more time. A result is kept until the
+    file changes.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -316,9 +318,9 @@ def _is_checked(path: Path) -> bool:
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
-    """Return a tuple that changes when the file at `path` changes; an empty tuple if there is no such file.
+    """Return the inode, the size in bytes and the time of the last change in nanoseconds of the file at `path`.
 
-    The tuple has the inode, the size in bytes and the time of the last change in nanoseconds.
+    The tuple is empty if the system cannot find the file.
     """
     try:
         found = path.stat()
@@ -329,10 +331,10 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """Return the stream that writes all golden recordings of `application_id` in this process.
+    """Return the stream of this process that writes recordings with the application id `application_id`.
 
-    There is only one stream, because each stream of the SDK has two threads that never end. `_pid` is the process id.
-    It is an argument so that a forked child does not get its parent's stream from the cache.
+    The stream is cached, because each stream of the SDK has two threads that never end. `_pid`, the process id, is an
+    argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
@@ -366,9 +368,9 @@ def write_golden_summary(terminal: Any, page: str | None) -> None:
 def _unused(terminal: Any) -> list[str]:
     """Return the paths of golden recordings that no test of this run has used.
 
-    Only folders with at least one used golden recording are searched. The list is empty without `--mpr-golden-update`.
-    The list is also empty if not every test ran and passed, because a test that did not pass may need its file.
-    `terminal` is the terminal reporter of pytest.
+    The paths are relative to the folder in which pytest was started. Only folders with a used golden recording are
+    searched. The list is empty without `--mpr-golden-update`. It is also empty if a test did not pass, was deselected,
+    or was selected by its node id, because tests that compared no rows may need the files.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)
@@ -383,8 +385,7 @@ def _unused(terminal: Any) -> list[str]:
 def _named(terminal: Any, kind: str) -> set[str]:
     """Return the paths of the golden recordings that the tests have used (`kind` is `USED`) or written (`WRITTEN`).
 
-    The paths are relative to the folder in which pytest was started. `terminal` is the terminal reporter of pytest,
-    which has the reports of all tests.
+    The paths are relative to the folder in which pytest was started. `terminal` is the terminal reporter of pytest.
     """
     reports: Iterable[Any] = (report for reports in terminal.stats.values() for report in reports)
     properties = (each for report in reports for each in getattr(report, "user_properties", ()))

@@ -1,12 +1,11 @@
-"""Writes golden recordings, so that the same rows always give the same bytes.
+"""Writes golden recordings: the same rows give the same bytes, so that version control shows no change.
 
-Version control then shows a golden recording as changed only if its rows have changed. A golden recording is a file
-with the rows that a test should log. A chunk is a table with rows of one entity.
+A golden recording is a file with the rows that a test should log. A chunk is a table with rows of one entity.
 
-The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by numbers, and
-puts all rows of an entity with the same columns into one chunk. It also leaves out the times at which rows were logged
-(`log_time` and `log_tick`). A row without any time would be static. So if a row has no other time, its number in the
-chunk becomes its `log_time`.
+The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by fixed ones. It
+puts all rows of an entity with the same columns into one chunk, and leaves out the times at which rows were logged
+(`log_time` and `log_tick`). A row without any time would be static. If a row has no other time, its number in the chunk
+becomes its `log_time`.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ _KIND = b"rerun:kind"
 
 
 def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
-    """Write the rows of `chunks` to the file `target`.
+    """Write the rows of `chunks` to the file `target` by the stream `stream`.
 
-    `stream` writes the file. The times on `ignored_timelines` are left out. Raises `OSError` or the SDK's
-    `RuntimeError` if the file cannot be written.
+    The times on `ignored_timelines` are left out. Raises `OSError` or the SDK's `RuntimeError` if the file cannot be
+    written.
     """
     import rerun as rr
 
@@ -47,10 +46,10 @@ def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_time
 
 
 def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> list[Chunk]:
-    """Return chunks with the rows of `chunks`. The same rows always give the same chunks, with the same ids.
+    """Return the rows of `chunks` in one chunk for each entity and set of columns. The same rows give the same chunks.
 
-    The times on `ignored_timelines` are left out. If a row has no other time, its time on `log_time` stays, but is
-    replaced by the number of the row.
+    The times on `ignored_timelines` are left out. If a row has no other time, its `log_time` is kept, but replaced by
+    the number of the row in its chunk (from 0).
     """
     import pyarrow as pa
     from rerun.chunk import Chunk
@@ -79,7 +78,7 @@ def _kinds(batch: Any) -> dict[str, bytes]:
 def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
     """Return the chunk `batch` without the columns of `ignored_timelines`.
 
-    If the chunk has no other times, its column `log_time` stays.
+    If the chunk has no other times, its column `log_time` stays, because rows without any time would be static.
     """
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
@@ -93,8 +92,8 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
 def _in_order(table: pa.Table) -> pa.Table:
     """Return `table` with its rows sorted by their times, and rows of the same time sorted by their values.
 
-    The order in which rows of the same time were logged is not kept, because several processes log them in another
-    order in each run. A `log_time` is no time here.
+    The order of logging is not kept, because it may be different in each run if several processes log. `log_time` does
+    not count as a time.
     """
     kinds = _kinds(table)
     times = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
@@ -110,10 +109,10 @@ def _order(columns: list[list[Any]]) -> list[int]:
 
 
 def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
-    """Return `batch`, a chunk, with numbers in place of the ids of its rows, and with a chunk id made from `key`.
+    """Return the chunk `batch` with row ids made from `number` and the row's position, and a chunk id made from `key`.
 
-    `key` is the entity path and the columns of the chunk. `number` is the number of the chunk, from which the numbers
-    of its rows are made. If there is a column `log_time`, it gets the numbers of the rows too.
+    `number` is the number of the chunk in the file. `key` is the entity path and the columns of the chunk. A column
+    `log_time` gets the positions of the rows (from 0).
     """
     import pyarrow as pa
 
@@ -133,10 +132,10 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return `data`, the bytes of an `.rrd` file, with fixed values for everything that the SDK chooses at random.
+    """Return `data`, the bytes of an `.rrd` file, without differences that depend on chance.
 
-    The message with the ids of the recording (store info) gets a fixed message id. The columns and the metadata in the
-    footer get a fixed order.
+    The id of the message that has the ids of the recording (store info) is replaced by a fixed one. The columns and the
+    metadata in the footer are sorted.
     """
     parts = [data[: framing.HEADER_SIZE]]
     for frame in framing.frames_of(data):

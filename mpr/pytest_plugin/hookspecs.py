@@ -13,27 +13,27 @@ import pytest
 
 @pytest.hookspec(firstresult=True)
 def pytest_mpr_recording_name(item: pytest.Item, attempt: int) -> str | None:
-    """Return a name for the recording of a test. Without this hook, mpr makes the name from the test's node id.
+    """Return a name for the recording of a test, or None. mpr does not call this hook if a marker `mpr` has a `name`.
 
     Parameters
     ----------
     item:
         The test that is about to be set up.
     attempt:
-        The number of times that the test has run before: 0 for its first run.
+        The number of times that this process has run the test before: 0 for the first run.
 
     Returns
     -------
-    A file name without `.rrd`, or None. After None, pytest calls this hook of the next plugin. If all plugins return
-    None, mpr makes the name. mpr replaces characters that some file systems or shells do not accept. If a file of this
-    name exists already, mpr adds a number.
+    A file name without `.rrd`, or None. If all plugins return None, mpr makes the name from the test's node id. mpr
+    uses at most 100 characters, and replaces characters that some file systems or shells do not accept. mpr adds
+    `-retry1`, `-retry2` and so on for later attempts, and if a file of this name exists.
     """
 
 
 def pytest_mpr_recording_finished(item: pytest.Item, path: Path, outcome: str, complete: bool) -> None:
-    """Use the finished recording of a test, for example upload it. The file is closed, and mpr keeps it.
+    """Use the finished recording of a test, for example upload it.
 
-    mpr calls this hook in the process that ran the test, after the test's teardown. mpr does not call the hook if it
+    mpr calls this hook in the process that ran the test, after the test's teardown. mpr does not call this hook if it
     removes the recording, or if the process has crashed.
 
     Parameters

@@ -1,11 +1,11 @@
 """Writes and reads journals. A journal is a file with one JSON line for each event of the tests in one process.
 
-An event is the start or the end of a test, the start of a phase (setup, call, teardown), or an error of mpr itself.
+An event is the start or the end of a test, the start of a phase (setup, call, teardown), an error of mpr itself, or the
+repair of a recording by `mpr recover`.
 
-Each process that records tests writes a journal into the folder of the run. The `Controller` reads all journals when
-all processes have ended. If a journal then has the start of a test, but not its end, the process of the test has
-crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes sends no
-`workeroutput`.
+The `Controller` reads the journals of a run when all processes have ended. A test with a start but no end in a journal
+then counts as crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes
+sends no `workeroutput`.
 """
 
 from __future__ import annotations
@@ -72,11 +72,12 @@ class Ended:
     notes:
         Notes for readers of the recording: which rows are missing, and why.
     outcomes:
-        The outcome of each phase.
+        The outcome of each phase by its name. A failed subtest and an interruption have the keys "subtests" and
+        "interrupted".
     failures:
         Why the test has failed. Empty if it has not failed.
     goldens:
-        The golden recordings that were written again or differ.
+        The golden recordings that differed from the rows of the test.
     """
 
     path: str
@@ -91,10 +92,7 @@ class Ended:
 
 
 class Journal:
-    """Writes the journal of one process.
-
-    Each line is written by one system call to a file that is open for appending. So a forked child cannot write into
-    the middle of a line. If this process is killed, all lines that it has written are in the file.
+    """Writes the journal of one process. A line is in the file when the method that adds it returns.
 
     Parameters
     ----------
@@ -102,6 +100,11 @@ class Journal:
         The folder of the run, which must exist.
     worker:
         The name of the worker, which becomes a part of the file's name.
+
+    Attributes
+    ----------
+    pid:
+        The id of the process that made this object.
 
     Raises
     ------
@@ -115,10 +118,7 @@ class Journal:
         self._fd = System.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
 
     def write(self, event: Started | Ended) -> None:
-        """Add `event`, the start or the end of a test, to the journal as one line.
-
-        Raises `OSError` if the line cannot be written.
-        """
+        """Add `event` to the journal. Raises `OSError` if the line cannot be written."""
         if isinstance(event, Started):
             self._add({"event": "started", **_fields(event)})
         else:
@@ -127,18 +127,15 @@ class Journal:
             self._add({"event": "ended", **_fields(event), **inner})
 
     def phase(self, path: str, name: str, time: float) -> None:
-        """Add the event that a phase of a test has started. `name` is "setup", "call" or "teardown".
+        """Add the event that the phase `name` ("setup", "call" or "teardown") of a test has started.
 
-        `path` is the path of the test's recording, relative to the run's folder, as in `Started`. `time` is the start
-        in seconds since the Unix epoch. Raises `OSError` if the line cannot be written.
+        `path` is the path of the test's recording, as in `Started`. `time` is the start in seconds since the Unix
+        epoch. Raises `OSError` if the line cannot be written.
         """
         self._add({"event": "phase", "path": path, "name": name, "time": time})
 
     def error(self, text: str) -> None:
-        """Add `text`, an error of mpr itself. The summary of the run shows it.
-
-        Raises `OSError` if the line cannot be written.
-        """
+        """Add an error of mpr itself, which `text` describes. Raises `OSError` if the line cannot be written."""
         self._add({"event": "error", "text": text})
 
     def recovered(self, path: str) -> None:
@@ -162,11 +159,10 @@ def _fields(event: Any) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class JournaledTest:
-    """Holds the events of one attempt (one execution) of a test, which has one recording.
+    """Holds the events of one attempt (one execution) of a test.
 
-    `phases` has the name of each phase that has started, with its start in seconds since the Unix epoch. `end` is None
-    if the process died before the end of the test. `is_recovered` is true if `mpr recover` has repaired the recording
-    since.
+    `phases` has the name of each phase that has started, and its start in seconds since the Unix epoch. `end` is None
+    if the test has not ended. `is_recovered` is true if `mpr recover` has repaired the recording.
     """
 
     start: Started
@@ -177,8 +173,8 @@ class JournaledTest:
     def steps(self) -> tuple[Step, ...]:
         """Return the phases that have started, with their outcomes and durations.
 
-        A phase lasts until the next one starts. If the process died, the last phase has the outcome "crashed" and no
-        duration.
+        A phase lasts until the next one starts. If the test has not ended, its last phase has the outcome "crashed" and
+        no duration, and its other phases have the outcome "passed".
         """
         end = None if self.end is None else self.start.time + self.end.duration_secs
         outcomes = {} if self.end is None else self.end.outcomes
@@ -194,8 +190,8 @@ class JournaledTest:
 class Journals:
     """Holds the content of all journals of a run.
 
-    The keys of `tests` are the paths of the recordings, relative to the run's folder. `errors` has the errors of mpr
-    itself.
+    The keys of `tests` are the paths of the recordings, relative to the run's folder. `errors` has the texts of the
+    errors of mpr itself.
     """
 
     tests: dict[str, JournaledTest] = field(default_factory=dict)
@@ -203,7 +199,7 @@ class Journals:
 
 
 def journal_files(folder: Path) -> list[Path]:
-    """Return the paths of all journals in `folder`, the folder of a run. They are sorted by name."""
+    """Return the paths of all journals in `folder`, the folder of a run, sorted by name."""
     return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
 
@@ -238,7 +234,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         try:
             found = json.loads(line)
         except ValueError:
-            # The line is incomplete, because the disk was full. Such a line is left out.
+            # The line is incomplete, for example because the disk was full.
             continue
         if isinstance(found, dict):
             yield found

@@ -1,7 +1,7 @@
 """Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`.
 
 Covers: declaring and checking the options, and sending them to workers of pytest-xdist.
-Does not cover: what follows from an option, for example from a mode (`recording/retention.py`).
+Does not cover: the effect of an option, for example of the mode (`recording/retention.py`).
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Holds the options of a run, which is one call of pytest. They are the same in each process of the run.
+    """Holds the options of a run, which is one call of pytest. Each process of the run has the same options.
 
     Attributes
     ----------
@@ -131,14 +131,14 @@ class Settings:
         The threads in which plain `rr.log` is recorded. "global": all threads that have no recording of their own.
         "thread": only the thread of the test.
     application_id:
-        The application id of the recordings of tests whose marker names none.
+        The application id of the recordings of tests whose markers name none.
     flush_timeout_secs:
         The longest time in seconds that the end of a phase (setup, call, teardown) waits for the disk.
     min_free_bytes:
-        The number of bytes that must be free on the disk. If there are fewer, nothing is recorded.
+        The number of bytes that must be free on the disk. If there are fewer, a test is not recorded.
     names_worker:
-        True if the file names of recordings contain the worker's name. Names without it are not unique with `--dist
-        each` of pytest-xdist, because each worker then runs every test.
+        True if the file names of recordings contain the worker's name. Without the worker's name, file names are not
+        unique with `--dist each` of pytest-xdist, because each worker then runs every test.
     screenshot:
         The recordings that get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
@@ -150,11 +150,12 @@ class Settings:
     serve_port:
         The port at which the page is served after the run; 0 for a free port, None for no server.
     job:
-        The name of the job of a CI service that runs pytest, `UNKNOWN_JOB`, or None without a CI service.
+        A text that identifies the CI job that runs pytest: `UNKNOWN_JOB` if the CI service does not name the job, None
+        without a CI service.
     golden_update:
-        If true, golden recordings that are missing or differ are written anew.
+        If true, golden recordings that are missing or differ are written.
     golden_fail_if_missing:
-        If true, a test without its golden recording fails.
+        If true, a test without its golden recording fails, unless `golden_update` is true.
     pid:
         The id of the process in which pytest was started.
     version:
@@ -191,18 +192,15 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of the option `name` from the command line, or else from pytest's configuration file.
-
-    If the option is in neither of them, return its default.
-    """
+    """Return the value of the option `name`: from the command line, else from the configuration file or its default."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
 
 def settings_of(config: pytest.Config, run: str) -> Settings:
-    """Return the settings of the run whose folder has the name `run`, from the configuration `config` of pytest.
+    """Return the settings of the run with the name `run`, from the configuration `config` of pytest.
 
-    A worker of pytest-xdist ignores `run`, and uses the name that it got from the process in which pytest was started.
+    A worker of pytest-xdist ignores `run`, and uses the name that the process in which pytest was started has sent.
     Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")
@@ -251,9 +249,9 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return the settings that a worker of pytest-xdist cannot read from the command line, as a dict.
+    """Return a dict with the settings that a worker of pytest-xdist cannot read from the command line.
 
-    The caller puts the dict into `workerinput`, which is the data that pytest-xdist sends to the worker.
+    pytest-xdist sends the dict to the worker as a part of `workerinput`.
     """
     return {
         "output": str(settings.output),
@@ -301,12 +299,11 @@ def checked_application_id(given: str) -> str:
 class TestOptions:
     """Holds the options of one test.
 
-    A test may have several markers `@pytest.mark.mpr(...)`: its own, and those of its class and module. Each option is
-    taken from the closest marker that has this option: first the test's own, then its class, then its module. If no
-    marker has it, the option is taken from `Settings`.
+    Each option is taken from the closest marker `@pytest.mark.mpr(...)` that has it: of the test, its class, or its
+    module. If no marker has an option, it is taken from `Settings`.
 
     `mode`, `capture` and `application_id` have the same meaning as in `Settings`. `name` is the name of the recording;
-    None if mpr makes the name from the node id.
+    None if no marker has a name.
     """
 
     mode: str

@@ -1,8 +1,5 @@
 """Defines the result of a recorded test.
 
-The `Controller` makes the results from the journals when all tests have ended. Other modules make the summary, the page
-and the pictures from the results.
-
 Covers: the result of one attempt (one execution) of a test, with its phases, failures and golden recordings.
 Does not cover: the events in a journal, from which a result is made (`journal.py`).
 """
@@ -16,18 +13,18 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedPhase:
-    """Says why one phase of a test has failed.
+    """Says why one phase of a test, or a subtest, has failed.
 
     Attributes
     ----------
     phase:
         "setup", "call", "teardown", or "subtest".
     message:
-        The first line of the error, such as "AssertionError: assert 1 == 2".
+        The error in one line, such as "AssertionError: assert 1 == 2".
     where:
         The file and the line of the error, such as "tests/test_a.py:12"; empty if pytest does not say.
     source:
-        The source code of this line; empty if pytest does not show it.
+        The line of source code at which the error was raised; empty if pytest does not show it.
     text:
         The text of pytest about the failure, with the traceback. The middle of a very long text is left out.
     """
@@ -50,22 +47,23 @@ class Step:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoldenChange:
-    """Says that a golden recording was written again, or that the rows of a test differ from it.
+    """Says that the rows of a test differ from its golden recording.
 
     Attributes
     ----------
     name:
         The path of the golden recording, relative to the folder in which pytest was started.
     before, after:
-        The paths of copies of the golden recording and of the new rows. In a journal, relative to the run's folder.
+        The paths of a copy of the golden recording and of a file with the new rows, relative to the run's folder.
     written:
         True if the new rows have replaced the golden recording.
     first:
         A sentence that describes the first difference.
     timeline, time:
-        The time of the first difference that has a time; None if there is none.
+        The first difference that has a time: the name of its timeline, and its time as the SDK's integer (nanoseconds,
+        or a sequence number). None if no difference has a time.
     before_picture, after_picture:
-        The paths of pictures of both; None if there is none.
+        The paths of pictures of `before` and `after`; None if there is no picture.
     """
 
     name: str
@@ -109,7 +107,7 @@ class RecordedTest:
     steps:
         The phases of the test that have begun, in their order.
     goldens:
-        The golden recordings that were written again or differ.
+        The golden recordings that differed from the rows of the test.
     """
 
     nodeid: str
@@ -130,5 +128,5 @@ class RecordedTest:
 
     @property
     def failed(self) -> bool:
-        """True if the test has failed, has crashed or was interrupted."""
+        """True if `outcome` is "failed", "crashed" or "interrupted"."""
         return self.outcome in ("failed", "crashed", "interrupted")

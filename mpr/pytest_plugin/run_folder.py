@@ -1,12 +1,8 @@
-"""Makes the folder of a run, and removes the folders of the oldest runs.
+"""Makes the folder of a run (one call of pytest), and removes the folders of the oldest runs.
 
-A run is one call of pytest. The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the
-end of the run, `run.json` lists the results of the tests and all files that mpr has put into the folder. When mpr
-removes an old run, it removes only these files, so files of other programs stay. It never removes a run of the same job
-of a CI service, because the job may upload all of its runs at its end.
-
-Each process that records makes the folder if it is missing. Only the process in which pytest was started finishes the
-folder and removes old runs.
+The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the end of the run, `run.json`
+lists the results of the tests and all files in the folder. When mpr removes an old run, it removes only these files, so
+files that were added later stay.
 """
 
 from __future__ import annotations
@@ -34,9 +30,8 @@ _IGNORE = ".gitignore"
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
-    `settings` are the options of the run. `folder` is the folder of the run, and `output` the folder above it, which
-    has all runs. The two folders are `str` and not `Path`, because a test may have replaced functions that the methods
-    of `Path` call.
+    `folder` is the folder of the run, and `output` the folder above it, which has all runs. The two folders are `str`
+    and not `Path`, because a test may have replaced functions that the methods of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -52,9 +47,8 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
 
-    Call this function when all other files of the run are written, because `run.json` lists them. If there are no other
-    files, the function removes the folder of the run, and writes no `run.json`. `settings` are the options of the run,
-    and `results` are the results of its tests.
+    Call this function when all other files of the run are written, because `run.json` lists them. If no file but
+    `run.json` is left, remove the run's folder instead.
     """
     folder = settings.folder
     for path in journal_files(folder):
@@ -75,8 +69,8 @@ def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> No
 def _remove_old_runs(settings: Settings) -> None:
     """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
 
-    Runs of the same CI job are kept too. If a CI service does not name the job, all runs are kept. If a file cannot be
-    removed, ignore the error, because the next run tries again.
+    Runs of the same CI job are kept too, because the job may upload them at its end. If the CI service does not name
+    the job, all runs are kept. If a file cannot be removed, the next run tries again.
     """
     if settings.job == UNKNOWN_JOB:
         return
@@ -89,9 +83,10 @@ def _remove_old_runs(settings: Settings) -> None:
 
 
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Return the names of the files that mpr has put into the folder of a run. `manifest` is the content of `run.json`.
+    """Return the paths, relative to `folder`, of the files that a run has made there.
 
-    If the process of the run still lives, the list is empty, because the run may still add files.
+    `manifest` is the content of the run's `run.json`. The list is empty if the run has not finished and its process
+    still lives, because the run may still add files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

@@ -1,13 +1,12 @@
-"""Lets processes that a test starts log into the test's recording.
+"""Lets pools and child processes of a test log into the test's recording.
 
 There are two cases:
 
 - The test makes an `mpr.Pool` or an `mpr.SharedRecording`, and names no sinks (destinations of rows). The rows then go
   to the test's recording (`mpr/sinks/active_recording.py`).
-- The test starts processes by `multiprocessing` or `subprocess`. These processes call `mpr.join()`, or functions that
-  are decorated by `@mpr.task`. They inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This
-  module makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its
-  setup. Later tests with the same application id use the same shared recording.
+- The test starts processes by `multiprocessing` or `subprocess`, which call `mpr.join()` or functions decorated by
+  `@mpr.task`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This module
+  makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its setup.
 
 Covers: making the shared recording, and noting pools that are still open when the test ends.
 Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
@@ -29,11 +28,7 @@ if TYPE_CHECKING:
 
 
 class Children:
-    """Sends the rows of this process's child processes to the recording of the running test.
-
-    Pools and processes that inherit a shared recording count as child processes. Call `attach` to start sending rows,
-    and `detach` to stop.
-    """
+    """Sends the rows of pools and child processes to the recording of the running test, from `attach` to `detach`."""
 
     def __init__(self) -> None:
         # For each application id: the shared recording that child processes inherit, and the stream that gets the rows.
@@ -44,10 +39,9 @@ class Children:
         self._outer: rr.RecordingStream | None = None
 
     def attach(self, stream: TestStream) -> None:
-        """Send the rows of child processes to `stream`, the stream of the running test, from now on.
+        """Send the rows of pools and child processes to `stream`, the stream of the running test, from now on.
 
-        Call this method at the start of the test. Call it again after the setup: if the setup has imported `@mpr.task`,
-        this call makes the shared recording.
+        Call this method at the start of the test, and again after its setup, which may have imported `@mpr.task`.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
@@ -66,10 +60,10 @@ class Children:
         self._open_before = active_recording.open_writers()
 
     def detach(self) -> str | None:
-        """Stop sending rows of child processes to the test's recording. Call this method when the test has ended.
+        """Stop sending rows to the test's recording. Call this method when the test has ended.
 
-        Returns a note if pools or shared recordings of the test are still open, because their later rows are not
-        recorded. Returns None if none is open.
+        Returns a note if pools or shared recordings that were made since the last `attach` are still open, because
+        their later rows are not recorded. Returns None if none is open.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)
@@ -84,7 +78,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings that this object has made. Call this after the last test, which may use them."""
+        """Close the shared recordings that this object has made. Call this method after the last test."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of

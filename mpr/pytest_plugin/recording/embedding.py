@@ -1,8 +1,7 @@
 """Finds out whether the process goes on after this run of pytest.
 
-A program may call `pytest.main` several times, and a test may run pytest in its own process. What a run has started in
-the SDK is then ended with the run. At the end of the process, nothing of this is needed. It would only take time, and
-the SDK would warn of rows in recordings that a test has left without a sink.
+The streams of a run are ended only if the process goes on. At the end of a process, ending them would take time, and
+the SDK would warn of rows in recordings without a sink.
 """
 
 from __future__ import annotations
@@ -16,9 +15,10 @@ _OF_PYTEST = "_pytest.config"
 
 
 def process_goes_on(config: pytest.Config) -> bool:
-    """Return True if code has called `pytest.main`. Call this function in a hook of the run.
+    """Return True if this run was started by a call of `pytest.main`, after which the process goes on.
 
-    Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist.
+    Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist. Call this
+    function only in a hook of the run, because it searches the call stack.
     """
     if hasattr(config, "workerinput"):
         return False

@@ -1,8 +1,8 @@
 """Writes the rows that a fixture has logged in its setup into the recordings of all tests that use the fixture.
 
-A fixture of a wider scope than a test (class, module, package or session) is set up in the first of its tests. So only
-the recording of this test would have its rows. Which test is the first one depends on the order of the tests and on
-pytest-xdist. Golden recordings must not depend on this.
+A fixture of a wider scope than a test (class, module, package or session) is set up only in the first of its tests.
+Without this module, only the recording of this first test would have the rows, and golden recordings would depend on
+the order of the tests.
 
 Covers: the rows of the setup, also of methods such as `setUpClass`.
 Does not cover: rows that a fixture logs later.
@@ -26,7 +26,7 @@ _NO_PARAMETER = object()
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """The setup of a fixture: the calls that have logged rows, the parameter of the fixture, and the first test."""
+    """Holds one setup of a fixture: the calls that logged rows, the fixture's parameter, and the test's node id."""
 
     calls: KeptCalls
     parameter: object
@@ -34,7 +34,7 @@ class _Setup:
 
 
 class FixtureRows:
-    """Keeps and repeats the rows of fixtures in one process. Register this object as a plugin of pytest.
+    """Keeps the rows of fixtures in one process, and repeats them for later tests. This object is a plugin of pytest.
 
     Parameters
     ----------
@@ -67,15 +67,15 @@ class FixtureRows:
         self._setups.pop(fixturedef, None)
 
     def begin(self, running: RunningTest) -> None:
-        """Write the rows of the fixtures that the test `running` uses, and that are set up already, to its recording.
+        """Write the rows of fixtures that the test `running` uses, and that an earlier test has set up.
 
-        If these are too many, add a note to the recording instead. Raises the errors of the SDK.
+        If a fixture has logged too many rows to keep, add a note to `running.notes` instead.
         """
         self._of_test.clear()
         self._repeat(running, _fixtures_of(running.item))
 
     def phase_has_ended(self, running: RunningTest) -> None:
-        """Do the same as `begin` for fixtures that the test has requested since then (`request.getfixturevalue`)."""
+        """Do the same as `begin` for fixtures that the test has requested by `request.getfixturevalue` until now."""
         request = getattr(running.item, "_request", None)
         self._repeat(running, tuple(getattr(request, "_fixture_defs", {}).values()))
 
@@ -97,7 +97,7 @@ class FixtureRows:
 
 
 def _fixtures_of(item: pytest.Item) -> Iterator[Any]:
-    """Yield the fixtures of the test `item`, as pytest has found them when it collected the test."""
+    """Yield the fixtures that pytest has found for the test `item` when it collected the test."""
     found: dict[str, Any] = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {})
     for name, definitions in found.items():
         # A fixture that overrides another one of the same name may also use that one.
@@ -108,6 +108,6 @@ def _fixtures_of(item: pytest.Item) -> Iterator[Any]:
 
 
 def _parameter(item: pytest.Item, fixture: Any) -> object:
-    """Return the parameter that `fixture` has in the test `item`; `_NO_PARAMETER` if it has none."""
+    """Return the parameter that `fixture` has in the test `item`; `_NO_PARAMETER` if `fixture` has none."""
     parameters: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
     return parameters.get(fixture.argname, _NO_PARAMETER)

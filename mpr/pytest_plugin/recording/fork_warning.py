@@ -26,7 +26,7 @@ _is_registered = False
 
 
 class Watch:
-    """Suppresses the warning when this process forks while a test runs. Call `close` to stop suppressing.
+    """Suppresses the warning when this process forks while a test runs, from the creation of this object until `close`.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class Watch:
         self._before = set(_threads())
         self._ours: set[str] = set()
         _watches.append(self)
-        # Python has no way to take the function back. So it is registered once, even if this process runs pytest often.
+        # Python cannot unregister the function. So it is registered once, even if this process runs pytest often.
         if sys.version_info >= (3, 12) and not _is_registered:
             _is_registered = True
             os.register_at_fork(before=_forks)
@@ -53,10 +53,9 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return True if the warning must be suppressed.
+        """Return True if a test runs, and at most one thread (the main thread) belongs neither to mpr nor to the SDK.
 
-        The warning must be suppressed if a test runs, and the process has at most one thread that belongs neither to
-        mpr nor to the SDK. `threads` has the names of all threads of this process by their ids.
+        `threads` has the names of all threads of this process by their ids.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

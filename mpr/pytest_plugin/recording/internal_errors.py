@@ -1,10 +1,10 @@
 """Collects errors that happen in mpr itself while tests are recorded.
 
-Such an error does not fail the test, unless `--mpr-strict` is set. It is reported in the summary of the run, each sort
-of error once. Even a `SystemExit`, or the exception of `pytest.fail`, is reported and not raised again.
+An error of mpr does not fail the test, unless `--mpr-strict` is set. The summary of the run shows the first error of
+each sort. Even a `SystemExit`, or the exception of `pytest.fail`, is not raised again.
 
-Only an error that a signal handler has raised is raised again, for example at Ctrl-C or after a time limit. Such an
-error is meant for the run, and interrupts the code of mpr only by chance.
+Only an error that a signal handler has raised is raised again, for example at Ctrl-C or after a time limit, because
+that error is meant for the run.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ class InternalErrors:
         self.of_test: list[str] = []
 
     def begin_test(self) -> None:
-        """Empty `of_test`, the errors of the running test, because another test begins."""
+        """Empty `of_test`, because another test begins."""
         self.of_test = []
 
     def attempt(self, what: str, step: Callable[..., object], *args: Any) -> None:
         """Call `step` with `args`. If it raises any error, report this error instead of raising it.
 
-        `what` is a text for the report that says what `step` does, such as "note a phase". If a signal handler has
-        raised the error, this method reports the error and raises it again.
+        `what` says what `step` does, such as "note a phase". The report begins with "cannot" and this text. An error
+        that a signal handler has raised is reported and raised again.
         """
         try:
             step(*args)
@@ -54,19 +54,16 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Add the error `text` to the errors of the running test.
-
-        If it is the first error of this `sort` in this process, also pass the text to `write`.
-        """
+        """Add `text`, which describes an error, to `of_test`. Pass the first error of each `sort` to `write`, too."""
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:
             self._say(text)
 
     def close(self) -> None:
-        """Pass a text to `write` for each sort of error that was repeated. The text says how often it was repeated.
+        """For each sort of error that was repeated, pass a text with the number of repetitions to `write`.
 
-        Call this after the last test, because the counts are not complete before.
+        Call this method after the last test.
         """
         for sort, count in self._counts.items():
             if count > 1:
@@ -89,9 +86,8 @@ def _text(error: BaseException) -> str:
 def _is_of_a_signal(error: BaseException) -> bool:
     """Return True if a signal handler has raised `error`.
 
-    For Ctrl-C, Python's own handler is native code and leaves no frame in the traceback. The last frame is then the
-    code that the handler has interrupted. So a `KeyboardInterrupt` whose last frame is code of mpr counts as raised by
-    the handler.
+    Python's own handler of Ctrl-C leaves no frame in the traceback. So a `KeyboardInterrupt` whose last frame is code
+    of mpr also counts as raised by a handler.
     """
     handlers = system.code_of_signal_handlers()
     traceback: TracebackType | None = error.__traceback__

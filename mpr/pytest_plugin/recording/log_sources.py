@@ -9,8 +9,8 @@
 | `logging` | see `logging_capture.py` |
 | output, outcome and failures of the test | see `test_rows.py` |
 
-This module is imported only when the first test is recorded, because it needs the SDK. It imports everything at its
-top, because a test may replace even `__import__`.
+This module is imported only when the first test is recorded, because it needs the SDK. This module imports everything
+at its top, because a test may replace even `__import__`.
 """
 
 from __future__ import annotations
@@ -43,14 +43,17 @@ _THREAD = "thread"
 class LogSources:
     """Sends rows from all sources in one process to the recording of the running test.
 
-    A handle is the SDK's native object for one recording.
-
     Parameters
     ----------
     config:
         The configuration of pytest.
     running:
         A function that returns the test that runs in this process, or None.
+
+    Attributes
+    ----------
+    log_output, log_end:
+        The functions of `test_rows.py`.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
@@ -71,7 +74,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`, before the first test, so that no test has to wait for this."""
+        """Make a stream for each of `application_ids`, so that no test has to wait for a new stream."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -79,7 +82,7 @@ class LogSources:
                 self.stream(application_id)
 
     def stream(self, application_id: str) -> TestStream:
-        """Return the stream of this process for recordings with `application_id`. Make the stream if there is none."""
+        """Return the stream for `application_id`. Make a new stream if there is none that this process can use."""
         if self._streams.knows(application_id):
             return self._streams.get(application_id)
         found = self._streams.get(application_id)
@@ -109,10 +112,10 @@ class LogSources:
         # it. Without mpr, `used` would be the current recording too. Its rows are copied into the test's recording.
 
     def phase_has_ended(self, running: RunningTest, phase: str) -> None:
-        """Make up for what the test `running` has done in `phase`. Call this method after the setup and the call.
+        """Write the rows of fixtures that the test `running` has requested in `phase`, which is "setup" or "call".
 
-        Rows of fixtures are written that the test has requested in this phase. If the setup has imported `@mpr.task`, a
-        shared recording is made. Processes that use `@mpr.task` then log into the recording of the test, too.
+        The times that the test has set are set again with its next row, because writing rows of fixtures removes them.
+        After the setup, `Children.attach` is called again.
         """
         self._fixtures.phase_has_ended(running)
         copies.show_times_again(running.stream.ids)
@@ -122,8 +125,8 @@ class LogSources:
     def detach(self, running: RunningTest) -> None:
         """Stop sending rows to the recording of the test `running`.
 
-        If the test has made another recording the SDK's current one, that recording stays the current one. If pools of
-        the test are still open, a note about them is added to `running.notes`.
+        If the test has made another recording the SDK's current one, that recording stays the current one. If pools or
+        shared recordings of the test are still open, a note is added to `running.notes`.
         """
         note = self._children.detach()
         if note is not None:
@@ -133,9 +136,9 @@ class LogSources:
         self._thread = None
 
     def close(self) -> None:
-        """Stop copying rows, capturing `logging` records and suppressing warnings. Call this after the last test.
+        """Stop copying rows and capturing `logging` records, and close the shared recordings.
 
-        Also closes the shared recordings. If the process goes on, ends the streams, too.
+        Call this method after the last test. If the process goes on after pytest, the streams are ended, too.
         """
         copies.stop(self)
         self._config.pluginmanager.unregister(self._fixtures)
@@ -148,7 +151,7 @@ class LogSources:
     # --- the target of `copies` -------------------------------------------------------------------------------------
 
     def handle(self) -> Any:
-        """Return the handle of the running test's recording. A handle is the SDK's native object for one recording.
+        """Return the handle of the running test's recording, for rows that the calling thread logs.
 
         Returns None if no test runs. Also returns None if only the thread of the test is recorded (option
         `capture="thread"`), and another thread calls this method.
@@ -158,42 +161,38 @@ class LogSources:
         return self._handle_of_running()
 
     def is_ours(self, ids: Ids | None) -> bool:
-        """Return whether the recording with these ids belongs to the plugin."""
+        """Return True if the recording with the ids `ids` belongs to the plugin."""
         return is_of_tests(ids)
 
     def make_recording(self) -> Any:
-        """Make a recording with the application id of the running test, and return its handle.
+        """Make a recording with the application id of the running test, or "pytest" without a test. Return its handle.
 
-        `mpr/sdk/copies.py` calls this method if a test gives the current recording another sink, for example by
-        `rr.save`, and if this recording is that of the test. The new recording then gets the sink, because the
-        recording of the test must keep its own. Without a running test, the application id is "pytest".
+        `mpr/sdk/copies.py` makes this recording the current one if a test gives its recording another sink, for example
+        by `rr.save`. The new recording then gets that sink, because the recording of the test must keep its own.
         """
         running = self._running()
         application_id = running.stream.application_id if running is not None else "pytest"
         return native.new_recording(application_id, system.new_id())
 
     def make_current(self) -> None:
-        """Make the recording of the running test the current one again, as `attach` does. Does nothing without a test.
-
-        `mpr/sdk/copies.py` calls this method when a test has ended a recording of `make_recording`.
-        """
+        """Make the recording of the running test the current one. If no test runs, unset the current recording."""
         if self._thread is not None:
             Native.set_current_of_process(None)
         self._set_current(self._handle_of_running())
 
     def logged(self) -> None:
-        """Note that rows were logged to the recording of the running test, if a test runs.
+        """Note that rows were logged to the recording of the running test, so that the end of the phase flushes them.
 
-        The end of the phase (setup, call, teardown) then flushes these rows to the disk.
+        Does nothing if no test runs.
         """
         running = self._running()
         if running is not None:
             running.note_rows()
 
     def _current(self) -> Any:
-        """Return the handle of the current recording; None if there is none.
+        """Return the handle of the current recording of the process, or of the thread with `capture="thread"`.
 
-        If only the thread of the test is recorded, this is the current recording of the thread.
+        Returns None if there is no current recording.
         """
         return Native.current_of_process() if self._thread is None else Native.current_of_thread()
 
@@ -204,10 +203,9 @@ class LogSources:
             Native.set_current_of_thread(handle)
 
     def _is_free(self, current: Any) -> bool:
-        """Return True if the test has made no other recording the current one.
+        """Return True if `current`, the handle of the current recording, is None or belongs to a stream of this object.
 
-        `current` is the handle of the current recording. The result is True if `current` is None, or if it belongs to a
-        stream of this object.
+        The test has then made no other recording the current one.
         """
         return current is None or self._streams.has(current)
 

@@ -1,9 +1,8 @@
 """Writes the `logging` records of a test into the test's recording.
 
-pytest adds handlers to the root logger while a phase of a test runs. One handler formats each record for pytest's
-report, and then calls its own method `flush`. `LogCapture` replaces only this method. The new `flush` also writes the
-text that the handler has made into the recording. So mpr adds no handler to `logging`, formats no record and changes
-none.
+pytest's plugin `logging` has a handler that formats each record, and then calls the handler's method `flush`.
+`LogCapture` replaces this method by a function that also writes the formatted text into the recording. So mpr adds no
+handler to `logging`.
 
 The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
 If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
@@ -79,16 +78,13 @@ class LogCapture:
         return found
 
     def close(self) -> None:
-        """Stop writing records: give pytest's handler its own method `flush` again."""
+        """Give pytest's handler its own method `flush` again."""
         if self._handler is not None:
             self._handler.__dict__.pop("flush", None)
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the message of `record`, with its traceback and stack if it has these.
-
-    pytest's handler has formatted `record` already. `logging` keeps the formatted parts as attributes of the record.
-    """
+    """Return the message of the formatted `record`, with its traceback and stack if it has these."""
     parts = [record.message]
     if record.exc_text:
         parts.append(record.exc_text)

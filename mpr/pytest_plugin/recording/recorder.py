@@ -66,7 +66,7 @@ class Recorder:
     Attributes
     ----------
     worker:
-        The name of the worker of pytest-xdist that this process is; "main" without pytest-xdist.
+        The name of this worker of pytest-xdist; "main" without pytest-xdist.
     current:
         The test that is recorded now, or None.
     errors:
@@ -81,7 +81,7 @@ class Recorder:
         self.last: str | None = None
         self.errors: InternalErrors = InternalErrors(lambda text: self._open_journal().error(text))
         self._config = config
-        # Texts, because the methods of `Path` are written in Python, and a test may replace what they call.
+        # Texts, because the methods of `Path` are Python code, which calls functions that a test may replace.
         self._folder, self._output = str(settings.folder), str(settings.output)
         self._shown_folder = os.path.relpath(self._folder, config.invocation_params.dir)
         self._is_switched_off = os.environ.get("RERUN", "").lower() in ("off", "0", "false")
@@ -93,7 +93,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK now, so that the import (some tenths of a second) does not count as time of the first test."""
+        """Import the SDK and make streams before the first test, because this takes some tenths of a second."""
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
 
@@ -134,7 +134,8 @@ class Recorder:
     def pytest_sessionfinish(self) -> None:
         """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
 
-        If no journal could be written, pass the errors of mpr to pytest-xdist, which sends them to the `Controller`.
+        If this process has written no journal, give the errors of mpr to pytest-xdist, which sends them to the
+        `Controller`.
         """
         if self.current is not None:
             self.current.outcomes.setdefault("interrupted", "interrupted")
@@ -168,7 +169,7 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the folder for files of the running test, beside its recording. Make the folder if it is missing.
+        """Return the path of the folder for files of the running test, beside its recording. Make a missing folder.
 
         Call this method only while a test is recorded. Raises `OSError` if the folder cannot be made.
         """
@@ -248,10 +249,9 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Write the rows that the test `running` has logged to the disk.
+        """Write the rows that the test `running` has logged since the last flush to the disk.
 
-        Raises `RuntimeError` if this fails, for example because the disk is full. The flush is needed because the SDK
-        reports such a failure only when it flushes.
+        If this fails, for example because the disk is full, add a note to `running.notes` and raise `RuntimeError`.
         """
         if running.take_logged():
             try:
@@ -305,10 +305,7 @@ class Recorder:
     # --- parts of these steps -------------------------------------------------------------------------------------
 
     def _running(self) -> RunningTest | None:
-        """Return the test that is recorded in this process now; None if there is none.
-
-        In a process that a test has forked, return None.
-        """
+        """Return the test that is recorded now; None if there is none, or if a test has forked this process."""
         return self.current if self.current is not None and self.current.is_here else None
 
     def _sources(self) -> LogSources:

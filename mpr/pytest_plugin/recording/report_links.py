@@ -26,9 +26,9 @@ def attach(item: pytest.Item, path: str) -> None:
 
 
 def add_link(item: pytest.Item, report: pytest.TestReport, path: str) -> None:
-    """Add a link to the recording of the test `item` to the report of pytest-html, if pytest-html is active.
+    """Add a link to the recording at `path` to the report of pytest-html, if pytest-html is active.
 
-    `report` is pytest's report of the test's teardown, which carries the link. `path` is the path of the recording.
+    `item` is the test, and `report` pytest's report of its teardown, from which pytest-html takes the link.
     """
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):

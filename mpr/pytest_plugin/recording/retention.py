@@ -1,6 +1,7 @@
 """Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
-The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome.
+The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome. If the process crashes,
+the recording is always kept.
 
 | mode | recorded attempts | kept recordings |
 |---|---|---|
@@ -17,18 +18,14 @@ from collections.abc import Iterable
 
 
 def is_recorded(mode: str, attempt: int) -> bool:
-    """Return True if the attempt with the number `attempt` (from 0) is recorded in the mode `mode`.
-
-    The docstring of the module lists the modes.
-    """
+    """Return True if the attempt with the number `attempt` (from 0) is recorded in the mode `mode`."""
     return mode == "on" or mode.startswith("retain") or (mode == "on-first-retry" and attempt == 1)
 
 
 def is_kept(mode: str, attempt: int, outcome: str) -> bool:
     """Return True if the recording of an attempt is kept. Call this function only for an attempt that is recorded.
 
-    `mode` is a mode that the docstring of the module lists. `attempt` is the number of the attempt (from 0), and
-    `outcome` is a result of `outcome_of`.
+    `mode` is the mode, `attempt` the number of the attempt (from 0), and `outcome` a result of `outcome_of`.
     """
     if mode in ("on", "on-first-retry"):
         return True

@@ -1,4 +1,4 @@
-"""Defines the state of the test that runs in this process. The recorder and the modules that it calls share this state.
+"""Defines the state of the test that runs in this process.
 
 Covers: the phases, outcomes, failures and captured output of the test.
 Does not cover: writing them into the recording (`test_rows.py`).
@@ -45,15 +45,15 @@ class RunningTest:
     failed:
         The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
     explained:
-        Why the test has failed, for people. Empty until `explain` is called.
+        Why each phase has failed. Empty until `explain` is called.
     goldens:
-        The golden recordings that were written again or differ.
+        The golden recordings that differed from the rows of the test.
     notes:
         Notes for readers of the recording: which rows are missing, and why.
     last_report:
         The last report of pytest about a phase.
     logged:
-        True if rows were logged since the last flush. Such rows may not be on the disk yet.
+        True if rows were logged since the last flush, and may not be on the disk yet.
     sections:
         The number of pieces of output, captured by pytest, that are in the recording already.
     """
@@ -82,7 +82,7 @@ class RunningTest:
         return self.stream.pid == System.getpid()
 
     def note_rows(self) -> None:
-        """Set `logged`, because rows were logged. The end of the phase then flushes these rows to the disk."""
+        """Set `logged`, so that the end of the phase flushes the logged rows to the disk."""
         self.logged = True
 
     def take_logged(self) -> bool:
@@ -91,19 +91,19 @@ class RunningTest:
         return logged
 
     def new_output(self) -> list[tuple[str, str, str]]:
-        """Return the pieces of output that pytest has captured since the last call, each as (phase, kind, text).
+        """Return the pieces of output that pytest has captured since this method was last called.
 
-        The kind is for example "stdout", "stderr" or "log".
+        Each piece is (phase, kind, text). The kind is for example "stdout", "stderr" or "log".
         """
         sections: list[tuple[str, str, str]] = getattr(self.item, "_report_sections", [])
         before, self.sections = self.sections, len(sections)
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Set the outcome of `phase`, which the exception `error` has ended.
+        """Set the outcome of `phase`, which the exception `error` has ended. Add a failed teardown to `failed`.
 
-        This is needed because for some errors, pytest's report about the phase comes too late or never. If the report
-        comes, it overrides this outcome (`reported`).
+        pytest reports the teardown only after the recording is finished, and never reports an interruption. A report
+        that comes in time overrides this outcome (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -116,9 +116,9 @@ class RunningTest:
                 self.failed.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
-        """Count the test as failed, because `report` says that one of its subtests has failed.
+        """Note that a subtest of the test has failed. `report` is pytest's report about the subtest.
 
-        Does nothing if `report` is `last_report`, because that report is about a whole phase and not about a subtest.
+        Does nothing if `report` is `last_report`, because that report is about a whole phase.
         """
         if report is self.last_report:
             return
@@ -128,8 +128,8 @@ class RunningTest:
     def reported(self, report: pytest.TestReport) -> None:
         """Set the outcome of a phase to that of `report`, which is pytest's report about this phase.
 
-        The report overrides the outcome that `raised` has set. For example, if a test is expected to fail (`xfail`),
-        its report does not say "failed".
+        The report overrides the outcome that `raised` has set. For example, the report of an expected failure (`xfail`)
+        says "skipped". A failed phase is added to `failed`.
         """
         phase = report.when or CALL
         self.last_report = report
@@ -140,8 +140,7 @@ class RunningTest:
     def failures(self) -> list[tuple[str, str]]:
         """Return the name of each phase that failed, with pytest's text about the failure. Each text occurs once.
 
-        Call this method only at the end of the test. Until then, the test may have replaced functions that pytest calls
-        to make the text.
+        Call this method only at the end of the test, because until then the test may have replaced functions of pytest.
         """
         found: dict[str, str] = {}
         for phase, failure in self.failed:
@@ -149,6 +148,6 @@ class RunningTest:
         return [(phase, text) for text, phase in found.items()]
 
     def explain(self) -> None:
-        """Set `explained`. Call this method only at the end of the test, like `failures`."""
+        """Set `explained` from `failed`. Call this method only at the end of the test, like `failures`."""
         if self.failed:
             self.explained = test_facts.failures_of(self.failed, str(self.item.config.rootpath))

@@ -1,11 +1,12 @@
-"""Keeps the functions of the system and the standard library that the plugin needs, as they are before any test runs.
+"""Keeps functions of the system and the standard library as they are before any test runs.
 
 A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. The test must not see the
-calls of the plugin. So all code of the plugin that runs while a test runs uses only the functions in this module.
+calls of the plugin. So the code that records a test uses the functions in this module.
 
-- The functions are native ones. A function that is written in Python would call others, which a test may replace.
-- They are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of all
-  loaded modules.
+- The functions in `System` are native ones. A function that is written in Python would call others, which a test may
+  replace.
+- The functions are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of
+  all loaded modules.
 - Paths are `str`, because the methods of `pathlib.Path` are written in Python.
 """
 
@@ -88,8 +89,8 @@ def remove(path: str) -> None:
 def free_bytes(path: str) -> int:
     """Return how many bytes an ordinary user can still write to the disk on which `path` lies.
 
-    If `path` does not exist, use the nearest folder above it that exists. Raises `OSError` if the system gives no
-    answer.
+    If `path` does not exist, use the nearest folder above it that exists. Raises `OSError` if the disk cannot be
+    examined.
     """
     while True:
         try:
@@ -101,14 +102,14 @@ def free_bytes(path: str) -> int:
 
 
 def create(path: str) -> None:
-    """Create the empty file `path`. Raises `FileExistsError` if it exists, and `OSError` if it cannot be created."""
+    """Create the empty file `path`. Raises `FileExistsError` if `path` exists, and `OSError` for other reasons."""
     System.close(System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
 
 
 def write_new(path: str, text: str) -> None:
     """Create the file `path` with the content `text`.
 
-    Raises `FileExistsError` if there is such a file already, and `OSError` if the file cannot be written.
+    Raises `FileExistsError` if `path` exists, and `OSError` if the file cannot be written.
     """
     fd = System.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644)
     try:

@@ -26,9 +26,9 @@ _PLACE = re.compile(r"(\S.*?:\d+): .*")
 def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
-    The text of an object that is no number, text, truth value or None is its part of the test's id. If the parts of the
-    id are not clear, the text is the name of the object's type. The object is not asked for its text, because this
-    would call code of the test.
+    The text of an object of another type than `str`, `int`, `float`, `bool` or None is its part of the test's id. If
+    the id has no clear parts, the text is the name of the object's type. The `repr` of the object is not used, because
+    it may be code of the test. A text has at most 80 characters.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:
@@ -47,7 +47,7 @@ def parameters_of(item: pytest.Item) -> dict[str, str]:
 
 
 def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str) -> tuple[FailedPhase, ...]:
-    """Return why each phase in `failed` has failed. Each text occurs once.
+    """Return why each phase in `failed` has failed. Phases with the same text of pytest give only one result.
 
     Each element of `failed` has the name of a phase, and pytest's report of it or text about it. `root` is the path of
     the rootdir, to which the paths of files are relative.

@@ -29,7 +29,7 @@ _FENCE, _MARKS = re.compile("~+"), re.compile("`+")
 
 
 def log_output(running: RunningTest) -> None:
-    """Write the output that pytest has captured since the last call, one row for each line. Call this after each phase.
+    """Write the output that pytest has captured since this function was last called, one row for each line.
 
     `running` is the running test. Only standard output and standard error are written.
     """
@@ -94,7 +94,7 @@ def log_test(
 
 
 def _document(nodeid: str, failures: Iterable[FailedPhase]) -> str:
-    """Return a document in Markdown that says why the test `nodeid` has failed."""
+    """Return a document in Markdown that describes `failures`, the failed phases of the test `nodeid`."""
     parts = []
     for each in failures:
         parts.append(f"## {_code(each.message)}")
@@ -109,6 +109,6 @@ def _document(nodeid: str, failures: Iterable[FailedPhase]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return `text` as code in Markdown, so that none of its characters has a meaning."""
+    """Return `text` as code in Markdown, so that none of its characters has a special meaning."""
     marks = "`" * (1 + max(len(run) for run in _MARKS.findall(text) or [""]))
     return f"{marks} {text} {marks}" if "`" in text else f"`{text}`"

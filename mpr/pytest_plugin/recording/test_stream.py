@@ -1,16 +1,14 @@
-"""Writes the recordings of all tests of a process with one stream of the SDK, one file after the other.
+"""Writes the recordings of many tests with one stream of the SDK, one file after the other.
 
-A stream of the SDK has two threads. So tests do not get a stream each: all tests with one application id share a
-stream. For each test, the stream gets another file sink of the SDK. A thread of the SDK writes the file,
-without Python. So rows that were logged some milliseconds before a crash of the process are in the file. All rows have
-the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same length.
+All tests of a process with the same application id share a stream, because each stream of the SDK has two threads. For
+each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file. So rows that were
+logged some milliseconds before a crash of the process are in the file.
 
-Measured: with this one stream, a test takes 1.0 to 1.2 times as long as with a new stream for each test. If Python
-fetched the rows by `rr.binary_stream`, a test would take 2 to 3 times as long.
+All rows have the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same
+length.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
-forever. In release 0.41, a flush of the SDK never returns if an earlier row could not be written. Such a stream is
-called stuck. It is not used again, and a new stream is made.
+forever. Such a stream is called stuck. A stuck stream is not used again, and a new stream is made.
 
 Covers: making the stream, the file that it writes now, the recording id of each file, and stuck streams.
 Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
@@ -55,7 +53,7 @@ framing.stream_footer(0, b"")
 
 
 def is_of_tests(ids: Ids | None) -> bool:
-    """Return whether the recording with these ids belongs to any `TestStream` of this process."""
+    """Return True if the recording with the ids `ids` belongs to any `TestStream` of this process."""
     return any(each.ids == ids for each in _every)
 
 
@@ -70,6 +68,8 @@ class TestStream:
         The path of the present file; None if there is none.
     stuck:
         True if the stream cannot be used any more, because the SDK's threads wait forever.
+    pid:
+        The id of the process that has made the stream.
     """
 
     __test__ = False
@@ -107,10 +107,10 @@ class TestStream:
         Native.reset_time(self.handle)
 
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
-        """Wait up to `timeout_secs` seconds until all logged rows are in the file.
+        """Wait up to `timeout_secs` seconds until all logged rows are in the file. Raises `RuntimeError` if this fails.
 
-        Raises `RuntimeError` if this fails. After a failure, this method does nothing until the next file is opened,
-        because another flush might never return.
+        After a failure, this method does nothing until the next file is opened, because another flush might never
+        return.
         """
         if self._failed:
             return
@@ -121,9 +121,9 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return True if other code has given the stream another sink, for example by `rr.save`.
+        """Return True if other code has ended the test's file, for example by `rr.save`, or has removed it.
 
-        The SDK has then finished the file of the test already. Call this method only while a file is open.
+        Call this method only while a file is open.
         """
         assert self.path is not None
         try:
@@ -140,9 +140,8 @@ class TestStream:
     def close(self, recording_id: str | None = None) -> bool:
         """Finish the file, and give its recording the id `recording_id`, or a new id if `recording_id` is None.
 
-        `recording_id` must have 32 characters, as the ids of `system.new_id` have. Returns True if the file is complete
-        and has its footer, the index at the end of an `.rrd` file. Returns False if not, or if the id could not be
-        replaced.
+        `recording_id` must have 32 characters. Returns True if the file is complete, with its footer (the index at the
+        end of an `.rrd` file), and has the new id. Otherwise returns False.
         """
         assert self.path is not None
         path = self.path
@@ -163,10 +162,10 @@ class TestStream:
             System.close(fd)
 
     def finish(self, *, has_rows: bool) -> None:
-        """Finish the file, and leave its recording the id of the stream. This is enough for a file that is removed.
+        """Finish the file. Its recording keeps the id of the stream, which is enough for a file that is removed.
 
-        `has_rows` must be True if rows were logged since the last flush. If the disk takes no rows, `stuck` is True
-        afterwards.
+        `has_rows` must be True if rows were logged since the last flush. If the disk accepts no rows, `stuck` may be
+        True afterwards.
         """
         self.path = None
         # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
@@ -182,12 +181,12 @@ class TestStream:
             _leave_alone(self)
 
     def drop_rows(self) -> None:
-        """Drop the rows that were logged since the file has ended. The SDK keeps them for the next file."""
+        """Drop the rows that were logged after the end of the file. The SDK would write them to the next file."""
         Native.save(os.devnull, None, self.handle)
         Native.disconnect(self.handle)
 
     def end(self) -> None:
-        """Give up the objects of the SDK. Afterwards, this object cannot be used any more."""
+        """Release the objects of the SDK. Afterwards, this object cannot be used any more."""
         self.handle = None
         del self.public
         _every.remove(self)
@@ -196,8 +195,8 @@ class TestStream:
 def _leave_alone(stream: TestStream) -> None:
     """Keep the stuck `stream` forever, and let this process exit without a wait for `stream`.
 
-    For this, the SDK's exit handler is removed, because it would wait for all streams. Another exit handler finishes
-    the SDK's global recording instead, unless the global recording is stuck, too.
+    This function removes the SDK's exit handler, because that handler would wait for all streams. Another exit handler
+    then finishes the SDK's global recording, unless the global recording is stuck.
     """
 
     def finish_global_recording() -> None:
@@ -225,7 +224,7 @@ class TestStreams:
         self._streams: dict[str, TestStream] = {}
 
     def has(self, handle: Any) -> bool:
-        """Return whether `handle`, a handle of the SDK, belongs to one of these streams."""
+        """Return True if `handle`, a handle of the SDK, belongs to a stream of this object."""
         ids = Native.ids(handle)
         return any(each.ids == ids for each in self._streams.values())
 
@@ -241,10 +240,10 @@ class TestStreams:
         return self._streams[application_id]
 
     def close(self) -> None:
-        """End the streams and their threads. A process may run pytest often, and must not get more threads each time.
+        """Release the streams, and let the SDK end the threads of streams that nothing uses any more.
 
-        The threads of a stream stay if other code still has the stream, or if any stream of this process is stuck. If
-        recordings that nothing uses any more have rows and no sink, the SDK writes warnings to standard error.
+        A process may run pytest often, and must not get more threads each time. The threads stay if a stream of this
+        process is stuck, or if the SDK has no function that ends threads.
         """
         ended = [each for each in self._streams.values() if each.is_usable]
         self._streams.clear()
@@ -257,7 +256,7 @@ class TestStreams:
 def _end_threads() -> None:
     """Let the SDK end the threads of streams that nothing uses any more.
 
-    The SDK also flushes all recordings. It forgets the current recording of the process, which is then set again.
+    The SDK then forgets the current recording of the process. This function sets that recording again.
     """
     current = Native.current_of_process()
     try:

@@ -1,8 +1,7 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
 Covers: making the list of results, the order of the steps, and errors in the steps.
-Does not cover: the steps themselves. Modules of this package repair recordings, draw pictures, and write the page and
-the summary. `run_folder.py` removes old runs.
+Does not cover: the steps themselves, which are in the other modules of this package and in `run_folder.py`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Controller:
     settings:
         The options of the run.
     recorder:
-        The recorder of the same process. None if the process does not record tests itself.
+        The recorder of the same process; None if there is none.
 
     Attributes
     ----------
@@ -56,10 +55,9 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Add the path of the recording of the test `nodeid` to `report`.
+        """Add the path of the recording of the test `nodeid`, in which a worker has crashed, to the report `report`.
 
-        `report` is pytest's report that a worker has crashed in this test. If the path cannot be added, the error is
-        added to the summary and not raised.
+        If the path cannot be added, the error is shown in the summary and not raised.
         """
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
@@ -76,9 +74,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run. pytest calls this hook when all workers have ended, before it writes its summary.
+        """Finish the run. pytest calls this hook when all workers have ended.
 
-        `exitstatus` is the exit status of pytest. After Ctrl-C, no pictures are drawn.
+        In a job of GitHub Actions, also write the summary of the job. If `exitstatus` says that the user has pressed
+        Ctrl-C, no pictures are drawn.
         """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
@@ -94,10 +93,8 @@ class Controller:
     def finish(self, draw: bool) -> None:
         """Make the results of the run, repair recordings, write the page, and remove old runs.
 
-        The recording of each failed test gets a layout that shows the failure first. If `draw` is true, also draw the
-        pictures for which the settings ask. Raises `OSError` if a journal cannot be
-        read or the folder of the run cannot be finished. Errors of the page and the pictures are added to the summary
-        instead.
+        If `draw` is true, also draw the pictures for which the settings ask. Raises `OSError` if a journal cannot be
+        read, or if the folder of the run cannot be finished. Other errors are shown in the summary.
         """
         found = read_journals(self.settings.folder)
         self._problems += found.errors

@@ -1,8 +1,6 @@
-"""Writes the page of a run: an HTML file with its tests, why they failed, and what opens their recordings.
+"""Writes the page of a run: an HTML file with its tests, why they failed, and how to open their recordings.
 
-The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole. If
-the URL of the recordings is known, links open them in the web viewer. If a browser gets the page from a web server, the
-script of the page makes these links.
+The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
 
 Covers: the texts and rows of the page.
 Does not cover: the styles and the script of the page (`page.html`), and drawing its pictures (`pictures.py`).
@@ -37,7 +35,8 @@ _ORDER = ("crashed", "failed", "interrupted", "passed", "skipped")
 class Viewer(NamedTuple):
     """Says how a browser opens a recording of the run.
 
-    `url` is the URL of a web viewer, and `recordings` the URL of the run's folder, from which the viewer gets them.
+    `url` is the URL of a web viewer. `recordings` is the URL of the run's folder, from which the web viewer gets the
+    recordings.
     """
 
     url: str
@@ -49,7 +48,10 @@ class Viewer(NamedTuple):
 
 
 def hosted_viewer() -> str:
-    """Return the URL of the web viewer of rerun.io that has the release of the installed Rerun SDK."""
+    """Return the URL of the web viewer of rerun.io that has the release of the installed Rerun SDK.
+
+    If the SDK is not installed, return the URL of the newest web viewer.
+    """
     try:
         return f"https://app.rerun.io/version/{metadata.version('rerun-sdk')}/"
     except metadata.PackageNotFoundError:
@@ -57,7 +59,7 @@ def hosted_viewer() -> str:
 
 
 def artifact_viewer(settings: Settings) -> Viewer | None:
-    """Return how a browser opens recordings that a CI service keeps; None if their URL is not known."""
+    """Return the `Viewer` for recordings that a CI service keeps; None if the settings have no URL."""
     if not settings.artifact_url:
         return None
     return Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")
@@ -66,8 +68,8 @@ def artifact_viewer(settings: Settings) -> Viewer | None:
 def write(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = None) -> Path:
     """Write the page of a run into `folder`, the folder of the run, and return the path of the page.
 
-    `results` are the results of the run's tests, and `viewer` has the meaning that it has in `page`. If there is a page
-    already, the new one replaces it as a whole. Raises `OSError` if the page cannot be written.
+    The parameters are those of `page`. The page replaces an existing page as a whole. Raises `OSError` if the page
+    cannot be written.
     """
     path = folder / NAME
     part = folder / f".{NAME}.part"
@@ -80,7 +82,7 @@ def page(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = 
     """Return the page of a run as HTML.
 
     `folder` is the folder of the run, to which links are relative, and `results` are the results of its tests. If
-    `viewer` is not None, the page has links that open the recordings there.
+    `viewer` is not None, the page has links that open the recordings in this viewer.
     """
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
@@ -102,7 +104,11 @@ def page(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = 
 
 
 def _lists(results: Sequence[RecordedTest]) -> Iterator[str]:
-    """Yield a list of values for each parameter by which the page can be filtered, the most frequent ones first."""
+    """Yield HTML for each parameter by which the page can be filtered: a list of its values.
+
+    At most six parameters get a list, the most frequent ones first. A parameter gets a list if it has 2 to 60 different
+    values.
+    """
     values: dict[str, set[str]] = {}
     uses: Counter[str] = Counter()
     for each in results:
@@ -128,10 +134,7 @@ def _rank(outcome: str) -> int:
 
 
 def in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return `results` sorted for the page: tests with the worst outcomes first, and all attempts of a test together.
-
-    The order of outcomes is `_ORDER`, from "crashed" to "skipped".
-    """
+    """Return `results` sorted for the page: tests with the worst outcomes first, all attempts of a test together."""
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -168,7 +171,10 @@ def _choice(outcome: str, label: str, count: int) -> str:
 
 
 class _Rows:
-    """Makes the rows of the table. Its parameters are those of `page`; `has_pictures` says if there is a column."""
+    """Makes the rows of the page's table. `folder` and `viewer` are as in `page`.
+
+    If `has_pictures` is true, each row has a cell for a picture.
+    """
 
     def __init__(self, folder: Path, viewer: Viewer | None, has_pictures: bool) -> None:
         self._folder = folder
@@ -249,7 +255,7 @@ class _Rows:
 def _parts(nodeid: str) -> tuple[str, str, str]:
     """Return the parts of a node id: the path of the file and the classes, the last `::`, and the name of the test.
 
-    A `::` in the brackets of the name is no border.
+    A `::` in the brackets of the name is a part of the name.
     """
     head, bracket, tail = nodeid.partition("[")
     where, colons, name = head.rpartition("::")
@@ -268,7 +274,7 @@ def _parameters(test: RecordedTest) -> str:
 
 
 def _failure(failure: FailedPhase) -> str:
-    """Return what is seen of a failure, and the traceback that a click opens."""
+    """Return HTML for a failure. A click on it opens pytest's text about the failure, if this text says more."""
     where = f"<code>{_text(failure.where)}</code>" if failure.where else ""
     source = f'<code class="source">{_text(failure.source)}</code>' if failure.source else ""
     head = f'<b>{_text(failure.message)}</b><span class="line">{_text(failure.phase)} {where} {source}</span>'

@@ -1,7 +1,7 @@
 """Adds a layout to the recording of a failed test, so that the viewer first shows why the test has failed.
 
-The viewer shows the document of the failure (`recording/test_rows.py`) beside the data of the test. If the test has
-sent a blueprint of its own, the document is beside the views of this blueprint.
+The viewer shows the document of the failure (`recording/test_rows.py`) beside the data of the test, or beside the views
+of the blueprint that the test has sent.
 
 Covers: the layout of one recording, and the layout of its picture.
 Does not cover: drawing the picture (`pictures.py`).
@@ -33,12 +33,13 @@ _HEIGHTS = (4.0, 1.0)
 
 
 def add_layout(path: Path) -> rrb.Blueprint | None:
-    """Add a layout to the recording of a failed test in the file at `path`.
+    """Add a layout to the recording of a failed test in the file at `path`. Return a layout for its picture.
 
-    Returns a layout for the picture of the recording: the data of the test, without the document and the log. Returns
-    None if the picture needs no such layout, because the test has sent a blueprint or has logged nothing.
+    The layout of the picture has only the data of the test, and is None if the test has sent a blueprint or has logged
+    nothing to show. If the file does not have exactly one recording and at most one blueprint, return None and add
+    nothing.
 
-    Raises `FormatError` if the file cannot be read or has no footer, and `OSError` if the file cannot be changed.
+    Raises `FormatError` if the file is damaged or has no footer, and `OSError` if the file cannot be read or changed.
     """
     with path.open("rb") as file:
         start, size = framing.footer_span(file)
@@ -70,7 +71,7 @@ def _document() -> rrb.View:
 
 
 def _root(path: Path) -> uuid.UUID | None:
-    """Return the id of the outermost container of the blueprint in the file at `path`; None if it has none."""
+    """Return the id of the outermost container of the blueprint in the file at `path`; None if there is none."""
     reader = quiet_reader(path)
     found = None
     for entry in reader.blueprints():
@@ -83,15 +84,14 @@ def _root(path: Path) -> uuid.UUID | None:
 
 
 def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
-    """Return an encoded blueprint with the document beside the container with the id `root`.
+    """Return an encoded blueprint with the document beside the container `root`, or alone if `root` is None.
 
-    This container is not in the encoded blueprint.
+    `root` is the id of a container in the test's own blueprint. The rows of this container are in the file already, and
+    are not encoded again.
     """
     import rerun.blueprint as rrb
 
     class Existing(rrb.Vertical):
-        """A container of the test's blueprint, whose rows are in the file already."""
-
         def _log_to_stream(self, stream: Any) -> None:
             pass
 
@@ -105,10 +105,10 @@ def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
 
 @functools.lru_cache(maxsize=100)
 def _layouts(application_id: str, kinds: frozenset[tuple[str, frozenset[str]]]) -> tuple[bytes, rrb.Blueprint | None]:
-    """Return the encoded layout of a recording, and the layout of its picture (None without data).
+    """Return the encoded layout of a recording, and the layout of its picture (None if there is nothing to show).
 
-    `kinds` has the archetypes of each entity of the test. The results are kept, because most tests of a run log to the
-    same entities.
+    `kinds` has the archetypes of each entity of the test. The results are cached, because most tests of a run log to
+    the same entities.
     """
     import rerun.blueprint as rrb
 

@@ -1,7 +1,5 @@
 """Draws pictures of recordings, and of golden recordings before and after a change, when all tests have ended.
 
-Nothing is drawn while tests run, because drawing would slow down the tests.
-
 Covers: which recordings get a picture, their order, and the limits on the time and the number of viewers.
 Does not cover: drawing one picture (`mpr.picture`).
 """
@@ -32,9 +30,10 @@ _MOST_VIEWERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """Says which recording to draw, into which file, and how.
+    """Says which recording to draw, and into which file.
 
-    `is_urgent` is true for a test that has failed and for a golden recording. These are drawn first.
+    `is_urgent` is true for a test that has failed and for a golden recording, which are drawn first. `blueprint`,
+    `timeline` and `time` are arguments of `mpr.picture.render`.
     """
 
     source: Path
@@ -53,12 +52,10 @@ def drawn(
 ) -> list[RecordedTest]:
     """Draw the pictures that `settings` asks for, and return a copy of `results` with the paths of the pictures.
 
-    Several pictures are drawn at the same time. Failed tests come first, in the order of the page. When all pictures
-    together have taken `settings.screenshots_secs` seconds, no more are drawn. If this happens, or if this machine
-    cannot draw, the reason is added to `troubles`. If a single picture of a test cannot be drawn, the reason is added
-    to the notes of the test.
-
-    `layouts` has the layouts of some recordings, by the paths of the recordings.
+    `layouts` has the layouts of some recordings, by the paths of the recordings. No picture is started later than
+    `settings.screenshots_secs` seconds after the first. If pictures are not drawn for this reason, or because this
+    machine cannot draw, the reason is added to `troubles`. If only the picture of one test cannot be drawn, the reason
+    is added to the notes of the test.
     """
     wishes = [wish for each in html_page.in_order(results) for wish in _wishes(settings, each, layouts)]
     if not wishes:
@@ -112,7 +109,7 @@ class _Pictures:
         self._left = 0
 
     def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
-        """Draw pictures in the order of `wishes`. Return the recordings that were tried, with the error or None."""
+        """Draw pictures in the order of `wishes`. Return the error, or None, of each recording that was tried."""
         # The first picture is drawn alone: if this machine cannot draw, there is only one error.
         outcomes = [self._draw(wishes[0])]
         with ThreadPoolExecutor(min(_MOST_VIEWERS, os.cpu_count() or 1)) as threads:
@@ -128,7 +125,10 @@ class _Pictures:
         return {wish.source: error for wish, (tried, error) in zip(wishes, outcomes, strict=True) if tried}
 
     def _draw(self, wish: _Wish) -> tuple[bool, str | None]:
-        """Draw one picture. Return True if this was tried, and the error or None."""
+        """Draw one picture. Return (True, None), or (True, error) if this recording cannot be drawn.
+
+        Return (False, None) if the time for all pictures is over, or if this machine cannot draw.
+        """
         with self._lock:
             left_secs = self._end - time.monotonic()
             if self._cannot_draw:

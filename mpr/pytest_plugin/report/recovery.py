@@ -1,7 +1,5 @@
 """Repairs the recordings of a run of pytest that was killed, for the command `mpr recover`.
 
-A run that ends by itself repairs its recordings (`controller.py`).
-
 Covers: which recordings belong to tests that were running, and the rows about these tests.
 Does not cover: the files of other programs, and recordings of tests that have ended (`mpr.rrd.recover`).
 """
@@ -21,17 +19,17 @@ from mpr.rrd.survey import reader_of, survey
 
 
 class KilledRuns:
-    """Repairs recordings of runs that were killed. The journals of each run are read once."""
+    """Repairs recordings of runs that were killed. An object reads the journals of each run once."""
 
     def __init__(self) -> None:
         self._journals: dict[Path, Journals] = {}
 
     def recover(self, path: Path) -> str | None:
-        """Repair the recording at `path` if its test was running when its process died. Return what was done.
+        """Repair the recording at `path` if the test's process has died before the end of the test.
 
-        The recording gets the node id, the outcome "crashed" and the phases of the test, also if the test has logged
-        nothing. Returns None if `path` is no recording of such a test. Raises `SinkError` if the test still runs, or if
-        the recording cannot be repaired.
+        Returns a text about the repair. Returns None if `path` belongs to no test, if the test has ended, or if the
+        recording was repaired before. The recording gets the node id, the outcome "crashed" and the phases of the test.
+        Raises `SinkError` if the process still runs, or if the recording cannot be repaired.
         """
         folder = path.parent
         if folder not in self._journals:
@@ -60,14 +58,14 @@ class KilledRuns:
 
 def _is_running(test: JournaledTest) -> bool:
     with contextlib.suppress(psutil.Error):
-        # A process that has begun later has only got the same process id.
+        # A process that was created later is another process with the same process id.
         created: float = psutil.Process(test.start.pid).create_time()
         return created <= test.start.time
     return False
 
 
 def _has_rows(path: Path) -> bool:
-    """Return True if there may be rows in the file at `path`. Raises `SinkError` if it cannot be read."""
+    """Return True if there may be rows in the file at `path`. Raises `SinkError` if the file cannot be read."""
     try:
         with path.open("rb") as file:
             return survey(reader_of(file.fileno()), path.stat().st_size).chunk_count > 0

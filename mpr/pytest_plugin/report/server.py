@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 
 
 def serve(settings: Settings, results: Sequence[RecordedTest], say: Callable[[str], Any]) -> None:
-    """Serve the page of the run until the user presses Ctrl-C, and say by `say` at which address.
+    """Serve the page of the run until the user presses Ctrl-C. Pass a line with the page's address to `say`.
 
     `settings` are the options of the run, and `results` the results of its tests. Raises `OSError` if the port is in
     use, or if the web viewer cannot be started.
@@ -50,9 +50,9 @@ def serve(settings: Settings, results: Sequence[RecordedTest], say: Callable[[st
 
 
 class _WebViewer:
-    """Runs a web viewer within the `with` block. `url` is its address.
+    """Runs a web viewer from the creation of this object to the end of its `with` block. `url` is the viewer's address.
 
-    Raises `OSError` if it cannot be started.
+    `recordings` is the URL of a folder. Raises `OSError` if the viewer cannot be started.
     """
 
     def __init__(self, recordings: str) -> None:
@@ -84,9 +84,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     Parameters
     ----------
     page:
-        The page.
+        The page as encoded HTML.
     viewer:
-        The address of the web viewer, which may read the files.
+        The URL of the web viewer, whose pages may read the files.
     """
 
     def __init__(self, *args: Any, page: bytes, viewer: str, **kwargs: Any) -> None:

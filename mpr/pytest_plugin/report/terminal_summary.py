@@ -80,8 +80,7 @@ def step_summary(
 ) -> str:
     """Return the summary as Markdown, for the summary page of a GitHub Actions job. At most 200 recordings are named.
 
-    `link` returns the URL that opens a recording in a web viewer, or None. The other parameters have the same meaning
-    as in `write`.
+    `link` returns the URL that opens a recording in a web viewer, or None. The other parameters are as in `write`.
     """
     return "\n".join(_markdown(results, troubles, shown, link)) + "\n"
 
@@ -109,7 +108,7 @@ def _markdown(
 
 
 def _in_table(text: str) -> str:
-    """Return `text` as code in one cell of a table in Markdown."""
+    """Return `text` as code in one cell of a table in Markdown. Backticks in `text` become apostrophes."""
     plain = text.replace("|", "\\|").replace("`", "'")
     return f"`{plain}`"
 
