@@ -1,8 +1,7 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
-another recording, but encodes the rows of that recording with an existing stream. This module then replaces the store
-ids of these rows, and the offsets and sizes in their manifests.
+mpr encodes the rows of all recordings with one stream of the SDK, and then relabels them. The reason is that each
+stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116).
 
 Covers: whole streams, files in place, and the segments of an outbox.
 Does not cover: the bytes of a store id (`store_id.py`).
@@ -23,13 +22,12 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """Return `stream` as a stream of the recording with the encoded store id `store`.
+    """Return `stream` with the encoded store id `store` in place of each store id of the same kind (recording or
+    blueprint).
 
-    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info, or empty. If
-    `stream` has no store info and `info` is not empty, the result begins with `info`, whose store id is replaced by
-    `store`.
-
-    Raises `FormatError` if `stream` cannot be read.
+    `stream` is a whole stream with its footer. If it has no store info, the result begins with the store info of the
+    payload `info`, whose store id is replaced by `store`, unless `info` is empty. Raises `FormatError` if `stream`
+    cannot be read.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -45,8 +43,8 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, str]) -> bytes:
     """Return `stream` with the rows of the recording `old` as rows of the recording `new`.
 
-    `stream` is a whole stream with its footer. `old` and `new` are application ids and recording ids. Blueprints of the
-    old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
+    `stream` is a whole stream with its footer. `old` and `new` are pairs of application id and recording id. Blueprints
+    of the old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
     """
 
     def renamed(store: bytes) -> bytes:
@@ -59,9 +57,9 @@ def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, st
 
 
 def _with_stores(stream: bytes, renamed: Callable[[bytes], bytes], info: bytes = b"") -> bytes:
-    """Return the whole stream `stream` with `renamed(store)` in place of each encoded store id `store`.
+    """Return the stream `stream` with `renamed(store)` in place of each encoded store id `store`.
 
-    If `stream` has no store info, the result begins with `info`, the payload of a store info, unless it is empty.
+    If `stream` has no store info, the result begins with a store info of the payload `info`, unless `info` is empty.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -96,10 +94,7 @@ _HEAD_BYTES = 8192
 
 
 class _Disk:
-    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`.
-
-    The pytest plugin uses this module while such a test runs.
-    """
+    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`."""
 
     pread = os.pread
     pwrite = os.pwrite
@@ -107,12 +102,10 @@ class _Disk:
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Replace the store id `old` by `new` in the file with the descriptor `fd`.
+    """Replace the encoded store id `old` by `new`, which has the same length, in the file with the descriptor `fd`.
 
-    `old` and `new` are encoded store ids. They must have the same length, because no byte of the file is moved.
-
-    Returns True if the file has a footer, which means that its writer has closed the file, and False if it has none.
-    Raises `DamagedError` if the file has bytes that are no frame, and `OSError` if the disk reports an error.
+    Returns True if the file has a complete footer, else False. Raises `FormatError` if the file is damaged, and
+    `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
 
@@ -150,7 +143,7 @@ class Relabeller:
     old:
         The encoded store id to replace. Frames of any other store stay as they are.
     new:
-        The encoded store id that is put in its place.
+        The encoded store id that is put in place of `old`.
     """
 
     def __init__(self, old: bytes, new: bytes) -> None:
@@ -162,11 +155,11 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return a copy of `segment` with the new store id.
+        """Return a copy of `segment` with the new store id, whose frames have other sizes and offsets than those of
+        `segment`.
 
-        The new id may be longer or shorter than the old one. So the frames of the copy have other sizes and offsets,
-        and the source of the copy has the bytes at these offsets. The offsets depend on all earlier segments. So call
-        this method for all segments of the outbox, in order.
+        Call this for all segments of the outbox, in order, because the offsets depend on the sizes of all earlier
+        frames. Raises `FormatError` if a frame has no store id.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
@@ -182,8 +175,7 @@ class Relabeller:
         """Return the manifests in `footer`, with the new store id, and with the new offsets and sizes of the chunks.
 
         `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
-        Raises `FormatError` if a manifest cannot be read, and `KeyError` if a manifest describes a chunk that no
-        segment had.
+        Raises `FormatError` if a manifest cannot be read, and `KeyError` if it describes a chunk that no segment had.
         """
         found = []
         for each in manifest.parse(footer):

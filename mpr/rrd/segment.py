@@ -44,8 +44,7 @@ class Segment:
     Attributes
     ----------
     outbox:
-        The number of the outbox, unique in the recording. The offsets of the frames and the offsets in manifests are
-        offsets in this outbox.
+        The number of the outbox, unique in the recording. The offsets of the frames are offsets in this outbox.
     source:
         The bytes of the frames.
     frames:
@@ -53,7 +52,8 @@ class Segment:
     store:
         The encoded store id if all frames belong to a recording that a task has made itself, else None.
     task:
-        The task that ran when the frames were written, if a sink writes the rows of each task separately. Else None.
+        The task that ran when the frames were written, if a sink writes the rows of each task separately. Else
+        None.
     telemetry:
         True if the frames are telemetry of a pool, and not data of the user.
     """
@@ -66,7 +66,7 @@ class Segment:
     telemetry: bool = False
 
     def bytes_of(self, frame: Frame) -> bytes:
-        """Return the bytes of `frame`, with its header. `frame` is one of `frames`."""
+        """Return the bytes of `frame`, one of `frames`, with its header."""
         return self.source.read(frame.start, frame.end - frame.start)
 
 

@@ -74,7 +74,7 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
 def verify(path: Path) -> list[VerifiedRecording]:
     """Read the whole file at `path`, and return the numbers of rows of each recording in it.
 
-    Raises `SinkError` if the file cannot be read, or if `rerun rrd verify` finds an error.
+    Raises `SinkError` if the file cannot be opened, or if `rerun rrd verify` finds an error.
     """
     try:
         path.open("rb").close()
