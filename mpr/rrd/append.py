@@ -89,11 +89,11 @@ def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
 
 
 def add_stream(path: Path, stream: bytes, store: bytes | None = None) -> None:
-    """Add the encoded stream `stream`, such as a blueprint, to the file at `path`. Both must have a footer.
+    """Add the encoded stream `stream`, such as a blueprint, to the file at `path`.
 
-    If `store`, the encoded id of a store in the file, is given, `stream` is first relabelled to this store. No process
-    may write the file meanwhile. Raises `FormatError` if the file or `stream` cannot be read, and `OSError` if the disk
-    reports an error.
+    `stream` and the file must have a footer. If `store` is given, which is the encoded id of a store in the file,
+    `stream` is first relabelled to this store. No process may write the file meanwhile. Raises `FormatError` if the
+    file or `stream` cannot be read, and `OSError` if the disk reports an error.
     """
     if store is not None:
         stream = relabel.relabelled(stream, store)

@@ -109,7 +109,7 @@ class LogReader:
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
         """Yield all bytes in pieces of 1 MiB at most. Wait for more bytes until the log is complete.
 
-        If `parts` is true, each piece is instead a stream of a few MiB, without a footer, that can be read alone. After
+        If `parts` is true, each piece is instead a stream without a footer that can be read alone (`slices.py`). After
         each wait for more bytes, sleep for `pause_secs` seconds, so that the next piece has more bytes. If bytes are
         missing at the end, raise the error that `ByteLog.finish` got.
         """

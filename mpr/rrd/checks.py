@@ -24,7 +24,7 @@ _INFO_MAX = 1024 * 1024
 
 
 class FrameCheck:
-    """Checks the frames of one outbox."""
+    """Checks the frames of one outbox. It keeps the last store id, because most frames have this id again."""
 
     def __init__(self) -> None:
         # The first bytes of the last chunk's payload, up to the end of its store id. Most chunks begin with the same
@@ -76,7 +76,7 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
     """Return the footer of a stream, which is the payload of its `END` frame `last`.
 
     `read` reads the stream, which has `end` bytes. Returns None if some of the 32 bytes behind the `END` frame are not
-    there yet. Raises `FormatError` if other bytes are there than those that fit this footer.
+    there yet. Raises `FormatError` if the bytes behind the `END` frame are not exactly the 32 that fit the footer.
     """
     if end < last.end + framing.STREAM_FOOTER_SIZE:
         return None
@@ -111,8 +111,8 @@ def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
     """Check the bytes of a whole stream. Return its frames without the `END` frame, its footer, and a store id.
 
     The store id is the encoded id of the first recording, or None if the stream has only blueprints. Raises
-    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, the footer is not checked, and
-    of each payload only the store id.
+    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, the payloads of the frames are
+    not checked.
     """
     framing.check_header(stream[: framing.HEADER_SIZE])
     frames = framing.frames_of(stream)

@@ -55,11 +55,11 @@ class ManifestMaker:
         return True
 
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
-        """Return the bytes that close the file: the `END` frame with one manifest per store, and the 32 bytes behind
-        it.
+        """Return the bytes that close the file: the `END` frame, and the 32 bytes behind it.
 
-        `end` is the offset of the `END` frame. `manifests` describe all chunks of the file. If manifests of one store
-        have different columns, the SDK reads some chunks again. If it cannot read them, it raises an error of any type.
+        `end` is the offset of the `END` frame. `manifests` describe all chunks of the file. They are merged into one
+        manifest per store. If manifests of one store have different columns, the SDK may read some chunks again. If it
+        cannot read them, it raises an error of any type.
         """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:

@@ -72,8 +72,7 @@ def add_footer(chunks: Chunks, end: int) -> bool:
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read. Other processes read the chunks, one process at a
-    time.
+    """Return the indexes of the chunks that the SDK cannot read. The chunks are read in other processes.
 
     Returns None if 40 processes crash, or if one fails before it reads a chunk. Raises `OSError` if a process cannot be
     started, or has not ended within 10 minutes.

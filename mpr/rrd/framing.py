@@ -144,10 +144,10 @@ def whole(stream: bytes) -> bytes:
 
 
 def frame_at(read: Read, start: int) -> Frame:
-    """Return the frame whose header is at the offset `start`. Its kind is not checked, and its payload may be
-    incomplete.
+    """Return the frame whose header is at the offset `start`. Its payload may be incomplete.
 
-    Raises `FormatError` if there are fewer than the 16 bytes of a frame's header.
+    The kind and the size are not checked. Raises `FormatError` if there are fewer than the 16 bytes of a frame's
+    header.
     """
     header = read(start, FRAME_HEADER_SIZE)
     if len(header) < FRAME_HEADER_SIZE:

@@ -125,7 +125,8 @@ def _parsed(message: bytes) -> Manifest:
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
     """Return an iterator with a pair for each manifest in `footer`: its encoded store id, and the columns of its store.
 
-    `footer` is the payload of an `END` frame. Raises `FormatError` if a schema cannot be read.
+    The columns are an Arrow schema. `footer` is the payload of an `END` frame. Raises `FormatError` if a schema cannot
+    be read.
     """
     try:
         return iter([_schema(message) for message in _messages(footer)])
@@ -187,12 +188,12 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with new `offsets` of the chunks' payloads, one for each row, in bytes."""
+    """Return a copy of `table` with `offsets` as the offsets of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with new `sizes` of the chunks' payloads, one for each row, in bytes."""
+    """Return a copy of `table` with `sizes` as the sizes of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 
@@ -261,7 +262,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a copy of `column` with `False` or 0 instead of null.
 
-    Each array of `column` has only values, or only nulls.
+    Each array of `column` must have only values, or only nulls.
     """
     import numpy as np
     import pyarrow as pa
@@ -305,7 +306,7 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def all_rows(footer: bytes, store: bytes) -> int:
-    """Return the number of rows in all chunks of the recording `store` that `footer` describes.
+    """Return the number of rows in all chunks of the recording `store`, by the manifests in `footer`.
 
     `store` is an encoded store id, and `footer` is the payload of an `END` frame. Raises `FormatError` if a manifest
     cannot be read.

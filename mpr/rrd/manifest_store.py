@@ -39,9 +39,10 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Keep `manifests` in memory. If those in memory exceed `MANIFEST_STORE_MAX_BYTES`, move them to the disk.
+        """Keep `manifests`: in memory first, and on the disk if all manifests in memory are too large together.
 
-        If the disk reports an error, they stay in memory, and the limit becomes higher.
+        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and the
+        limit becomes higher.
         """
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)

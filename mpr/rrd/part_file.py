@@ -64,7 +64,7 @@ class TakenAwayError(OSError):
 
 
 class PartFile:
-    """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
+    """An `OutputFile` that is named `.<name>.part` until it gets its final name. It is locked against other writers.
 
     A `.part` file that a killed process has left is used again.
 
@@ -76,7 +76,7 @@ class PartFile:
     Attributes
     ----------
     path:
-        The final path, without a link.
+        The final path. If the given path is a link, this is the path of the file that the link leads to.
     part:
         The path of the file until it gets its final name.
 
@@ -151,10 +151,9 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if another recording has locked the file at the final path, or if that file cannot be
-        opened.
+        """Raise `SinkError` if the file at the final path cannot be opened, or if another recording has locked it.
 
-        Before the error is raised, the `.part` file is removed.
+        A missing file is no error. Before the error is raised, the `.part` file is removed.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)

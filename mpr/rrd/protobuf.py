@@ -72,7 +72,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def field(data: bytes, number: int) -> bytes:
-    """Return the value of the first field `number` in the message `data` that is no varint.
+    """Return the value of the first field `number` of the message `data` whose value is no varint, as bytes.
 
     Raises `FormatError` if there is no such field, or if the message is damaged before it.
     """
@@ -107,8 +107,9 @@ def _encode_varint(value: int) -> bytes:
 
 
 def encode_field(number: int, value: int | bytes) -> bytes:
-    """Return the bytes of the field `number` with `value`: an integer as a varint, bytes as they are, after their
-    length.
+    """Return the bytes of the field `number` with `value`.
+
+    An integer becomes a varint. Bytes are written as they are, after their length.
     """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)

@@ -70,7 +70,7 @@ def find(path: Path) -> list[Path]:
 
     For a folder, these are the files `*.rrd` and `.*.rrd.part` in it and in its subfolders, but no links. A subfolder
     that cannot be read is one of the paths, too, because `recover` then raises an error with the reason. For a missing
-    file, the path of its `.part` file is returned if this file exists. Otherwise, `path` itself is returned.
+    file, the path of its `.part` file is returned if that file exists. In all other cases, `path` itself is returned.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -247,7 +247,7 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
     """Copy the header and the messages that were `found` from the descriptor `fd` to the descriptor `out`.
 
-    The earlier contents of `out` are lost. Returns the places of the chunks in `out`.
+    The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
     """
     os.ftruncate(out, 0)
     os.lseek(out, 0, os.SEEK_SET)

@@ -1,7 +1,7 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-mpr encodes the rows of all recordings with one stream of the SDK, and then relabels them. The reason is that each
-stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116).
+mpr encodes the rows of a further recording with a stream of the SDK that it already has, and then relabels them. The
+reason is that each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116).
 
 Covers: whole streams, files in place, and the segments of an outbox.
 Does not cover: the bytes of a store id (`store_id.py`).
@@ -22,12 +22,11 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """Return `stream` with the encoded store id `store` in place of each store id of the same kind (recording or
-    blueprint).
+    """Return `stream` with the encoded store id `store` in place of all store ids of the same kind.
 
-    `stream` is a whole stream with its footer. If it has no store info, the result begins with the store info of the
-    payload `info`, whose store id is replaced by `store`, unless `info` is empty. Raises `FormatError` if `stream`
-    cannot be read.
+    The kind is recording or blueprint. `stream` is a whole stream with its footer. If it has no store info, and `info`
+    is not empty, the result begins with a store info. `info` is the payload of this store info, whose store id is
+    replaced by `store`. Raises `FormatError` if `stream` cannot be read.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -155,8 +154,7 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return a copy of `segment` with the new store id, whose frames have other sizes and offsets than those of
-        `segment`.
+        """Return a copy of `segment` with the new store id. The frames of the copy have other sizes and offsets.
 
         Call this for all segments of the outbox, in order, because the offsets depend on the sizes of all earlier
         frames. Raises `FormatError` if a frame has no store id.
@@ -189,7 +187,8 @@ class Relabeller:
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
         """Return the new beginning of `frame`, and the offset in `source` from which the frame stays unchanged.
 
-        The beginning of a store info is the whole frame. For any other frame that does not change, it is empty.
+        The beginning of a store info is the whole frame. The beginning of any other frame that does not change is
+        empty.
         """
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)

@@ -26,8 +26,8 @@ PREAMBLE = 0
 class SegmentSource(Protocol):
     """The interface of a source with the bytes of a segment, which are in an outbox or in a message.
 
-    All offsets are offsets in the outbox. Both methods raise `ReleasedError` for bytes that the source does not have
-    any more, and never return other bytes in their place.
+    All offsets are offsets in the outbox. `read` and `copy` raise `ReleasedError` for bytes that the source does not
+    have any more.
     """
 
     def read(self, offset: int, size: int) -> bytes:
@@ -96,7 +96,7 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return a stream of the header, all store infos until now, and the other frames of `segment`.
+        """Return a stream of the header, the store infos of all segments until now, and the other frames of `segment`.
 
         Returns empty bytes if `segment` has only store infos.
         """

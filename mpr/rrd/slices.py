@@ -22,7 +22,7 @@ class Slices:
     def next(self, end: int) -> bytes:
         """Return the next part within the first `end` bytes of the stream, or empty bytes if there is no part yet.
 
-        A part has whole frames of `SLICE_BYTES` at most together, or a single larger frame. The `END` frame and the
+        The new frames in a part have `SLICE_BYTES` at most, unless a single frame is larger. The `END` frame and the
         bytes behind it are never returned. If the next bytes of the stream are damaged, returns empty bytes.
         """
         if end <= self._position:

@@ -82,7 +82,10 @@ def store_id(application_id: str, recording_id: str) -> bytes:
 
 
 def of_application(store: bytes, application_id: str) -> bytes:
-    """Return the encoded store id `store` with another application id. Raises `FormatError` if `store` has none."""
+    """Return a copy of the encoded store id `store` with another application id.
+
+    Raises `FormatError` if `store` has no application id.
+    """
     return protobuf.replace_field(store, 3, protobuf.encode_field(1, application_id.encode()))
 
 

@@ -64,7 +64,6 @@ class Survey:
 
     @property
     def chunk_count(self) -> int:
-        """The number of chunks."""
         return len(self.chunks) // 2
 
     @property
@@ -90,8 +89,9 @@ class Survey:
             self.chunks.extend((frame.start, frame.size))
 
     def without(self, unreadable: set[int]) -> Survey:
-        """Return a copy of the survey without the chunks of the indexes `unreadable`. In the copy, `is_damaged` is
-        True.
+        """Return a copy of the survey without the chunks of the indexes `unreadable`.
+
+        In the copy, `is_damaged` is True.
         """
         rest = replace(self, runs=array("Q"), chunks=array("Q"), is_damaged=True)
         gaps: deque[tuple[int, int]] = deque()
@@ -114,8 +114,8 @@ class Survey:
 def survey(read: Read, size: int) -> Survey:
     """Return the messages in a file of `size` bytes, which `read` reads.
 
-    Nothing is searched behind bytes that cannot be a frame. A frame of more than `MESSAGE_MAX_BYTES` counts as such
-    bytes, because its size is damaged. Raises `FormatError` if mpr does not know the file's format.
+    The search ends at an `END` frame, and at bytes that cannot be a frame. A frame of more than `MESSAGE_MAX_BYTES`
+    counts as such bytes, because no message is so large. Raises `FormatError` if mpr does not know the file's format.
     """
     header = read(0, framing.HEADER_SIZE)
     framing.check_header(header)

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
+    """Return a manifest with the columns of all `parts`, or None if the SDK does not merge them without reading chunks.
 
-    If manifests differ, `rerun rrd route` merges the columns that they list, and reads no chunk. So the command gets
-    two small streams with the same chunk. One manifest lists all columns, and the other one only those of this chunk's
-    entity.
+    If the manifests of two streams differ, `rerun rrd route` merges the columns that they list, and reads no chunk. So
+    the command gets two small streams with the same chunk. One manifest lists all columns, and the other one only the
+    timelines and the columns of the chunk's entity.
 
     Parameters
     ----------

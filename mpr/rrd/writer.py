@@ -176,8 +176,7 @@ class FileWriter:
         self._is_distrusted = True
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Return the number of rows in the chunks of `outbox` that no manifest describes, by reading these chunks
-        again.
+        """Read the chunks of `outbox` that no manifest describes, and return the number of their rows.
 
         The first `skip` chunks are not counted. If `users_only` is true, rows of mpr itself and properties of the
         recording are not counted either. Returns None if the file gets no footer, if the chunks have more than 8 MiB
@@ -221,8 +220,9 @@ class FileWriter:
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
-        If the reader refuses the file, the SDK writes the file anew. Raises `SinkError` if the disk reports an error,
-        or if the file cannot be written anew. The written rows can then be read, but the footer may be missing.
+        If the reader refuses the file, the SDK writes the file anew. If the file gets no footer, it is not checked.
+        Raises `SinkError` if the disk reports an error, or if the file cannot be written anew. The written rows can
+        then be read, but the footer may be missing.
         """
         try:
             self._close()

@@ -33,11 +33,11 @@ def _package(frame: FrameType) -> str:
 
 
 def public_call(name: str) -> str:
-    """Return the call of the SDK's public function by the user's code that led to the native function `name`, as text.
+    """Return the user's call of the SDK that has led to the native function `name`, as a text such as "rr.save()".
 
-    Examples are "rr.save()", "rr.init(spawn=True)" and, for a decorator, "@rr.thread_local_stream". If the user's code
-    has called the native function itself, returns "rerun_bindings.<name>()". Call this only within a wrapper of the
-    native function, because the text is made from the present Python stack.
+    For a decorator, the text is "@rr.thread_local_stream" or the like. If the user's code has called the native
+    function itself, the text is "rerun_bindings.<name>()". Call this only within a wrapper of the native function,
+    because the text is made from the present Python stack.
     """
     frames = list(_sdk_frames())
     if not frames:

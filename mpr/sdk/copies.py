@@ -174,7 +174,10 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Iterator[Any]:
-    """Yield each of `chunks`, after `send` has logged it to the recording with the handle `copy`."""
+    """Yield each of `chunks`, after `send` has logged it to the recording with the handle `copy`.
+
+    Errors of `send` are ignored.
+    """
     for chunk in chunks:
         with contextlib.suppress(Exception):
             send(chunk, recording=copy)
@@ -304,7 +307,7 @@ def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave_thread() -> None:
-    """If the test's recording is the own current recording of this thread, let the thread use that of the process."""
+    """If the current recording of this thread alone is the test's recording, let the thread use that of the process."""
     target = _target()
     handle = target.handle() if target is not None else None
     of_thread = Native.current_of_thread()

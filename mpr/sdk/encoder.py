@@ -147,7 +147,7 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
     """Return `blueprint` as a `rerun.blueprint.Blueprint`.
 
     A view or a container is put into a new `Blueprint`. A `Blueprint` is returned as it is. Raises `ConfigError` if the
-    SDK cannot make a blueprint of the value.
+    SDK cannot make a blueprint of `blueprint`.
     """
     import rerun.blueprint as rrb
 
@@ -165,8 +165,7 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    `blueprint` is a value that `rr.send_blueprint` accepts. Raises `ConfigError` if the SDK cannot make a blueprint of
-    it.
+    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts.
     """
     with ReadableFile(b"") as path, internal():
         as_blueprint(blueprint).save(application_id, path)
@@ -174,18 +173,17 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
 
 def preamble(start_time_nanos: int) -> bytes:
-    """Return an encoded stream with the start time of a recording, in nanoseconds since the Unix epoch.
+    """Return an encoded stream with `start_time_nanos` as the start time of a recording.
 
-    The ids of the recording are placeholders.
+    This time is in nanoseconds since the Unix epoch. The ids of the recording are placeholders.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 
 
 def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
-    """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`, at the entity path
-    `entity_path`.
+    """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`.
 
-    The rows have the present time. The ids of the recording are placeholders.
+    The rows are at the entity path `entity_path`, and have the present time. The ids of the recording are placeholders.
     """
     import rerun as rr
 

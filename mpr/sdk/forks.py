@@ -1,4 +1,4 @@
-"""Replaces streams and servers of the SDK that a forked process has from its parent and cannot use.
+"""Handles the streams and servers of the SDK that a forked process has from its parent and cannot use.
 
 The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
 without an error.
@@ -37,13 +37,13 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Prevent errors of the SDK about a parent's recordings, if this process or a later child is forked.
+    """Prevent errors of the SDK about the recordings that a forked process has from its parent.
 
-    In a forked process, `rr.init` then ignores the recordings of the parent. The SDK's `shutdown` does nothing there
-    unless the program has made a recording since the fork. A second call of this function does nothing.
+    In a forked process, `rr.init` then ignores these recordings, and the SDK's `shutdown` does nothing unless the
+    program has made a recording since the fork. A second call of this function does nothing.
 
-    Call this before any other module of mpr wraps `new_recording`, because calls that the other wrapper does not pass
-    on must not count as new recordings.
+    Call this before any other module of mpr wraps `new_recording`, because an `rr.init` that another wrapper diverts
+    makes no new recording.
     """
     if _process.is_watched:
         return

@@ -48,7 +48,7 @@ def install_entries(entered: Entered, logged: Logged, current: Current) -> list[
     ----------
     entered:
         Called as `entered(bytes, rows, recording)`. `recording` is a handle, or None for the current recording. If
-        it returns a `Prefix`, the entry puts this prefix before the entity paths.
+        `entered` returns a `Prefix`, the entry puts this prefix before the entity paths.
     logged:
         Called as `logged(rows, recording)` if the SDK has taken rows whose number is known.
     current:
@@ -137,7 +137,7 @@ def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable
 
 
 def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return `args` and `kwargs`, the arguments of the entry `name`, with `prefix` before every entity path in them."""
+    """Return the arguments `args` and `kwargs` of the entry `name`, changed so that its entity paths get `prefix`."""
     if name in _ROW_ENTRIES:
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in _FILE_ENTRIES:
@@ -205,8 +205,8 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
     """Return a wrapper of `original`, the entry `name`, which takes chunks.
 
     The wrapper sends the chunks one by one, and calls the functions in `hooks` for each. This takes twice the time
-    (measured), but the entry can wait between two chunks while the outbox is full. If mpr itself calls the entry, the
-    wrapper sends all chunks at once.
+    (measured), but the entry can wait between two chunks while the outbox is full. If mpr itself calls the entry, or if
+    the SDK lacks `send_chunks`, the wrapper sends all chunks at once.
     """
     chunks_of = _CHUNKS_OF[name]
     # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.
@@ -239,7 +239,7 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 def under(prefix: str, path: str) -> str:
     """Return the entity path `path` with `prefix` before it.
 
-    Paths of recording properties and of mpr itself are returned without it.
+    Paths of recording properties and of mpr itself get no prefix.
     """
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.

@@ -25,7 +25,8 @@ from mpr.sdk.recordings import Ids
 class Native:
     """Holds native functions of the SDK, and a few methods of its classes, as they are at import time.
 
-    A handle is the SDK's object that stands for one recording. A function is None if this release of the SDK lacks it.
+    A handle is the SDK's object that stands for one recording. A native function that this release of the SDK lacks is
+    None.
     """
 
     new_recording: Final = _native("new_recording")

@@ -145,7 +145,7 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function with the private name `name`, or its wrapper; None if the SDK has no such function."""
+    """Return the function with the private name `name`, or mpr's wrapper; None if the SDK has no such function."""
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)
 
@@ -173,14 +173,15 @@ def wrap(name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 
 def functions() -> dict[str, Any]:
-    """Return the present functions of the list, or mpr's wrappers of them, by name. Names that the SDK lacks are left
-    out.
+    """Return the present functions of the list, or mpr's wrappers of them, by their private names.
+
+    Names that the SDK lacks are left out.
     """
     return {name: found for name in NAMES if (found := find(name)) is not None}
 
 
 def put_back(functions: Mapping[str, Any]) -> None:
-    """Replace the present function of each private name in `functions` by the function that it has there."""
+    """Set each private name that is a key of `functions` to its value, a function that had this name before."""
     for name, function in functions.items():
         owner, attribute = _owner(name)
         setattr(owner, attribute, function)

@@ -87,10 +87,10 @@ def optimize(path: Path, target: int) -> None:
 
 
 def routed(streams: bytes) -> bytes:
-    """Return the one stream that the program `rerun rrd route` makes of `streams`, several streams one behind the
-    other.
+    """Return the stream that the program `rerun rrd route` makes of `streams`.
 
-    Raises `OSError` if the program cannot be started, fails, or does not end within 10 minutes.
+    `streams` are several streams, one behind the other. Raises `OSError` if the program cannot be started, fails, or
+    does not end within 10 minutes.
     """
     ran = _run([*_program(), "rrd", "route"], _REFUSAL_SECS, data=streams)
     if ran.returncode:
@@ -109,19 +109,19 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`, as text; None if there is
-    none.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
-    The file is read in another process, because the reader may crash. If it crashes, returns a sentence about the
-    crash. Raises `OSError` if the process cannot be started, fails, or does not end within 10 minutes.
+    The error is a text. The file is read in another process, because the reader may crash. If it crashes, returns a
+    sentence about the crash. Raises `OSError` if the process cannot be started, fails, or does not end within 10
+    minutes.
     """
     return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Read the files at `paths` in another process. Return those that the SDK cannot read, each with the reason.
+    """Read the files at `paths` in another process. Return a reason for each path whose file the SDK cannot read.
 
-    If the process crashes, the file that it was reading is one of them, and a new process reads the rest. Raises
+    If the process crashes, the file that it was reading counts as unreadable, and a new process reads the rest. Raises
     `OSError` if a process cannot be started, fails, or does not end within 10 minutes.
     """
     found: dict[Path, str] = {}

@@ -99,10 +99,9 @@ class ReadableFile:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`, as text; None if there is
-    none.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
-    Only recordings are read, and not blueprints.
+    The error is a text. Only recordings are read, and not blueprints.
     """
 
     def read(reader: Any) -> None:
@@ -113,10 +112,9 @@ def refusal(path: Path) -> str | None:
 
 
 def unreadable(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the chunks of the file at `path`, as text; None if there is
-    none.
+    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is none.
 
-    Only recordings are read, and not blueprints.
+    The error is a text. Only recordings are read, and not blueprints.
     """
 
     def read(reader: Any) -> None:

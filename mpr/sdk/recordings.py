@@ -178,10 +178,10 @@ def ids_of(inner: Any) -> Ids | None:
 
 
 def handles_of(ids: Ids | None, handles: list[Any], inner: Any) -> list[Any]:
-    """Return all of `handles` that have these `ids`, or only `inner` if it is one of them.
+    """Return a list of all `handles` with these `ids`. If `inner` is one of these handles, the list has only `inner`.
 
-    There may be several, because a program may make several recordings with the same ids, and the SDK may give several
-    handles of one recording.
+    Several handles may have the same ids, because a program may make several recordings with the same ids, and the SDK
+    may give several handles of one recording.
     """
     same = [each for each in handles if ids_of(each) == ids]
     return [each for each in same if each is inner] or same
@@ -326,7 +326,7 @@ def make_global(native: Any) -> None:
 def choose(native: Any, *, of_thread: bool) -> None:
     """Make the recording with the handle `native` the current one of this thread. Wrappers of mpr see this change.
 
-    If `of_thread` is false, it becomes that of the process instead, and this thread has none of its own.
+    If `of_thread` is false, the recording becomes that of the process instead, and this thread has none of its own.
     """
     if not of_thread:
         make_global(native)

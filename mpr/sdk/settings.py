@@ -60,7 +60,7 @@ os.register_at_fork(after_in_child=_changed.clear)
 class ChangedSettings:
     """Holds the settings that one task has changed, so that they can be set back.
 
-    A generator as a task runs in several steps. Any other task is one step.
+    A task that is a generator runs in several steps. Any other task is one step.
     """
 
     def __init__(self) -> None:
@@ -114,9 +114,9 @@ class ChangedSettings:
 
 
 def watch_settings(noted: Callable[[Setting, bool], None]) -> None:
-    """Call `noted(setting, old value)` before each change of strict mode, `log_time` or `log_tick` in this process.
+    """Call `noted(setting, old value)` before a call of the SDK sets strict mode, `log_time` or `log_tick`.
 
-    If this release of the SDK lacks one of the functions that change these settings, that function is not watched.
+    A function that this release of the SDK lacks, or has in another form, is not watched.
     """
     _watch_strict_mode(noted)
     _watch_log_timelines(noted)
