@@ -30,8 +30,8 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
     recording with `application_id`. No process may write the file meanwhile, because no lock is taken while rows are
     added.
 
-    Raises `SinkError` if the file is missing, cannot be made valid, or if the disk reports an error. If `write` raises
-    an exception, this function raises the same exception, and the file is unchanged.
+    Raises `SinkError` if the file is missing, is damaged, or cannot be made valid, and if the disk reports an error. If
+    `write` raises an exception, this function raises the same exception, and the file is unchanged.
     """
     added = encoder.encoded_by_sdk(write)
     if added:

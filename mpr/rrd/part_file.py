@@ -38,7 +38,8 @@ class OutputFile(Protocol):
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
+        """True if the file has got its final name and has replaced an older file, or if other code may already read it.
+        """
 
     def publish(self) -> None:
         """Give the file its final name, if it has one. A second call does nothing.

@@ -105,7 +105,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
 
 
 def _numbers(chunk: Any) -> dict[str, int]:
-    """Return the integers in the last row of `chunk`, each by the name of its component."""
+    """Return the first integer of each component in the last row of `chunk`, by the component's name."""
     batch, found = chunk.to_record_batch(), {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with contextlib.suppress(IndexError, TypeError, ValueError):

@@ -49,7 +49,7 @@ class FileWriter:
     write_footer:
         True if the file gets a footer when it is closed.
     compact:
-        True if the SDK merges small chunks when the file is closed.
+        True if the SDK merges small chunks when the file is closed. A file without a footer is not changed.
 
     Raises
     ------
@@ -295,7 +295,8 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
+        """True if the file has got its final name and has replaced an older file, or if other code may already read it.
+        """
         return self._file.published
 
     def abort(self) -> None:

@@ -48,10 +48,10 @@ class Target(Protocol):
         """
 
     def make_recording(self) -> Any:
-        """Make a recording, and return its handle. It becomes the current one, in place of the recording of the test.
+        """Make a recording, and return its handle. This module makes it the current recording.
 
-        Called by this module before code under test gives the test's recording another sink, for example by `rr.save`.
-        The new recording gets this sink instead.
+        Called before code under test gives the test's recording another sink, for example by `rr.save`. The new
+        recording gets this sink instead.
         """
 
     def make_current(self) -> None:
@@ -110,7 +110,7 @@ def forget_times(ids: Ids) -> None:
 
 
 def show_times_again(ids: Ids) -> None:
-    """Have the next row of this thread set its times again for the test's recording, which has these `ids`.
+    """Have this thread set its times again before its next row, for the test's recording, which has these `ids`.
 
     Call this if other code has removed these times.
     """

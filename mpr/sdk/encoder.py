@@ -50,7 +50,10 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
 
 
 def drop_rows(stream: rr.RecordingStream) -> None:
-    """Have the SDK drop all later rows of `stream`, because it keeps the rows of a stream without a sink in memory."""
+    """Have the SDK drop all later rows of `stream`.
+
+    Otherwise, the SDK keeps the rows of a stream without a sink in memory.
+    """
     import rerun as rr
 
     if rr.is_enabled(stream):

@@ -24,7 +24,7 @@ MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
 
 
 class _Call(NamedTuple):
-    """A call that logs rows, without the recording, and the times that its rows have."""
+    """A call that logs rows: its function, its arguments without the recording, and the times of its rows."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]

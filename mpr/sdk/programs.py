@@ -87,10 +87,9 @@ def optimize(path: Path, target: int) -> None:
 
 
 def routed(streams: bytes) -> bytes:
-    """Return the stream that the program `rerun rrd route` makes of `streams`.
+    """Join `streams`, which are several streams one behind the other, with `rerun rrd route`. Return the joined stream.
 
-    `streams` are several streams, one behind the other. Raises `OSError` if the program cannot be started, fails, or
-    does not end within 10 minutes.
+    Raises `OSError` if the program cannot be started, fails, or does not end within 10 minutes.
     """
     ran = _run([*_program(), "rrd", "route"], _REFUSAL_SECS, data=streams)
     if ran.returncode:

@@ -309,7 +309,7 @@ def exchange_global_recording(native: Any) -> Any:
 def current_handles() -> tuple[Any, Any]:
     """Return the handles of two current recordings: that of this thread, and that of the process.
 
-    Each is None if there is no such recording.
+    A handle is None if there is no such recording.
     """
     return _get_current("get_thread_local_data_recording"), _get_current("get_global_data_recording")
 

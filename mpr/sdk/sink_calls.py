@@ -136,7 +136,7 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 
 @functools.cache
 def _empty_stream(_pid: int) -> Any:
-    """Return a stream to which nothing logs. The result of a skipped call reads from this stream.
+    """Return a stream to which nothing logs, for skipped calls of `rr.binary_stream` and `rr.memory_recording`.
 
     There is one stream for each process id, because a forked process cannot use the stream of its parent.
     """
