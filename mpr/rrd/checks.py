@@ -100,8 +100,7 @@ def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def check_footer(footer: bytes) -> None:
-    """Raise `FormatError` if the manifests in `footer`, or their columns, cannot be read. An empty footer is accepted.
-    """
+    """Raise `FormatError` if the manifests in `footer` or their columns cannot be read. An empty footer is fine."""
     if footer:
         manifest.parse(footer)
         for _ in manifest.schemas(footer):

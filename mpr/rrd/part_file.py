@@ -38,8 +38,7 @@ class OutputFile(Protocol):
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name and has replaced an older file, or if other code may already read it.
-        """
+        """True if the file has its final name, or if other code may already read the file in another way."""
 
     def publish(self) -> None:
         """Give the file its final name, if it has one. A second call does nothing.

@@ -295,8 +295,7 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name and has replaced an older file, or if other code may already read it.
-        """
+        """True if the file has its final name, or if other code may already read the file in another way."""
         return self._file.published
 
     def abort(self) -> None:

@@ -58,7 +58,8 @@ class Target(Protocol):
         """Make the recording of the running test the current one again, instead of one of `make_recording`."""
 
     def logged(self) -> None:
-        """Called by this module each time that code under test logs rows while `handle` does not return None."""
+        """Called by this module when code under test logs rows, unless `handle` returns None or the SDK drops the rows.
+        """
 
 
 class _Thread(threading.local):
@@ -90,9 +91,9 @@ def copy_to(target: Target) -> None:
 
 
 def stop(target: Target) -> None:
-    """Copy no more rows to `target`. The target that was given before it gets the copies again.
+    """Copy no more rows to `target`. The last one of the other targets gets the copies.
 
-    After the last target, the calls are not wrapped any more, unless other code has wrapped them, too.
+    If there is no other target, the calls are not wrapped any more, unless other code has wrapped them, too.
     """
     with contextlib.suppress(ValueError):
         _targets.remove(target)

@@ -125,8 +125,8 @@ def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStrea
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
     The reason is that many processes write the recording, and each would overwrite the name and the start that another
-    process has set. `diverted(call, handle)` returns the stream and the name of the property, or None if the SDK's call
-    must be made as usual.
+    process has set. `diverted(name of the call, handle)` returns the stream and the name of the property, or None if
+    the SDK's call must be made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
