@@ -27,8 +27,7 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
     """Add the rows that `write` logs to the recording in the file at `path`, and make the file valid.
 
     `write` is called with an `rr.RecordingStream`, to which it logs. If the file has no messages, the rows become a new
-    recording with `application_id`. No process may write the file meanwhile, because no lock is taken while rows are
-    added.
+    recording with `application_id`. No process may write the file meanwhile.
 
     Raises `SinkError` if the file is missing, is damaged, or cannot be made valid, and if the disk reports an error. If
     `write` raises an exception, this function raises the same exception, and the file is unchanged.

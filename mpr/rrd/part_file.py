@@ -41,7 +41,7 @@ class OutputFile(Protocol):
         """True if the file has its final name, or if other code may already read the file in another way."""
 
     def publish(self) -> None:
-        """Give the file its final name, if it has one. A second call does nothing.
+        """Give the file its final name. Do nothing if the file has its final name already, or gets none.
 
         Raises `OSError` if the file cannot get the name.
         """

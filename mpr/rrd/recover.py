@@ -69,8 +69,8 @@ def find(path: Path) -> list[Path]:
     """Return the paths of the files to recover for `path`.
 
     For a folder, these are the files `*.rrd` and `.*.rrd.part` in it and in its subfolders, but no links. A subfolder
-    that cannot be read is one of the paths, too, because `recover` then raises an error with the reason. For a missing
-    file, the path of its `.part` file is returned if that file exists. In all other cases, `path` itself is returned.
+    that cannot be read is one of the paths, too. For a missing file, the path of its `.part` file is returned if that
+    file exists. In all other cases, `path` itself is returned.
     """
     if path.is_dir():
         return _in_folder(path)

@@ -24,9 +24,9 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` with the encoded store id `store` in place of all store ids of the same kind.
 
-    The kind is recording or blueprint. `stream` is a whole stream with its footer. If it has no store info, and `info`
-    is not empty, the result begins with a store info. `info` is the payload of this store info, whose store id is
-    replaced by `store`. Raises `FormatError` if `stream` cannot be read.
+    The kind is recording or blueprint. `stream` is a whole stream with its footer. If it has no store info, the result
+    begins with one whose payload is `info` with `store` as its store id, unless `info` is empty. Raises `FormatError`
+    if `stream` cannot be read.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.

@@ -71,7 +71,7 @@ class Segment:
 
 
 def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
-    """Return the runs of bytes of `frames` as (start, end) in their source. Adjacent frames are one run."""
+    """Return the runs of bytes of `frames` as offsets (start, end) in their source. Adjacent frames are one run."""
     found: list[tuple[int, int]] = []
     for frame in frames:
         if found and found[-1][1] == frame.start:

@@ -76,8 +76,7 @@ def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
     """Return the columns that `manifests` describe, each column once, as an Arrow schema.
 
     As in the SDK, a column is marked as semantically empty only if every manifest that has the column marks it so.
-    Raises `ValueError` if a component is static in one manifest and not in another, because the SDK then decides by the
-    first chunk.
+    Raises `ValueError` if a component is static in one manifest and not in another.
     """
     import pyarrow as pa
 

@@ -58,7 +58,9 @@ class Target(Protocol):
         """Make the recording of the running test the current one again, instead of one of `make_recording`."""
 
     def logged(self) -> None:
-        """Called by this module when code under test logs rows, unless `handle` returns None or the SDK drops the rows.
+        """Called by this module when code under test logs rows.
+
+        Not called while `handle` returns None, and not for rows that the SDK drops.
         """
 
 

@@ -123,8 +123,8 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     The encoded stream has no store info, and the ids of its recording are placeholders. Returns empty bytes if `write`
     logs no rows, or if logging is switched off (`RERUN=off`).
 
-    If the first call of `write` gives no bytes, `write` is called again with a new stream, because the SDK may have
-    shut down the first one. If `write` raises an exception, this function raises the same exception.
+    If `write` logs no rows, it is called a second time with a new stream, because the SDK may have shut down the first
+    one. If `write` raises an exception, this function raises the same exception.
     """
     for _ in range(2):
         scratch = _scratch()

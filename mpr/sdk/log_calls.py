@@ -204,9 +204,9 @@ _CHUNKS_OF: dict[str, Callable[[Any], Iterable[Any]]] = {
 def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, the entry `name`, which takes chunks.
 
-    The wrapper sends the chunks one by one, and calls the functions in `hooks` for each. This takes twice the time
-    (measured), but the entry can wait between two chunks while the outbox is full. If mpr itself calls the entry, or if
-    the SDK lacks `send_chunks`, the wrapper sends all chunks at once.
+    The wrapper sends the chunks one by one, and calls the functions in `hooks` for each, so that the entry can wait
+    between two chunks. If mpr itself calls the entry, or if the SDK lacks `send_chunks`, the wrapper sends all chunks
+    at once.
     """
     chunks_of = _CHUNKS_OF[name]
     # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.

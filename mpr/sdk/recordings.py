@@ -124,9 +124,8 @@ _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nan
 def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStream, str] | None]) -> None:
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
-    The reason is that many processes write the recording, and each would overwrite the name and the start that another
-    process has set. `diverted(name of the call, handle)` returns the stream and the name of the property, or None if
-    the SDK's call must be made as usual.
+    Otherwise, each process would overwrite the name and the start that another process has set. `diverted(name of the
+    call, handle)` returns the stream and the name of the property, or None if the SDK's call must be made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -257,8 +256,7 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
     concerns only the calling thread. `rr.init` is not watched here (see `divert_new_recordings`).
 
-    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. If it lacks one of them, returns
-    False, and watches nothing.
+    Returns False, and watches nothing, if this release of the SDK lacks a function of `_SET_CURRENT`, else True.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
