@@ -24,7 +24,7 @@ _READ_BYTES = 1024 * 1024
 class ByteLog:
     """Counts the accepted bytes of one file, and wakes the readers after each change.
 
-    Only one thread adds bytes. Any thread may read them.
+    Only one thread adds bytes. Any thread may read the bytes.
 
     Parameters
     ----------

@@ -47,7 +47,7 @@ class ManifestMaker:
     def add_store(self, store: bytes, info: bytes) -> bool:
         """Keep `info`, the payload of the first store info of `store`, an encoded store id.
 
-        Returns True if the store is new. Returns False, and keeps nothing, if it is not.
+        Returns True if the store is new. Returns False, and keeps nothing, if the store has a store info already.
         """
         if store in self.store_infos:
             return False
@@ -58,8 +58,8 @@ class ManifestMaker:
         """Return the bytes that close the file: the `END` frame, and the 32 bytes behind it.
 
         `end` is the offset of the `END` frame. `manifests` describe all chunks of the file. They are merged into one
-        manifest per store. If manifests of one store have different columns, the SDK may read some chunks again. If it
-        cannot read them, it raises an error of any type.
+        manifest per store. If manifests of one store have different columns, the SDK may read some chunks again. If the
+        SDK cannot read a chunk, it raises an error of any type.
         """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:

@@ -74,8 +74,8 @@ def add_footer(chunks: Chunks, end: int) -> bool:
 def unreadable(chunks: Chunks) -> set[int] | None:
     """Return the indexes of the chunks that the SDK cannot read. The chunks are read in other processes.
 
-    Returns None if 40 processes crash, or if one fails before it reads a chunk. Raises `OSError` if a process cannot be
-    started, or has not ended within 10 minutes.
+    Returns None if 40 processes crash, or if a process fails before it reads a chunk. Raises `OSError` if a process
+    cannot be started, or has not ended within 10 minutes.
     """
     found: set[int] = set()
     first, alone_until = 0, 0

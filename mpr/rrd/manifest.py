@@ -227,9 +227,9 @@ def same_columns(manifests: list[Manifest]) -> bool:
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    If a manifest lacks a column, its rows get null there, or `False` or 0 if the column is not nullable. The SDK fills
-    missing values in the same way (`RawRrdManifest::merge`). If a column has several types, all its values get the
-    first type.
+    The rows of a manifest that lacks a column get null in this column, or `False` or 0 if the column is not nullable.
+    The SDK fills missing values in the same way (`RawRrdManifest::merge`). If a column has several types, all its
+    values get the first type.
     """
     import pyarrow as pa
 

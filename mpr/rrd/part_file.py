@@ -49,7 +49,7 @@ class OutputFile(Protocol):
     def check(self, size: int) -> None:
         """Raise `OSError` if it is known that the file does not have the `size` bytes that were written.
 
-        A file in memory may move to the disk in this call. If it cannot, this also raises `OSError`.
+        A file in memory may move to the disk in this call. Also raises `OSError` if the move fails.
         """
 
     def cut(self, size: int) -> None:
@@ -60,7 +60,7 @@ class OutputFile(Protocol):
 
 
 class TakenAwayError(OSError):
-    """Raised if another program has removed the file that is being written, or has changed its size."""
+    """Raised if another program has removed or replaced the file that is being written, or has changed its size."""
 
 
 class PartFile:

@@ -121,8 +121,8 @@ def recover(path: Path) -> Recovered:
 def _locked(path: Path) -> Iterator[int]:
     """Open the file at `path` for reading, lock it within the `with` block, and yield its descriptor.
 
-    The lock keeps other processes of mpr from writing the file. Raises `SinkError` if another process has locked it,
-    and `OSError` if it cannot be opened.
+    The lock keeps other processes of mpr from writing the file. Raises `SinkError` if another process has locked the
+    file, and `OSError` if the file cannot be opened.
     """
     fd = files.open_regular(path, os.O_RDONLY)
     try:

@@ -24,9 +24,9 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` with the encoded store id `store` in place of all store ids of the same kind.
 
-    The kind is recording or blueprint. `stream` is a whole stream with its footer. If it has no store info, the result
-    begins with one whose payload is `info` with `store` as its store id, unless `info` is empty. Raises `FormatError`
-    if `stream` cannot be read.
+    The kind is recording or blueprint. `stream` is a whole stream with its footer. If `stream` has no store info and
+    `info`, the payload of a store info, is not empty, the result begins with this store info, with `store` as its store
+    id. Raises `FormatError` if `stream` cannot be read.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -173,7 +173,8 @@ class Relabeller:
         """Return the manifests in `footer`, with the new store id, and with the new offsets and sizes of the chunks.
 
         `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
-        Raises `FormatError` if a manifest cannot be read, and `KeyError` if it describes a chunk that no segment had.
+        Raises `FormatError` if a manifest cannot be read, and `KeyError` if a manifest describes a chunk that no
+        segment had.
         """
         found = []
         for each in manifest.parse(footer):

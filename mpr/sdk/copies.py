@@ -48,7 +48,7 @@ class Target(Protocol):
         """
 
     def make_recording(self) -> Any:
-        """Make a recording, and return its handle. This module makes it the current recording.
+        """Make a recording, and return its handle. This module makes this recording the current one.
 
         Called before code under test gives the test's recording another sink, for example by `rr.save`. The new
         recording gets this sink instead.
@@ -230,7 +230,7 @@ def _copy_of(recording: Any) -> Any:
 
 
 def _is_disabled(recording: Any, ids: Ids | None) -> bool:
-    """Return True if the SDK drops all rows of `recording`, because its user has switched it off.
+    """Return True if `recording` is switched off, so that the SDK drops all its rows.
 
     `recording` is a handle with these `ids`, or None for the current recording.
     """

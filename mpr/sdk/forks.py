@@ -42,8 +42,8 @@ def leave_parents_recordings() -> None:
     In a forked process, `rr.init` then ignores these recordings, and the SDK's `shutdown` does nothing unless the
     program has made a recording since the fork. A second call of this function does nothing.
 
-    Call this before any other module of mpr wraps `new_recording`, because an `rr.init` that another wrapper diverts
-    makes no new recording.
+    Call this before any other module of mpr wraps `new_recording`. An `rr.init` that the other wrapper diverts then
+    does not count as a new recording.
     """
     if _process.is_watched:
         return

@@ -90,8 +90,8 @@ def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callabl
     """Return a wrapper of `wrapped`, which is the SDK's function `name`, or a wrapper of it. The function logs rows.
 
     The returned wrapper adds each call to all `KeptCalls` that are not closed. `times_of` takes the handle of a
-    recording, or None for the current one. It returns the times of rows that are logged there, or None if these rows
-    are not kept.
+    recording, or None for the current one. `times_of` returns the times of rows that are logged there, or None if these
+    rows are not kept.
     """
     original = private_names.original(name)
     place = _PLACES.get(name, sys.maxsize)

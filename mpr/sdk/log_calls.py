@@ -48,7 +48,7 @@ def install_entries(entered: Entered, logged: Logged, current: Current) -> list[
     ----------
     entered:
         Called as `entered(bytes, rows, recording)`. `recording` is a handle, or None for the current recording. If
-        `entered` returns a `Prefix` for this recording, the entry puts it before the entity paths.
+        `entered` returns a `Prefix` for this recording, the entry puts this prefix before the entity paths.
     logged:
         Called as `logged(rows, recording)` if the SDK has taken rows whose number is known.
     current:

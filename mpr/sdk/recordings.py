@@ -70,13 +70,12 @@ def divert_new_recordings(
         Called with the handle of each new recording that does not become the current one, such as an
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
-        Called with the stream. Makes it the current recording.
+        Called with the stream. Makes the stream the current recording.
     switch_off:
         Called with the handle of the recording that `rr.init(default_enabled=False)` makes in place of the stream.
         Makes this recording the current one. The SDK drops its rows.
     skips_clean_up:
-        If it returns True, `rr.init` does not clean up unused recordings, so that the global current recording
-        stays.
+        Returns True if `rr.init` must not clean up unused recordings, so that the global current recording stays.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
