@@ -227,7 +227,7 @@ def stream_footer(offset: int, footer: bytes) -> bytes:
 
 @functools.cache
 def _hash_function() -> Callable[..., int]:
-    """Return the hash function of footers. The result is cached, because code under test may make a later import fail.
+    """Return the hash function of footers. It is imported only once, because code under test may break later imports.
     """
     # Imported here because only a parent computes a hash.
     import xxhash

@@ -40,8 +40,8 @@ for path in sys.stdin.buffer.read().decode(errors="surrogateescape").split("\\0"
 def viewer_executable() -> str | None:
     """Return the path of the native viewer: in the SDK's package, else on the PATH; None if there is no viewer.
 
-    The script `rerun` of the SDK's package is not used, because the viewer that it starts survives if the script is
-    killed.
+    The program in the package is preferred, because `rerun` on the PATH may be a script. If such a script is killed,
+    the viewer that it has started survives.
     """
     import importlib.util
     import shutil
