@@ -227,8 +227,7 @@ def stream_footer(offset: int, footer: bytes) -> bytes:
 
 @functools.cache
 def _hash_function() -> Callable[..., int]:
-    """Return the hash function of footers. It is imported only once, because code under test may break later imports.
-    """
+    """Return the hash function of footers. The import happens only once, because code under test may break it later."""
     # Imported here because only a parent computes a hash.
     import xxhash
 
