@@ -26,13 +26,14 @@ These words have the same meaning in all modules:
 - Store: a recording or a blueprint. Its store id has the application id, the recording id, and the kind. An encoded
   store id is the store id as bytes. Its store info is the frame that introduces the store, of the kind
   `SET_STORE_INFO`.
-- Manifest: a table of the chunks of one store, with their offsets and sizes. To describe a chunk is to make its row.
-- Footer: the manifests of a file, one for each store. The footer is the payload of the last frame, of the kind `END`.
-- To encode a row: to write it in the form of this format, as bytes. To decode it: to read its values from the bytes.
+- Manifest: a table of the chunks of one store, with their offsets and sizes. To describe a chunk is to make its row in
+  this table.
+- Footer: the manifests of a file, one for each store. They are the payload of the last frame, of the kind `END`.
+- To encode a row: to write it as bytes of this format. To decode it: to read its values from the bytes.
 - Segment: some whole frames of one outbox, in the form in which a sink gets them.
-- Run: bytes that lie one behind the other in a file or an outbox, without a gap.
+- Run: a range of bytes without a gap, in a file or an outbox.
 - Preamble: the stream with which a file begins: the store info and the properties of the recording.
-- Relabel: to replace the store id in a stream, and the offsets and sizes that change by this.
-- To write a file anew: to have the SDK read the file and write another one, which replaces it. A compact file was
-  written anew by `rerun rrd optimize`, which merges small chunks.
+- Relabel: to replace the store id in a stream, and to correct the offsets and sizes in its manifests.
+- To write a file anew: to have the SDK read the file and write another one, which replaces it. A compact file is a file
+  that `rerun rrd optimize` has written anew, with small chunks merged.
 """

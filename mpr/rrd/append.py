@@ -1,10 +1,7 @@
-"""Adds rows to an `.rrd` file that no process writes any more, and makes the file valid.
+"""Adds rows to an `.rrd` file that no process is writing.
 
-The file may be incomplete: its footer may be missing, or the end of its last message. A message is one frame of the
-file (`framing.py`).
-
-Covers: removing the footer or an incomplete message at the end, and appending messages.
-Does not cover: making the new footer (`recover.py`).
+Covers: appending logged rows or an encoded stream to a file.
+Does not cover: repairing the file (`recover.py`).
 """
 
 from __future__ import annotations
@@ -27,14 +24,13 @@ if TYPE_CHECKING:
 
 
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
-    """Add the rows that `write` logs to the recording in the file at `path`. The file is valid afterwards.
+    """Add the rows that `write` logs to the recording in the file at `path`, and make the file valid.
 
-    This function calls `write` with an `rr.RecordingStream`, to which `write` logs. If the file has no recording, for
-    example because it is empty, the rows become a new recording with the application id `application_id`. No process
-    may write the file meanwhile, because this function takes no lock while it adds rows.
+    `write` is called with an `rr.RecordingStream`, to which it logs. If the file has no messages, the rows become a new
+    recording with `application_id`. No process may write the file meanwhile.
 
-    Raises `SinkError` if the file is missing or is not a Rerun file, or if the disk reports an error. If `write` raises
-    an exception, this function raises the same exception, and the file is unchanged.
+    Raises `SinkError` if the file is missing, is damaged, or cannot be made valid, and if the disk reports an error. If
+    `write` raises an exception, this function raises the same exception, and the file is unchanged.
     """
     added = encoder.encoded_by_sdk(write)
     if added:
@@ -49,11 +45,11 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 def _append(fd: int, application_id: str, added: bytes) -> None:
     """Cut the file behind its last whole message, and append the messages of the stream `added`.
 
-    `fd` is a descriptor of the file, for reading and writing. The footer of the file is removed, too. The appended
-    messages get the store id of the file's recording. If the file has no recording, they get a new store id with
-    `application_id`.
+    `fd` is a descriptor of the file, for reading and writing. The messages get the store id of the file's first store
+    info. If there is no store info, they get a new store id with `application_id`.
 
-    Raises `FormatError` if the file is not a Rerun file, and `OSError` if the disk reports an error.
+    Raises `FormatError` if the file has more than 12 bytes and is damaged or no Rerun file. Raises `OSError` if the
+    disk reports an error.
     """
 
     def read(offset: int, size: int) -> bytes:
@@ -80,7 +76,10 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
 
 
 def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
-    """Return the encoded store id in the first store info among `frames`, or None if there is no store info."""
+    """Return the encoded store id in the first store info among `frames`; None if there is no store info.
+
+    `read` reads the file of `frames`.
+    """
     for frame in frames:
         if frame.kind == framing.SET_STORE_INFO:
             payload = read(frame.payload, frame.size)
@@ -89,11 +88,11 @@ def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
 
 
 def add_stream(path: Path, stream: bytes, store: bytes | None = None) -> None:
-    """Add the encoded stream `stream`, such as a blueprint, to the file at `path`. Both must have a footer.
+    """Add the encoded stream `stream`, such as a blueprint, to the file at `path`.
 
-    If `store` is not None, the chunks of `stream` are added to the store of the file with this encoded id. No process
-    may write the file meanwhile. Raises `FormatError` if the file or `stream` cannot be read, and `OSError` if the disk
-    reports an error.
+    `stream` and the file must have a footer. If `store` is given, which is the encoded id of a store in the file,
+    `stream` is first relabelled to this store. No process may write the file meanwhile. Raises `FormatError` if the
+    file or `stream` cannot be read, and `OSError` if the disk reports an error.
     """
     if store is not None:
         stream = relabel.relabelled(stream, store)

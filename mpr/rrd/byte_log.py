@@ -1,6 +1,6 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
-The writer of a file writes whole frames, and then counts their bytes as *accepted*. Accepted bytes never change.
+The writer of a file writes bytes, and then counts them as *accepted*. Accepted bytes never change.
 
 Covers: the number of accepted bytes, readers in threads and in `asyncio`, the end of the stream.
 Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
@@ -24,7 +24,7 @@ _READ_BYTES = 1024 * 1024
 class ByteLog:
     """Counts the accepted bytes of one file, and wakes the readers after each change.
 
-    Only one thread adds bytes. Any thread may read them.
+    Only one thread adds bytes. Any thread may read the bytes.
 
     Parameters
     ----------
@@ -46,10 +46,7 @@ class ByteLog:
 
     @property
     def shared_fd(self) -> int | None:
-        """The descriptor by which another process can read the file; None if the bytes may move to another file later.
-
-        After such a move, the descriptor in the other process would still lead to the old file.
-        """
+        """The descriptor by which another process can read the file; None if the bytes may move to another file."""
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
@@ -57,9 +54,9 @@ class ByteLog:
         self._note(end, False, None)
 
     def finish(self, failure: BaseException | None = None) -> None:
-        """Mark the log as complete: no more bytes will be accepted.
+        """Mark the log as complete: no more bytes will be accepted. Wake the readers.
 
-        If `failure` is not None, bytes are missing at the end. Each reader then raises `failure` after the last byte.
+        If `failure` is not None, bytes are missing at the end, and each reader raises `failure` after the last byte.
         """
         self._note(self.end, True, failure)
 
@@ -73,7 +70,7 @@ class ByteLog:
 
     @contextlib.contextmanager
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after each change within the `with` block, in the thread that adds bytes.
+        """Call `listener` after each change of the log within the `with` block, in the thread that makes the change.
 
         `listener` must not wait, because the writer of the file would wait, too.
         """
@@ -100,9 +97,8 @@ class LogReader:
     read:
         Reads the file, by offset and size in bytes.
     size:
-        The size of the file in bytes if its writer has closed the file, else None. If it is given, the reader yields
-        exactly this many bytes. The reason is that the writer may have written the closed file anew, so its size may
-        differ from the number of accepted bytes.
+        The size of the file in bytes if its writer has closed the file, else None. A closed file is read up to this
+        size, because it may have been written anew.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:
@@ -113,9 +109,9 @@ class LogReader:
     def read_all(self, *, parts: bool = False, pause_secs: float = 0.0) -> Iterator[bytes]:
         """Yield all bytes in pieces of 1 MiB at most. Wait for more bytes until the log is complete.
 
-        If `parts` is true, each piece is instead a stream that can be read alone, usually of a few MiB at most. After
-        each wait for more bytes, this method sleeps for `pause_secs` seconds, so that the next piece has more bytes. If
-        bytes are missing at the end, it raises the error that `ByteLog.finish` got.
+        If `parts` is true, each piece is instead a stream without a footer that can be read alone (`slices.py`). After
+        each wait for more bytes, sleep for `pause_secs` seconds, so that the next piece has more bytes. If bytes are
+        missing at the end, raise the error that `ByteLog.finish` got.
         """
         cursor = self._cursor(parts)
         while True:
@@ -134,10 +130,9 @@ class LogReader:
                 time.sleep(pause_secs)
 
     async def aread_all(self, *, parts: bool = False) -> AsyncIterator[bytes]:
-        """Yield what `read_all` yields, and wait for more bytes without blocking the event loop.
+        """Yield the pieces that `read_all` yields. A wait for more bytes does not block the event loop.
 
-        While the iteration runs, the log calls a function after each change to wake the iteration. These calls end with
-        the iteration, also if it ends early, for example because its asyncio task is cancelled.
+        Raises the error that `read_all` raises.
         """
         # Imported here because few programs read in an event loop.
         import asyncio
@@ -166,10 +161,10 @@ class LogReader:
         return Slices(self._read) if parts else Pieces(self._read, _READ_BYTES)
 
     def _next(self, cursor: Slices | Pieces) -> tuple[bytes | None, int]:
-        """Return the next bytes, and how many bytes of the file are accepted at this time.
+        """Return the next bytes, and the number of accepted bytes of the file.
 
-        The bytes are `b""` if no more bytes are accepted yet, and None if the log is complete and all bytes were
-        returned. If bytes are missing at the end, this method raises the error that `ByteLog.finish` got.
+        The bytes are `b""` if there are none at present, and None if the log is complete and all bytes were returned.
+        If bytes are missing at the end, raise the error that `ByteLog.finish` got.
         """
         with self._log.changed:
             end, is_over, failure = self._log.end, self._log.is_over, self._log.failure

@@ -1,12 +1,10 @@
 """Checks the bytes that a producer (a process that logs) has sent, before a sink gets them. Decodes no row.
 
-If the bytes are damaged, the checks raise `FormatError`.
+If the bytes are damaged, the checks raise `FormatError`. Without the checks, damaged bytes of one process could make a
+file unreadable that has the rows of many processes.
 
 Covers: the store id at the beginning of each frame's payload, the footer of a stream, the bytes behind the footer.
 Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.
-
-A sink copies frames without a change. If one process sends a frame without a store id, or with a damaged store info,
-the whole file becomes unreadable. Then the rows of all other processes are lost, too.
 """
 
 from __future__ import annotations
@@ -26,7 +24,7 @@ _INFO_MAX = 1024 * 1024
 
 
 class FrameCheck:
-    """Checks the frames of one outbox. Remembers the last store id, so that most chunks are checked fast."""
+    """Checks the frames of one outbox. It keeps the last store id, because most frames have this id again."""
 
     def __init__(self) -> None:
         # The first bytes of the last chunk's payload, up to the end of its store id. Most chunks begin with the same
@@ -34,9 +32,9 @@ class FrameCheck:
         self._known = b""
 
     def check(self, read: Read, frames: Iterable[Frame]) -> None:
-        """Raise `FormatError` if a payload in `frames` does not begin with the fields that its kind must have.
+        """Raise `FormatError` if one of `frames` has no valid store id, or has more than 1 MiB and is no chunk.
 
-        Also raises `FormatError` if a frame that is no chunk has more than 1 MiB. `read` reads the outbox.
+        `read` reads the outbox. No frame in `frames` is of the kind `END`.
         """
         for frame in frames:
             if frame.kind == ARROW_MSG:
@@ -52,7 +50,10 @@ class FrameCheck:
 
 
 def _store_id_field(payload: bytes) -> bytes:
-    """Return the payload of a chunk up to the end of its store id. Raises `FormatError` if there is no store id."""
+    """Return `payload`, the beginning of a chunk's payload, up to the end of its store id.
+
+    Raises `FormatError` if `payload` does not begin with a valid store id.
+    """
     store, end = protobuf.leading_field(payload)
     _check_store(store)
     return payload[:end]
@@ -67,18 +68,15 @@ def _check_store(store: bytes) -> None:
 
 
 def knows_format() -> bool:
-    """Return True if mpr knows the format of the installed SDK, so that mpr can check its streams itself."""
+    """Return True if mpr can read the streams of the installed SDK (see `compat.format_is_known`)."""
     return compat.format_is_known() is None
 
 
 def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
-    """Return the footer of a stream: the payload of its `END` frame `last`.
+    """Return the footer of a stream, which is the payload of its `END` frame `last`.
 
-    `read` reads the stream, which has bytes up to the offset `end`. Returns None if some of the 32 bytes that close the
-    stream behind the `END` frame are not there yet.
-
-    Raises `FormatError` if the bytes behind the `END` frame do not fit this footer, or if more than 32 bytes follow.
-    This also happens if zeros stand in place of missing bytes, because zeros look like an `END` frame.
+    `read` reads the stream, which has `end` bytes. Returns None if some of the 32 bytes behind the `END` frame are not
+    there yet. Raises `FormatError` if the bytes behind the `END` frame are not exactly the 32 that fit the footer.
     """
     if end < last.end + framing.STREAM_FOOTER_SIZE:
         return None
@@ -89,10 +87,10 @@ def closed_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
-    """Return the footer of a stream whose format mpr does not know: the payload of its `END` frame `last`.
+    """Return the footer of a stream in a format that mpr does not know, which is the payload of its `END` frame `last`.
 
-    `read` reads the stream, which has bytes up to the offset `end`. Returns None if there is no byte behind the `END`
-    frame yet. Raises `FormatError` if only zeros are behind it, because these zeros stand in place of missing bytes.
+    `read` reads the stream, which has `end` bytes. Returns None if there is no byte behind the `END` frame yet. Raises
+    `FormatError` if the next 32 bytes are zeros, because zeros stand in place of missing bytes.
     """
     if end == last.end:
         return None
@@ -102,7 +100,7 @@ def unknown_footer(read: Read, last: Frame, end: int) -> bytes | None:
 
 
 def check_footer(footer: bytes) -> None:
-    """Raise `FormatError` if the manifests in `footer` cannot be read. An empty footer is accepted."""
+    """Raise `FormatError` if the manifests in `footer` or their columns cannot be read. An empty footer is fine."""
     if footer:
         manifest.parse(footer)
         for _ in manifest.schemas(footer):
@@ -113,7 +111,8 @@ def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
     """Check the bytes of a whole stream. Return its frames without the `END` frame, its footer, and a store id.
 
     The store id is the encoded id of the first recording, or None if the stream has only blueprints. Raises
-    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, only the frames are checked.
+    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, the payloads of the frames are
+    not checked.
     """
     framing.check_header(stream[: framing.HEADER_SIZE])
     frames = framing.frames_of(stream)

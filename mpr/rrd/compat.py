@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 
 
 def store_info() -> bytes:
-    """Return the payload of a store info, the frame that introduces a recording or a blueprint.
+    """Return the payload of a store info. The store id in it is a placeholder, which the caller has to replace.
 
-    The store id in the payload is a placeholder, which the caller has to replace. Returns empty bytes if logging is
-    switched off (`RERUN=off`), or if mpr does not know the SDK's format.
+    Returns empty bytes if logging is switched off (`RERUN=off`), or if mpr does not know the SDK's format.
     """
     data = encoded_head()
     # An unknown format is no error here, because `format_is_known` reports it.
@@ -38,12 +37,9 @@ def store_info() -> bytes:
 def manifest_by_sdk(data: bytes) -> Manifest:
     """Return the manifest that the SDK writes for the chunks in `data`.
 
-    `data` is a header, store infos, and chunks of one store. The SDK writes the chunks into a new stream. So the
-    manifest has the chunk ids of `data`, but the store id, the offsets and the sizes of the new stream. The caller has
-    to replace these three.
-
-    Raises `FormatError` if the SDK finds no chunk in `data`. If the SDK cannot read a chunk, it raises an error of any
-    type.
+    `data` is a header, store infos, and chunks of one store. The caller has to replace the store id, the offsets and
+    the sizes in the manifest, because they are those of another stream. Raises `FormatError` if the SDK finds no chunk
+    in `data`. If the SDK cannot read a chunk, it raises an error of any type.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))
     frames = framing.frames_of(encoded)
@@ -55,10 +51,10 @@ def manifest_by_sdk(data: bytes) -> Manifest:
 
 @functools.cache
 def format_is_known() -> str | None:
-    """Return None if mpr understands the streams of the installed SDK, else the reason why not.
+    """Return None if mpr understands the streams of the installed SDK, else the reason as a text.
 
-    Lets the SDK encode two chunks, and checks everything in the result on which `framing.py` and `manifest.py` rely.
-    This is done once per process.
+    The SDK encodes two chunks, and this function checks the parts of the stream that mpr reads. The check runs once per
+    process. Returns None, too, if logging is switched off (`RERUN=off`).
     """
     import rerun as rr
 

@@ -45,10 +45,9 @@ class ManifestMaker:
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Keep `info`, the payload of the store info of `store`, an encoded store id.
+        """Keep `info`, the payload of the first store info of `store`, an encoded store id.
 
-        Returns True if the store is new. Returns False if the maker already has a store info of this store, which then
-        stays.
+        Returns True if the store is new. Returns False, and keeps nothing, if the store has a store info already.
         """
         if store in self.store_infos:
             return False
@@ -56,11 +55,11 @@ class ManifestMaker:
         return True
 
     def closing(self, end: int, manifests: Iterable[Manifest]) -> bytes:
-        """Return the bytes that close the file: the `END` frame with the merged manifests, and the 32 bytes behind it.
+        """Return the bytes that close the file: the `END` frame, and the 32 bytes behind it.
 
-        The frames before the `END` frame end at the offset `end`. `manifests` describe all chunks of the file. They
-        become one manifest per store. If their columns differ, the SDK may have to read some of the chunks again. If
-        the SDK cannot read them, it raises an error of any type.
+        `end` is the offset of the `END` frame. `manifests` describe all chunks of the file. They are merged into one
+        manifest per store. If manifests of one store have different columns, the SDK may read some chunks again. If the
+        SDK cannot read a chunk, it raises an error of any type.
         """
         stores: dict[bytes, list[Manifest]] = {}
         for each in manifests:
@@ -69,10 +68,9 @@ class ManifestMaker:
         return framing.closing(end, [manifest.encode(each) for each in merged])
 
     def described(self, places: Iterable[ChunkLocation]) -> list[Manifest]:
-        """Return manifests for the chunks at `places` in the file.
+        """Have the SDK read the chunks at `places` in the file, and return manifests that describe them.
 
-        To make the manifests, the SDK reads these chunks again. If it cannot read a chunk, it raises an error of any
-        type.
+        If the SDK cannot read a chunk, it raises an error of any type.
         """
         lots: dict[bytes, list[list[ChunkLocation]]] = {}
         sizes: dict[bytes, int] = {}
@@ -104,7 +102,7 @@ class ManifestMaker:
     def _located(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, with their offsets and sizes in this file.
 
-        All these chunks belong to `store`.
+        All chunks at `places` belong to `store`.
         """
         described = self._by_sdk(store, places)
         locations = {}
@@ -118,7 +116,7 @@ class ManifestMaker:
         return replace(described, store_id=store, table=table)
 
     def _by_sdk(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
-        """Return the SDK's manifest of the chunks at `places`. All these chunks belong to `store`.
+        """Return the SDK's manifest of the chunks at `places`, which all belong to `store`.
 
         Its store id, its offsets and its sizes are those of another stream (see `compat.manifest_by_sdk`).
         """

@@ -2,10 +2,6 @@
 
 Covers: the footer, and finding the chunks that the SDK cannot read.
 Does not cover: the parts of the footer (`footer.py`), and which frames are chunks (`survey.py`).
-
-The calling process gives the other process the descriptors of two files, and the places of the chunks. The other
-process writes the footer into the file with the chunks, and the indexes of unreadable chunks into a temporary file. So
-the footer takes no memory of the calling process.
 """
 
 from __future__ import annotations
@@ -60,7 +56,7 @@ class Chunks:
         return ManifestMaker(fd=self.fd, header=self.header, store_infos=self.infos)
 
     def slice(self, first: int, end: int) -> list[ChunkLocation]:
-        """Return the places of the chunks from index `first` on, up to but without index `end`."""
+        """Return the places of the chunks from index `first` up to index `end`, without the chunk of index `end`."""
         numbers = self.places[2 * first : 2 * end]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
 
@@ -68,19 +64,18 @@ class Chunks:
 def add_footer(chunks: Chunks, end: int) -> bool:
     """Have another process write the footer of the file of `chunks` at the offset `end`.
 
-    Returns True if the footer was written. Returns False if the process fails, for example because the SDK ends it.
-    Raises `OSError` if the process cannot be started, or has not ended within 10 minutes.
+    Returns False if the process fails, for example because the SDK crashes, else True. Raises `OSError` if the process
+    cannot be started, or has not ended within 10 minutes.
     """
     ran = programs.run_python(_code("_add_footer"), data=pickle.dumps((chunks, end)), pass_fds=[chunks.fd])
     return ran.returncode == 0
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read.
+    """Return the indexes of the chunks that the SDK cannot read. The chunks are read in other processes.
 
-    Another process reads the chunks. If the SDK crashes there, a new process continues, and reads those chunks one by
-    one that the SDK was reading together. Returns None if the SDK crashes `_CRASHES_MAX` times, or if a process fails
-    before it reads a chunk. Raises `OSError` if a process cannot be started, or has not ended within 10 minutes.
+    Returns None if 40 processes crash, or if a process fails before it reads a chunk. Raises `OSError` if a process
+    cannot be started, or has not ended within 10 minutes.
     """
     found: set[int] = set()
     first, alone_until = 0, 0
@@ -149,8 +144,8 @@ def _check() -> None:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Return True if `error` is the SDK's `PanicException`.
+    """Return True if `error` is the SDK's `PanicException`, which is no subclass of `Exception`.
 
-    The check compares names, because the SDK does not export this class. The class is no subclass of `Exception`.
+    The names are compared, because the SDK does not export the class.
     """
     return type(error).__name__ == "PanicException"

@@ -78,7 +78,7 @@ class Frame(NamedTuple):
 class DamagedError(FormatError):
     """Raised if a stream has bytes that cannot be a frame, because the kind is unknown or the size is impossible.
 
-    `frames` are the whole frames before these bytes.
+    `frames` are the whole frames that were found before these bytes.
     """
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
@@ -88,7 +88,7 @@ class DamagedError(FormatError):
 
 
 def check_header(header: bytes) -> None:
-    """Raise `FormatError` if `header` is not the header of a stream in the format that mpr knows."""
+    """Raise `FormatError` if `header` does not begin with the header of a stream in the format that mpr knows."""
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
         raise FormatError(f"not an RRF2 stream of protobuf messages: it starts with {header[:HEADER_SIZE]!r}")
 
@@ -96,10 +96,9 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames of a stream within the bytes `[start, end)`, and the offset behind the last one.
 
-    `start` is the offset of a frame. An incomplete frame at the end is left out. The returned offset is then the start
-    of this frame, so a later call can begin there. Nothing behind an `END` frame is read.
-
-    Raises `DamagedError` if there are bytes that cannot be a frame.
+    `start` is the offset of a frame. It is also the returned offset if no frame is whole. An incomplete frame at the
+    end is left out. Nothing behind an `END` frame is read. Raises `DamagedError` if there are bytes that cannot be a
+    frame.
     """
     frames: list[Frame] = []
     position = start
@@ -123,7 +122,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
 
 
 def frames_of(stream: bytes) -> list[Frame]:
-    """Return the whole frames of `stream`, which begins with a header. The `END` frame is one of them, if there is one.
+    """Return the whole frames of `stream`, also its `END` frame. `stream` begins with a header, which is not checked.
 
     Raises `DamagedError` if there are bytes that cannot be a frame.
     """
@@ -133,7 +132,8 @@ def frames_of(stream: bytes) -> list[Frame]:
 def whole(stream: bytes) -> bytes:
     """Return `stream` up to the end of its last whole frame, or empty bytes if no frame is whole.
 
-    Everything behind a damaged frame is left out, too. Raises `FormatError` if the header has an unknown format.
+    Bytes that cannot be a frame are left out, with everything behind them. Raises `FormatError` if the header has an
+    unknown format.
     """
     check_header(stream[:HEADER_SIZE])
     try:
@@ -146,7 +146,8 @@ def whole(stream: bytes) -> bytes:
 def frame_at(read: Read, start: int) -> Frame:
     """Return the frame whose header is at the offset `start`. Its payload may be incomplete.
 
-    Raises `FormatError` if there are fewer than 16 bytes, which is the size of a frame's header.
+    The kind and the size are not checked. Raises `FormatError` if there are fewer than the 16 bytes of a frame's
+    header.
     """
     header = read(start, FRAME_HEADER_SIZE)
     if len(header) < FRAME_HEADER_SIZE:
@@ -158,12 +159,9 @@ def frame_at(read: Read, start: int) -> Frame:
 def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
     """Return the bytes of the next whole frames from `start` on, and the number of chunks in these frames.
 
-    Only bytes before the offset `end` are returned. The frames together have `SLICE_BYTES` at most. If the first frame
-    alone has more, only this frame is returned. An `END` frame is left out.
-
-    Returns empty bytes and 0 if there is no whole frame, if the stream is damaged, or if an `END` frame is at `start`.
-    Also returns these if the bytes from `start` on were never written. The system reads such bytes as zeros, and 16
-    zeros look like the header of an `END` frame.
+    Only bytes before the offset `end` are returned, and `SLICE_BYTES` at most, unless the first frame is larger. An
+    `END` frame is left out. Returns empty bytes and 0 if no other frame is whole, or if bytes within this range cannot
+    be a frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))
@@ -182,9 +180,9 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
 
 
 def footer_span(file: BinaryIO) -> tuple[int, int]:
-    """Return the offset and the size of the footer of an open file, in bytes.
+    """Return the offset and the size in bytes of the footer of the open file `file`.
 
-    Raises `FormatError` if the file has no footer, and `OSError` if the file is too short for a footer.
+    Raises `FormatError` if the file has no footer, and `OSError` if it has fewer than 32 bytes.
     """
     file.seek(-STREAM_FOOTER_SIZE, os.SEEK_END)
     tail = file.read()
@@ -195,10 +193,7 @@ def footer_span(file: BinaryIO) -> tuple[int, int]:
 
 
 def is_finished(path: Path) -> bool:
-    """Return True if the file at `path` ends as a file with a footer does.
-
-    Return False if the file has another end, or cannot be read.
-    """
+    """Return True if the file at `path` ends with the mark of a footer, and False if it does not or cannot be read."""
     with contextlib.suppress(OSError, FormatError), path.open("rb") as file:
         footer_span(file)
         return True
@@ -209,14 +204,14 @@ def is_finished(path: Path) -> bool:
 
 
 def frame_header(kind: int, size: int) -> bytes:
-    """Return the 16 bytes of the header of a frame of the given kind, whose payload has `size` bytes."""
+    """Return the 16 bytes of the header of a frame of the kind `kind`, whose payload has `size` bytes."""
     return _FRAME.pack(kind, size)
 
 
 def closing(offset: int, manifests: list[bytes]) -> bytes:
     """Return the bytes that close a file: the `END` frame, and the 32 bytes behind it.
 
-    The frames before the `END` frame end at `offset`. `manifests` are encoded manifests, one for each store.
+    `offset` is the offset of the `END` frame. `manifests` are encoded manifests, one for each store.
     """
     footer = b"".join(encode_field(1, manifest) for manifest in manifests)
     return frame_header(END, len(footer)) + footer + stream_footer(offset + FRAME_HEADER_SIZE, footer)
@@ -232,10 +227,7 @@ def stream_footer(offset: int, footer: bytes) -> bytes:
 
 @functools.cache
 def _hash_function() -> Callable[..., int]:
-    """Return `xxhash.xxh32_intdigest`, the hash function of footers.
-
-    The result is cached, because code under test may replace `__import__`, so a later import could fail.
-    """
+    """Return the hash function of footers. The import happens only once, because code under test may break it later."""
     # Imported here because only a parent computes a hash.
     import xxhash
 

@@ -1,15 +1,14 @@
 """Reads, changes, merges and encodes the manifests of an `.rrd` file.
 
 A file has one manifest for each store. A store is a recording or a blueprint. The manifest has one row for each chunk
-of the store. It is merged from the manifests that the SDK wrote in the processes that log.
+of the store.
 
-Covers: reading the manifests of an `END` frame, moving their byte offsets, merging and counting their rows.
+Covers: reading the manifests of an `END` frame, changing their byte offsets, merging and counting their rows.
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
-In a file, a manifest is the protobuf message
-`RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3, data = 4}`. Its field `data` is a compressed
-Arrow stream. Source: rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/log_msg.proto` and
-`re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
+In a file, a manifest is the protobuf message `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3,
+data = 4}`. Its field `data` is a compressed Arrow stream. Source: rerun-io/rerun,
+`re_protos/proto/rerun/v1alpha1/log_msg.proto` and `re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
 """
 
 from __future__ import annotations
@@ -62,10 +61,9 @@ class Manifest:
 
 
 class OffsetMap:
-    """Maps offsets in an outbox to offsets in a file. It has the runs that were copied from the outbox to the file.
+    """Maps offsets in a source, such as an outbox, to offsets in the file or stream to which runs of it were copied.
 
-    A run is a piece of the outbox that was copied to one place in the file. The runs are added in the order that they
-    have in the outbox.
+    A run is a range of bytes of the source that was copied to one place. Add the runs in their order in the source.
     """
 
     def __init__(self) -> None:
@@ -74,21 +72,14 @@ class OffsetMap:
         self._shifts = array("q")
 
     def add(self, source: int, target: int) -> None:
-        """Add a run that begins at `source` in the outbox and at `target` in the file.
-
-        If the difference of the two offsets is that of the previous run, nothing is stored, because the previous entry
-        is then right for the new run, too.
-        """
+        """Add a run that was copied from the offset `source` to the offset `target`."""
         shift = target - source
         if not self._shifts or self._shifts[-1] != shift:
             self._sources.append(source)
             self._shifts.append(shift)
 
     def target(self, source: int) -> int:
-        """Return the offset in the file that belongs to the offset `source` in the outbox.
-
-        `source` must be in a run that was added before.
-        """
+        """Return the offset to which the byte at the offset `source` was copied. This byte must be in an added run."""
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
 
@@ -132,10 +123,10 @@ def _parsed(message: bytes) -> Manifest:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Return an iterator with a pair for each manifest in `footer`: its encoded store id, and its schema.
+    """Return an iterator with a pair for each manifest in `footer`: its encoded store id, and the columns of its store.
 
-    `footer` is the payload of an `END` frame. A schema has one column per timeline, and one per component of an entity.
-    Raises `FormatError` if a schema cannot be read.
+    The columns are an Arrow schema. `footer` is the payload of an `END` frame. Raises `FormatError` if a schema cannot
+    be read.
     """
     try:
         return iter([_schema(message) for message in _messages(footer)])
@@ -146,7 +137,7 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 
 
 def components_of(footer: bytes, store: bytes, entity: str) -> set[str]:
-    """Return the names of the components that the manifest of `store` has for the entity path `entity`.
+    """Return the names of the components that `store` has at the entity path `entity`.
 
     `footer` is the payload of an `END` frame, and `store` is an encoded store id. Raises `FormatError` if a schema
     cannot be read.
@@ -197,15 +188,12 @@ def _with_numbers(table: pa.Table, name: str, numbers: list[int]) -> pa.Table:
 
 
 def with_offsets(table: pa.Table, offsets: list[int]) -> pa.Table:
-    """Return `table` with `offsets` as the new offsets of the chunks, one for each row, in bytes.
-
-    In a manifest, the offset of a chunk is the offset of its payload, which is behind the header of its frame.
-    """
+    """Return a copy of `table` with `offsets` as the offsets of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, OFFSET, offsets)
 
 
 def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
-    """Return `table` with `sizes` as the new sizes of the chunks' payloads, one for each row, in bytes."""
+    """Return a copy of `table` with `sizes` as the sizes of the chunks' payloads, one for each row, in bytes."""
     return _with_numbers(table, SIZE, sizes)
 
 
@@ -216,7 +204,7 @@ def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]
 
 
 def all_locations(manifests: Iterable[Manifest]) -> list[ChunkLocation]:
-    """Return the places of all chunks that `manifests` describe, as in `ChunkLocation`."""
+    """Return the places of all chunks that `manifests` describe."""
     found: list[ChunkLocation] = []
     for each in manifests:
         starts = (offset - framing.FRAME_HEADER_SIZE for offset in each.table[OFFSET].to_pylist())
@@ -225,26 +213,23 @@ def all_locations(manifests: Iterable[Manifest]) -> list[ChunkLocation]:
 
 
 def moved(manifest: Manifest, offsets: OffsetMap) -> Manifest:
-    """Return a copy of `manifest` in which the chunks have their offsets in the file, instead of those in the outbox.
-
-    `offsets` says which offset in the file belongs to an offset in the outbox.
-    """
+    """Return a copy of `manifest` with the offset of each chunk replaced by the offset to which `offsets` maps it."""
     header = framing.FRAME_HEADER_SIZE
     targets = [offsets.target(source - header) + header for source in manifest.table[OFFSET].to_pylist()]
     return replace(manifest, table=with_offsets(manifest.table, targets))
 
 
 def same_columns(manifests: list[Manifest]) -> bool:
-    """Return True if all manifests describe the same columns. The schema of any of them then fits the merged table."""
+    """Return True if all `manifests`, of which there is at least one, describe the same columns."""
     return len({manifest.sha256 for manifest in manifests}) == 1
 
 
 def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
-    If a manifest lacks a column of another manifest, this function fills the missing values as the SDK does
-    (`RawRrdManifest::merge`). A missing value becomes null. If the column is not nullable, the value becomes `False` or
-    0 instead. If a timeline has several types, all its times get the first type.
+    The rows of a manifest that lacks a column get null in this column, or `False` or 0 if the column is not nullable.
+    The SDK fills missing values in the same way (`RawRrdManifest::merge`). If a column has several types, all its
+    values get the first type.
     """
     import pyarrow as pa
 
@@ -277,7 +262,7 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
 def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a copy of `column` with `False` or 0 instead of null.
 
-    Each array of `column` has only values, or only nulls.
+    Each array of `column` must have only values, or only nulls.
     """
     import numpy as np
     import pyarrow as pa
@@ -290,9 +275,8 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     """Return the indexes of rows of `table`: one row for each pair of an entity path and a set of columns with values.
 
-    `table` is the table of a manifest, with one row per chunk. If several rows have the same pair, the one with the
-    lowest offset is chosen. The chunks of these few rows together have all columns of the file. So the SDK can learn
-    the columns without reading the other chunks.
+    `table` is the table of a manifest, with one row per chunk. Of several rows with the same pair, the one with the
+    lowest offset is chosen. So the chunks of the returned rows together have all columns of the table.
     """
     import numpy as np
 
@@ -322,7 +306,7 @@ def _validity(piece: pa.Array) -> NDArray[np.bool_]:
 
 
 def all_rows(footer: bytes, store: bytes) -> int:
-    """Return the number of rows in all chunks of the recording `store` that `footer` describes.
+    """Return the number of rows in all chunks of the recording `store`, by the manifests in `footer`.
 
     `store` is an encoded store id, and `footer` is the payload of an `END` frame. Raises `FormatError` if a manifest
     cannot be read.

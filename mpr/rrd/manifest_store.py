@@ -1,7 +1,6 @@
 """Keeps manifests until their file is closed: a few in memory, the others on the disk beside the file.
 
-A manifest takes hundreds of bytes per chunk. So in a long run with small chunks, the manifests would take much memory.
-They can be on the disk, because no manifest is read before the file is closed.
+The reason is that the manifests of many small chunks are large, and that they are needed only when the file is closed.
 
 Covers: keeping manifests, and moving them to the disk.
 Does not cover: merging them (`footer.py`).
@@ -24,13 +23,13 @@ _ALIGNED = 64
 
 
 class ManifestStore:
-    """Keeps the manifests of one file that were added until now.
+    """Keeps the manifests that were added for one file.
 
     Parameters
     ----------
     folder:
-        A folder on a disk with enough space. There, the store writes manifests to files without a name. The system
-        deletes these files when this process ends, or earlier.
+        A folder on a disk with enough space. The store writes manifests there to files without a name, which the
+        system deletes at the latest when this process ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,10 +39,10 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Keep `manifests` in memory. Move all manifests in memory to the disk if they are too large together.
+        """Keep `manifests`: in memory first, and on the disk if all manifests in memory are too large together.
 
-        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and a
-        larger limit holds from then on.
+        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and the
+        limit becomes higher.
         """
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)
@@ -71,7 +70,7 @@ class ManifestStore:
 def _on_disk(manifests: list[Manifest], folder: Path) -> list[Manifest]:
     """Write the tables of `manifests` to a file, and return manifests whose tables are read from this file on use.
 
-    The file has no name. It is in `folder`. Raises `OSError` if the disk reports an error.
+    The file is in `folder`, and has no name. Raises `OSError` if the disk reports an error.
     """
     import pyarrow as pa
 

@@ -38,38 +38,35 @@ class OutputFile(Protocol):
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
+        """True if the file has its final name, or if other code may already read the file in another way."""
 
     def publish(self) -> None:
-        """Give the file its final name, if it has one. The writer calls this with the first rows, or else at the close.
+        """Give the file its final name. Do nothing if the file has its final name already, or gets none.
 
-        A second call does nothing. Raises `OSError` if the file cannot get the name.
+        Raises `OSError` if the file cannot get the name.
         """
 
     def check(self, size: int) -> None:
         """Raise `OSError` if it is known that the file does not have the `size` bytes that were written.
 
-        A file in memory may move to the disk in this call (`sinks/binary_stream.py`). If this fails, also raises
-        `OSError`.
+        A file in memory may move to the disk in this call. Also raises `OSError` if the move fails.
         """
 
     def cut(self, size: int) -> None:
         """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
 
     def close(self) -> None:
-        """End the writing: close the descriptor, and release the lock, if the file has one. Raises nothing."""
+        """Close the descriptor, and release the lock, if the file has one. Raises nothing."""
 
 
 class TakenAwayError(OSError):
-    """Raised if another program has removed the file that is being written, or has changed its size."""
+    """Raised if another program has removed or replaced the file that is being written, or has changed its size."""
 
 
 class PartFile:
-    """A file that is named `.<name>.part` until it gets its final name. It is locked against other writers.
+    """An `OutputFile` that is named `.<name>.part` until it gets its final name. It is locked against other writers.
 
-    The first name depends only on the final path. So two recordings that write one path open the same `.part` file, and
-    the lock on this file refuses the second recording. A `.part` file that a killed process has left is used again.
-    Anything else with this name is refused, such as a link, or a file that has another name too (a hard link).
+    A `.part` file that a killed process has left is used again.
 
     Parameters
     ----------
@@ -79,14 +76,15 @@ class PartFile:
     Attributes
     ----------
     path:
-        The final path. If the given path is a link, this is the path of the file that it leads to.
+        The final path. If the given path is a link, this is the path of the file that the link leads to.
     part:
         The path of the file until it gets its final name.
 
     Raises
     ------
     SinkError
-        If the file cannot be made, or if another recording writes it.
+        If the file cannot be made, if another recording writes it, or if `.<name>.part` is no regular file or has
+        another name (a hard link).
     """
 
     stays = True
@@ -114,7 +112,7 @@ class PartFile:
             raise
 
     def _open_part(self) -> int:
-        """Open and lock the `.part` file, and return its descriptor. The file is made if it is missing.
+        """Open and lock the `.part` file, and return its descriptor. Make the file if it is missing.
 
         Raises `SinkError` if the file cannot be used, or if another recording has locked it.
         """
@@ -153,10 +151,9 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if another recording writes the file at the final path, or if that file cannot be opened.
+        """Raise `SinkError` if the file at the final path cannot be opened, or if another recording has locked it.
 
-        A recording has locked the file that it writes. The lock stays when the file gets its final name. Before this
-        method raises the error, it removes the `.part` file.
+        A missing file is no error. Before the error is raised, the `.part` file is removed.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)
@@ -222,7 +219,7 @@ class PartFile:
 
 
 class _HeldFile:
-    """Holds a descriptor, and closes the descriptor when nothing refers to this object any more."""
+    """Closes the descriptor `fd` when nothing refers to this object any more."""
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

@@ -65,15 +65,14 @@ def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Yield the fields of the protobuf message `data` as (number, value).
 
-    The value is an integer if the field is a varint. In all other fields, it is bytes: a text, a nested message, or a
-    number of fixed length. Raises `FormatError` if the message is damaged.
+    The value of a varint is an integer. All other values are bytes. Raises `FormatError` if the message is damaged.
     """
     for tag, _, position, end in _spans(data):
         yield tag >> 3, data[position:end] if tag & 7 else _varint(data, position)[0]
 
 
 def field(data: bytes, number: int) -> bytes:
-    """Return the value of the first field `number` in the message `data` that is a nested message, a text or bytes.
+    """Return the value of the first field `number` of the message `data` whose value is no varint, as bytes.
 
     Raises `FormatError` if there is no such field, or if the message is damaged before it.
     """
@@ -86,8 +85,8 @@ def field(data: bytes, number: int) -> bytes:
 def leading_field(data: bytes) -> tuple[bytes, int]:
     """Return the value of field 1 at the start of the message `data`, and the offset behind the field.
 
-    The value is a nested message or bytes. `data` may lack the rest of the message behind this field. Raises
-    `FormatError` if `data` does not begin with such a field, or ends within it.
+    The value is a nested message or bytes. The rest of the message may be missing. Raises `FormatError` if `data` does
+    not begin with field 1, or ends within it.
     """
     if data[:1] != b"\x0a":
         raise FormatError("a message does not begin with its store id")
@@ -110,8 +109,7 @@ def _encode_varint(value: int) -> bytes:
 def encode_field(number: int, value: int | bytes) -> bytes:
     """Return the bytes of the field `number` with `value`.
 
-    An integer becomes a varint. Bytes (a text, a nested message, or other bytes) are written unchanged, after their
-    length.
+    An integer becomes a varint. Bytes are written as they are, after their length.
     """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)
@@ -119,9 +117,9 @@ def encode_field(number: int, value: int | bytes) -> bytes:
 
 
 def replace_field(data: bytes, number: int, value: bytes) -> bytes:
-    """Return the message `data` with `value` in its first nested field `number`. All other fields are unchanged.
+    """Return the message `data` with `value` in its first field `number` that has a nested message or bytes.
 
-    Raises `FormatError` if there is no such field.
+    Raises `FormatError` if there is no such field, or if the message is damaged before it.
     """
     for tag, start, _, end in _spans(data):
         if tag == number << 3 | 2:

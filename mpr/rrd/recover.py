@@ -4,12 +4,10 @@ Such a file has no footer, has an incomplete message at its end, or still has it
 is one frame of the file (`framing.py`).
 
 Covers: making the new file, and replacing the old one.
-Does not cover: finding the whole messages (`survey.py`), making their footer (`footer_process.py`), and files that a
-living process writes. Those are refused, because they are locked.
+Does not cover: finding the whole messages (`survey.py`), and making their footer (`footer_process.py`).
 
-The original stays until the new file has passed `rerun rrd verify`. The file may be damaged, or may be made by an
-attacker. So every step in which the SDK reads the file runs in another process, which may crash or may be killed. To
-make the footer, the SDK decodes only a few chunks at a time, so a large file needs little more memory.
+The original stays until the new file has passed `rerun rrd verify`. The SDK reads the original only in other processes,
+because it may be damaged, or made by an attacker, and so may crash the SDK.
 """
 
 from __future__ import annotations
@@ -49,15 +47,15 @@ class Recovered:
     path:
         The valid file.
     was_whole:
-        True if the file was valid already, so that it was not changed.
+        True if the file was valid already, and was not changed.
     chunk_count:
         The number of chunks in the file. None if the file was valid already, or if the SDK wrote the file anew.
     dropped_bytes:
-        The number of bytes of the original that the valid file lacks. These are bytes that are no whole messages, and
+        The number of bytes of the original that are not in the valid file: bytes that are no whole messages, and
         chunks that the SDK cannot read. 0 if the SDK wrote the file anew, because the number is then not known.
     original:
-        The new path of the original if the original is kept, else None. It is kept if the valid file may lack more than
-        an incomplete message at the end.
+        The new path of the original if the original is kept, else None. It is kept if the valid file may lack more
+        than an incomplete message at the end.
     """
 
     path: Path
@@ -70,10 +68,9 @@ class Recovered:
 def find(path: Path) -> list[Path]:
     """Return the paths of the files to recover for `path`.
 
-    If `path` is a folder, these are all `.rrd` and `.rrd.part` files in it and in its subfolders, but no links. A
-    subfolder that cannot be read is one of the paths too, because `recover` then raises an error with the reason. If
-    `path` is missing and its `.part` file exists, returns the path of the `.part` file. In all other cases, returns
-    `path` alone.
+    For a folder, these are the files `*.rrd` and `.*.rrd.part` in it and in its subfolders, but no links. A subfolder
+    that cannot be read is one of the paths, too. For a missing file, the path of its `.part` file is returned if that
+    file exists. In all other cases, `path` itself is returned.
     """
     if path.is_dir():
         return _in_folder(path)
@@ -103,9 +100,8 @@ def recover(path: Path) -> Recovered:
     A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
     stays.
 
-    Raises `SinkError` if a living process writes the file, or changes the file during this call. Also raises
-    `SinkError` if the file is not a Rerun file, or if the disk reports an error. The contents of the file are then
-    unchanged.
+    Raises `SinkError` if the file cannot be made valid, for example because a living process writes it or because it
+    has no whole message. This function then leaves the contents of the file as they are.
     """
     try:
         if path.is_dir():
@@ -125,8 +121,8 @@ def recover(path: Path) -> Recovered:
 def _locked(path: Path) -> Iterator[int]:
     """Open the file at `path` for reading, lock it within the `with` block, and yield its descriptor.
 
-    The lock keeps other processes from writing or recovering the file. Raises `SinkError` if another process has locked
-    it.
+    The lock keeps other processes of mpr from writing the file. Raises `SinkError` if another process has locked the
+    file, and `OSError` if the file cannot be opened.
     """
     fd = files.open_regular(path, os.O_RDONLY)
     try:
@@ -186,9 +182,9 @@ def _recover(path: Path, fd: int) -> Recovered:
 
 
 def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
-    """Raise `SinkError` if a process that takes no lock has changed or replaced the file at `path` since `before`.
+    """Raise `SinkError` if another process has changed or replaced the file at `path` since `before`.
 
-    `fd` is a descriptor of the file, and `before` is an earlier result of `os.fstat`.
+    `fd` is a descriptor of the file, and `before` is an earlier result of `os.fstat(fd)`.
     """
     now = os.fstat(fd)
     is_same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -197,11 +193,10 @@ def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
 
 
 def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
-    """Return the messages of the file at `path`; None if only the SDK can find them.
+    """Return the messages of the file at `path`; None if mpr does not know its format, or if it has several streams.
 
-    `fd` is a descriptor of the file, and `size` is its size in bytes. The result is None if mpr does not know the
-    format, or if several streams are in the file. Raises `SinkError` if the file is not a Rerun file, or has no whole
-    chunk.
+    `fd` is a descriptor of the file, and `size` is its size in bytes. Raises `SinkError` if the file is not a Rerun
+    file, or has no whole chunk.
     """
     if not size:
         raise SinkError(f"{path} is empty: it was made for a recording, and its process wrote nothing: it is as it was")

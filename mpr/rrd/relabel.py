@@ -1,8 +1,7 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-Each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116). So mpr makes no new stream for
-another recording, but encodes the rows of that recording with an existing stream. This module then replaces the store
-ids of these rows, and the offsets and sizes in their manifests.
+mpr encodes the rows of a further recording with a stream of the SDK that it already has, and then relabels them. The
+reason is that each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116).
 
 Covers: whole streams, files in place, and the segments of an outbox.
 Does not cover: the bytes of a store id (`store_id.py`).
@@ -23,13 +22,11 @@ from mpr.rrd.store_id import info_of
 
 
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
-    """Return `stream` as a stream of the recording with the encoded store id `store`.
+    """Return `stream` with the encoded store id `store` in place of all store ids of the same kind.
 
-    `stream` is a whole stream of one recording with its footer. `info` is the payload of a store info, or empty. If
-    `stream` has no store info and `info` is not empty, the result begins with `info`, whose store id is replaced by
-    `store`.
-
-    Raises `FormatError` if `stream` cannot be read.
+    The kind is recording or blueprint. `stream` is a whole stream with its footer. If `stream` has no store info and
+    `info`, the payload of a store info, is not empty, the result begins with this store info, with `store` as its store
+    id. Raises `FormatError` if `stream` cannot be read.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -45,8 +42,8 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, str]) -> bytes:
     """Return `stream` with the rows of the recording `old` as rows of the recording `new`.
 
-    `stream` is a whole stream with its footer. `old` and `new` are application ids and recording ids. Blueprints of the
-    old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
+    `stream` is a whole stream with its footer. `old` and `new` are pairs of application id and recording id. Blueprints
+    of the old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
     """
 
     def renamed(store: bytes) -> bytes:
@@ -59,9 +56,9 @@ def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, st
 
 
 def _with_stores(stream: bytes, renamed: Callable[[bytes], bytes], info: bytes = b"") -> bytes:
-    """Return the whole stream `stream` with `renamed(store)` in place of each encoded store id `store`.
+    """Return the stream `stream` with `renamed(store)` in place of each encoded store id `store`.
 
-    If `stream` has no store info, the result begins with `info`, the payload of a store info, unless it is empty.
+    If `stream` has no store info, the result begins with a store info of the payload `info`, unless `info` is empty.
     """
     frames = framing.frames_of(stream)
     out = bytearray(stream[: framing.HEADER_SIZE])
@@ -96,10 +93,7 @@ _HEAD_BYTES = 8192
 
 
 class _Disk:
-    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`.
-
-    The pytest plugin uses this module while such a test runs.
-    """
+    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`."""
 
     pread = os.pread
     pwrite = os.pwrite
@@ -107,12 +101,10 @@ class _Disk:
 
 
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
-    """Replace the store id `old` by `new` in the file with the descriptor `fd`.
+    """Replace the encoded store id `old` by `new`, which has the same length, in the file with the descriptor `fd`.
 
-    `old` and `new` are encoded store ids. They must have the same length, because no byte of the file is moved.
-
-    Returns True if the file has a footer, which means that its writer has closed the file, and False if it has none.
-    Raises `DamagedError` if the file has bytes that are no frame, and `OSError` if the disk reports an error.
+    Returns True if the file has a complete footer, else False. Raises `FormatError` if the file is damaged, and
+    `OSError` if the disk reports an error.
     """
     assert len(old) == len(new)
 
@@ -150,7 +142,7 @@ class Relabeller:
     old:
         The encoded store id to replace. Frames of any other store stay as they are.
     new:
-        The encoded store id that is put in its place.
+        The encoded store id that is put in place of `old`.
     """
 
     def __init__(self, old: bytes, new: bytes) -> None:
@@ -162,11 +154,10 @@ class Relabeller:
         self._sizes: dict[int, int] = {}
 
     def segment(self, segment: Segment) -> Segment:
-        """Return a copy of `segment` with the new store id.
+        """Return a copy of `segment` with the new store id. The frames of the copy have other sizes and offsets.
 
-        The new id may be longer or shorter than the old one. So the frames of the copy have other sizes and offsets,
-        and the source of the copy has the bytes at these offsets. The offsets depend on all earlier segments. So call
-        this method for all segments of the outbox, in order.
+        Call this for all segments of the outbox, in order, because the offsets depend on the sizes of all earlier
+        frames. Raises `FormatError` if a frame has no store id.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:
@@ -197,7 +188,8 @@ class Relabeller:
     def _head(self, source: SegmentSource, frame: Frame) -> tuple[bytes, int]:
         """Return the new beginning of `frame`, and the offset in `source` from which the frame stays unchanged.
 
-        The beginning of a store info is the whole frame. For any other frame that does not change, it is empty.
+        The beginning of a store info is the whole frame. The beginning of any other frame that does not change is
+        empty.
         """
         if frame.kind == framing.SET_STORE_INFO:
             payload = source.read(frame.payload, frame.size)

@@ -26,8 +26,8 @@ PREAMBLE = 0
 class SegmentSource(Protocol):
     """The interface of a source with the bytes of a segment, which are in an outbox or in a message.
 
-    All offsets are offsets in the outbox. Both methods raise `ReleasedError` for bytes that the source does not have
-    any more, and never return other bytes in their place.
+    All offsets are offsets in the outbox. `read` and `copy` raise `ReleasedError` for bytes that the source does not
+    have any more.
     """
 
     def read(self, offset: int, size: int) -> bytes:
@@ -44,8 +44,7 @@ class Segment:
     Attributes
     ----------
     outbox:
-        The number of the outbox, unique in the recording. The offsets of the frames and the offsets in manifests are
-        offsets in this outbox.
+        The number of the outbox, unique in the recording. The offsets of the frames are offsets in this outbox.
     source:
         The bytes of the frames.
     frames:
@@ -53,7 +52,8 @@ class Segment:
     store:
         The encoded store id if all frames belong to a recording that a task has made itself, else None.
     task:
-        The task that ran when the frames were written, if a sink writes the rows of each task separately. Else None.
+        The task that ran when the frames were written, if a sink writes the rows of each task separately. Else
+        None.
     telemetry:
         True if the frames are telemetry of a pool, and not data of the user.
     """
@@ -66,12 +66,12 @@ class Segment:
     telemetry: bool = False
 
     def bytes_of(self, frame: Frame) -> bytes:
-        """Return the bytes of `frame`, with its header. `frame` is one of `frames`."""
+        """Return the bytes of `frame`, one of `frames`, with its header."""
         return self.source.read(frame.start, frame.end - frame.start)
 
 
 def runs(frames: Iterable[Frame]) -> list[tuple[int, int]]:
-    """Return the runs of bytes of `frames` as (start, end) in their source. Adjacent frames are one run."""
+    """Return the runs of bytes of `frames` as offsets (start, end) in their source. Adjacent frames are one run."""
     found: list[tuple[int, int]] = []
     for frame in frames:
         if found and found[-1][1] == frame.start:
@@ -96,7 +96,7 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return a stream of the header, all store infos until now, and the other frames of `segment`.
+        """Return a stream of the header, the store infos of all segments until now, and the other frames of `segment`.
 
         Returns empty bytes if `segment` has only store infos.
         """

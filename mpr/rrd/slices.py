@@ -1,6 +1,4 @@
-"""Cuts a growing stream into parts. Each part is a stream that can be read without the parts before.
-
-Viewers that get data piece by piece need such parts.
+"""Cuts a growing stream into parts, for viewers that get data piece by piece.
 
 Covers: the places at which to cut.
 Does not cover: waiting for more bytes (`byte_log.py`).
@@ -12,7 +10,7 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames, which can be read alone."""
+    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames that can be read alone."""
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read
@@ -24,9 +22,8 @@ class Slices:
     def next(self, end: int) -> bytes:
         """Return the next part within the first `end` bytes of the stream, or empty bytes if there is no part yet.
 
-        A part is ready when its frames are whole. It has about `SLICE_BYTES` at most, unless a single frame is larger.
-        The `END` frame and the bytes behind it are never returned. If the stream is damaged, returns empty bytes from
-        there on.
+        The new frames in a part have `SLICE_BYTES` at most, unless a single frame is larger. The `END` frame and the
+        bytes behind it are never returned. If the next bytes of the stream are damaged, returns empty bytes.
         """
         if end <= self._position:
             return b""

@@ -3,8 +3,7 @@
 An encoded store id is the protobuf message `StoreId{kind = 1, recording_id = 2, application_id = 3}`. Source:
 rerun-io/rerun, `re_protos/proto/rerun/v1alpha1/common.proto` and `log_msg.proto`.
 
-Covers: ids of stores and chunks in the payload of a frame. The functions raise `FormatError` if the payload lacks the
-id.
+Covers: ids of stores and chunks in the payload of a frame.
 Does not cover: finding the frames (`framing.py`), and replacing the ids in a whole stream (`relabel.py`).
 """
 
@@ -53,7 +52,7 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
 
 
 def is_recording(store: bytes) -> bool:
-    """Return True if `store` is the encoded store id of a recording, and not of a blueprint."""
+    """Return True if `store` is the encoded store id of a recording, and False if it is that of a blueprint."""
     return dict(fields(store)).get(1) == _RECORDING
 
 
@@ -83,13 +82,16 @@ def store_id(application_id: str, recording_id: str) -> bytes:
 
 
 def of_application(store: bytes, application_id: str) -> bytes:
-    """Return the encoded store id `store` with another application id. Raises `FormatError` if `store` has none."""
+    """Return a copy of the encoded store id `store` with another application id.
+
+    Raises `FormatError` if `store` has no application id.
+    """
     return protobuf.replace_field(store, 3, protobuf.encode_field(1, application_id.encode()))
 
 
 def info_of(info: bytes, store: bytes) -> bytes:
-    """Return a copy of the store info `info` in which the encoded store id is `store`.
+    """Return a copy of the store info `info` with `store` as its encoded store id.
 
-    `info` and the result are payloads of a store info frame. Raises `FormatError` if `info` has no store id.
+    `info` and the result are payloads of store info frames. Raises `FormatError` if `info` has no store id.
     """
     return protobuf.replace_field(info, 2, protobuf.replace_field(protobuf.field(info, 2), 2, store))

@@ -1,13 +1,10 @@
 """Finds the whole messages of a file that may be damaged, or may be made by an attacker.
 
-A message is a frame whose payload begins with the fields that its kind must have.
+Here, a message is a frame, but no `END` frame, whose payload begins with the fields that its kind must have.
 
 Covers: which frames are messages, and where the messages end.
 Does not cover: the contents of chunks, which only the SDK can read (`footer_process.py`), and the new file
 (`recover.py`).
-
-The search needs 16 bytes of memory for each chunk and for each run of messages, and memory for the store infos. A
-frame that is no message takes no memory.
 """
 
 from __future__ import annotations
@@ -67,7 +64,6 @@ class Survey:
 
     @property
     def chunk_count(self) -> int:
-        """The number of chunks."""
         return len(self.chunks) // 2
 
     @property
@@ -84,7 +80,7 @@ class Survey:
         return zip(self.chunks[::2], self.chunks[1::2], strict=True)
 
     def keep(self, frame: Frame) -> None:
-        """Add `frame`, which is a message, after all messages that come before it in the file."""
+        """Add the message `frame`. Messages must be added in their order in the file."""
         if self.runs and self.runs[-1] == frame.start:
             self.runs[-1] = frame.end
         else:
@@ -93,7 +89,7 @@ class Survey:
             self.chunks.extend((frame.start, frame.size))
 
     def without(self, unreadable: set[int]) -> Survey:
-        """Return a copy of the survey without some chunks. `unreadable` has the indexes of these chunks.
+        """Return a copy of the survey without the chunks of the indexes `unreadable`.
 
         In the copy, `is_damaged` is True.
         """
@@ -116,12 +112,10 @@ class Survey:
 
 
 def survey(read: Read, size: int) -> Survey:
-    """Find the messages in a file of `size` bytes, which `read` reads, and return them.
+    """Return the messages in a file of `size` bytes, which `read` reads.
 
-    If a frame has a size above `MESSAGE_MAX_BYTES`, the file counts as damaged there, and the rest is not searched.
-    Without this limit, a damaged size could make the rest of the file count as one incomplete message.
-
-    Raises `FormatError` if mpr does not know the file's format.
+    The search ends at an `END` frame, and at bytes that cannot be a frame. A frame of more than `MESSAGE_MAX_BYTES`
+    counts as such bytes, because no message is so large. Raises `FormatError` if mpr does not know the file's format.
     """
     header = read(0, framing.HEADER_SIZE)
     framing.check_header(header)
@@ -185,7 +179,7 @@ def _is_message(read: Read, frame: Frame, found: Survey) -> bool:
 
 
 def _leading_store(read: Read, frame: Frame) -> None:
-    """Raise `FormatError` if the payload of `frame` does not begin with an encoded store id."""
+    """Raise `FormatError` if the payload of `frame` does not begin with a field that can be a store id."""
     try:
         protobuf.leading_field(read(frame.payload, min(frame.size, _QUICK_BYTES)))
     except FormatError:

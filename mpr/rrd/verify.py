@@ -74,7 +74,7 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
 def verify(path: Path) -> list[VerifiedRecording]:
     """Read the whole file at `path`, and return the numbers of rows of each recording in it.
 
-    Raises `SinkError` if the file cannot be read, or if `rerun rrd verify` finds an error.
+    Raises `SinkError` if the file cannot be opened, or if `rerun rrd verify` finds an error.
     """
     try:
         path.open("rb").close()
@@ -105,7 +105,7 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
 
 
 def _numbers(chunk: Any) -> dict[str, int]:
-    """Return the numbers in the last row of `chunk`, each by the name of its component."""
+    """Return the first integer of each component in the last row of `chunk`, by the component's name."""
     batch, found = chunk.to_record_batch(), {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with contextlib.suppress(IndexError, TypeError, ValueError):

@@ -24,12 +24,11 @@ if TYPE_CHECKING:
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """Return a manifest with the columns of all `parts`, or None if the SDK does not make one.
+    """Return a manifest with the columns of all `parts`, or None if the SDK does not merge them without reading chunks.
 
-    The command `rerun rrd route` joins streams. If the manifests of the streams differ, the command merges and hashes
-    the columns that the manifests list, and reads no chunk. So this function gives the command two streams, which have
-    the same small chunk. The manifest of the first stream lists all columns. The manifest of the second stream lists
-    only the timelines, and the columns of the entity of this chunk.
+    If the manifests of two streams differ, `rerun rrd route` merges the columns that they list, and reads no chunk. So
+    the command gets two small streams with the same chunk. One manifest lists all columns, and the other one only the
+    timelines and the columns of the chunk's entity.
 
     Parameters
     ----------
@@ -42,7 +41,7 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
     fd:
         A readable descriptor of the file.
     head:
-        The header of the file and the store info of the store, as frames.
+        The header of the file, and the frame with the store info of the store.
     """
     try:
         columns = merged_columns(parts)
@@ -76,11 +75,8 @@ def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, hea
 def merged_columns(manifests: Iterable[Manifest]) -> pa.Schema:
     """Return the columns that `manifests` describe, each column once, as an Arrow schema.
 
-    The SDK's `SchemaBuilder` merges the columns of chunks in the same way: a column is marked as semantically empty
-    only if every manifest marks it so.
-
-    Raises `ValueError` if a component is static in one manifest and not in another. In this case the SDK decides by the
-    first chunk of the file. This function cannot do that, because it reads no chunk.
+    As in the SDK, a column is marked as semantically empty only if every manifest that has the column marks it so.
+    Raises `ValueError` if a component is static in one manifest and not in another.
     """
     import pyarrow as pa
 

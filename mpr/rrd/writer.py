@@ -1,12 +1,10 @@
 """Writes an `.rrd` file: copies encoded frames into the file, and closes it with one merged manifest per store.
 
+A store is a recording or a blueprint. Only the first store info of each store is written.
+
 Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
 (`sinks/decoding.py`).
-
-A file is a header, then every frame once, then one footer. A store is a recording or a blueprint. Its store info, the
-frame that introduces it, is written once. If a worker dies, some of its chunks may have no manifest. At the end, the
-SDK reads these chunks again and makes their manifest.
 """
 
 from __future__ import annotations
@@ -49,14 +47,14 @@ class FileWriter:
     file:
         The file to write to. By default, this is a `PartFile` of `path`.
     write_footer:
-        True if the file ends with a footer: a list of its chunks.
+        True if the file gets a footer when it is closed.
     compact:
-        True if the SDK merges small chunks when the file is closed.
+        True if the SDK merges small chunks when the file is closed. A file without a footer is not changed.
 
     Raises
     ------
     SinkError
-        If the folder is missing or read-only, or another recording is writing this file.
+        If `file` is None, and the file cannot be made or another recording writes it.
     """
 
     def __init__(
@@ -81,7 +79,7 @@ class FileWriter:
         self._is_distrusted = False
 
     def open(self, preamble: bytes) -> None:
-        """Begin the file with `preamble`: a whole stream of a header, a store info and the properties of the recording.
+        """Begin the file with `preamble`: a whole stream with the store info and the properties of the recording.
 
         Raises `SinkError` if the disk reports an error, and `FormatError` if the header has an unknown format.
         """
@@ -92,7 +90,10 @@ class FileWriter:
         self.add_manifests(PREAMBLE, preamble[last.payload : last.end])
 
     def begin(self, header: bytes) -> None:
-        """Begin the file with only `header`, the header of a stream. Raises the errors that `open` raises."""
+        """Begin the file with only `header`, the header of a stream.
+
+        Raises `SinkError` if the disk reports an error, and `FormatError` if the header has an unknown format.
+        """
         framing.check_header(header)
         self._manifest_maker.begin(header)
         try:
@@ -105,7 +106,7 @@ class FileWriter:
         """Write the frames of `segment`. When this method returns, any process can read the frames from the file.
 
         If `published` is true, the file gets its final name now, unless it has this name already. Raises `SinkError` if
-        the disk reports an error. The incomplete segment is then removed from the file again.
+        the disk reports an error. An incomplete segment is removed from the file again.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -142,10 +143,10 @@ class FileWriter:
             yield frame
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Add the manifests that the SDK wrote at the end of `outbox`. `footer` is the payload of its `END` frame.
+        """Add the manifests in `footer`, the payload of the `END` frame of `outbox`.
 
-        Manifests that mpr cannot read are left out. This loses no chunk, because the SDK makes new ones when the file
-        is closed.
+        Manifests that mpr cannot read, or that do not describe exactly the written chunks, are left out. The SDK makes
+        new ones when the file is closed.
         """
         try:
             self.take_manifests(outbox, manifest.parse(footer))
@@ -156,8 +157,8 @@ class FileWriter:
     def take_manifests(self, outbox: int, manifests: Sequence[Manifest]) -> None:
         """Add manifests of the chunks that were written from `outbox`. The offsets in them are offsets in the outbox.
 
-        Does nothing if the file gets no footer, or if nothing was written from this outbox. Raises `FormatError` if
-        `manifests` do not describe exactly the chunks that were written from this outbox.
+        Does nothing if the file gets no footer, or if nothing was written from this outbox since its last manifests.
+        Raises `FormatError` if `manifests` do not describe exactly the chunks that were written from this outbox.
         """
         offsets = self._offsets.get(outbox)
         if offsets is not None and self._write_footer:
@@ -168,18 +169,18 @@ class FileWriter:
             del self._offsets[outbox], self._undescribed[outbox]
 
     def distrust(self) -> None:
-        """Have the SDK decode all rows at the close, and drop those that it cannot decode.
+        """Make `close` check all rows, and drop those that the SDK cannot decode.
 
-        Call this if a process has sent damaged bytes, because without this, the SDK could not read the whole file.
+        Call this if a process has sent damaged bytes, because these bytes could make the whole file unreadable.
         """
         self._is_distrusted = True
 
     def rows_of(self, outbox: int, skip: int, *, users_only: bool = True) -> int | None:
-        """Return the number of rows in the chunks of an outbox that has no footer, by reading these chunks again.
+        """Read the chunks of `outbox` that no manifest describes, and return the number of their rows.
 
         The first `skip` chunks are not counted. If `users_only` is true, rows of mpr itself and properties of the
-        recording are not counted either. Returns None if the file gets no footer, if the chunks have more than
-        `_QUICK_BYTES` together, or if they cannot be read.
+        recording are not counted either. Returns None if the file gets no footer, if the chunks have more than 8 MiB
+        together, or if they cannot be read.
         """
         places = _places(self._undescribed.get(outbox, array("Q")))[skip:]
         if not self._write_footer or sum(size for _, size in places) > _QUICK_BYTES:
@@ -208,7 +209,7 @@ class FileWriter:
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Have the SDK read all chunks again that no manifest describes, and keep the manifests that the SDK makes.
+        """Have the SDK read all chunks that no manifest describes, and keep the manifests that it makes of them.
 
         If the SDK cannot read a chunk, it raises an error of any type.
         """
@@ -219,8 +220,9 @@ class FileWriter:
     def close(self) -> None:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
-        If the reader refuses the file, the SDK writes the file anew. Raises `SinkError` if the disk reports an error.
-        The rows that were written can then be read, but the footer may be missing.
+        If the reader refuses the file, the SDK writes the file anew. If the file gets no footer, it is not checked.
+        Raises `SinkError` if the disk reports an error, or if the file cannot be written anew. The written rows can
+        then be read, but the footer may be missing.
         """
         try:
             self._close()
@@ -272,10 +274,7 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """Return the exception that the user gets for `error`.
-
-        `verb` says what could not be done with the file, such as "write".
-        """
+        """Return the exception for `error`. `verb` says what could not be done with the file, such as "write"."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -283,7 +282,7 @@ class FileWriter:
 
     @property
     def log(self) -> ByteLog:
-        """The log of the accepted bytes of the file, from which readers get these bytes."""
+        """The log of the accepted bytes of the file."""
         return self._log
 
     @property
@@ -296,7 +295,7 @@ class FileWriter:
 
     @property
     def published(self) -> bool:
-        """True if the file has got its final name. An older file with that name, if there was one, is then replaced."""
+        """True if the file has its final name, or if other code may already read the file in another way."""
         return self._file.published
 
     def abort(self) -> None:
@@ -310,10 +309,7 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """Have the SDK write the whole file anew, with the same rows, because the SDK's reader refuses the footer.
-
-        `refused` is the error text of the SDK's reader.
-        """
+        """Have the SDK write the file anew, because its reader refuses the footer with the error text `refused`."""
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
             "No row is lost. Please report this.",

@@ -17,6 +17,7 @@ These words have the same meaning in all modules:
   functions.
 - Private name: a function of the native module, or a method of one of its classes.
 - Handle: the native module's object that stands for one recording. In arguments, None stands for the current recording.
+- Ids of a recording: its application id and its recording id.
 - Entry: a function of the native module that hands data to a recording.
 - Wrapper: a function of mpr in place of a function of the SDK, which the wrapper calls.
 - Chunk (a word of Rerun): a table with rows of one entity. Store (a word of Rerun): a recording or a blueprint.
@@ -26,9 +27,8 @@ These words have the same meaning in all modules:
 - Task: a call of a function that a worker runs, or a call of a decorated function. A generator runs in several steps.
 - Outbox: a file in memory with the rows of a process that the parent has not yet taken.
 
-`private_names.py` has the list of the private names. For each name it has the reason, and says what happens if a
-release of the SDK does not have the name. `mpr doctor` says which of the names the installed SDK lacks, and
-`tests/test_private_names.py` removes each name in turn.
+`private_names.py` has the list of the private names, with the reason for each, and with what happens if a release of
+the SDK lacks it. `mpr doctor` says which of the names the installed SDK lacks.
 
 These modules get the names from the list:
 
@@ -38,7 +38,7 @@ These modules get the names from the list:
 - `times.py` (times of a thread)
 - `settings.py` (settings that outlive a task; some of them are variables of the SDK's Python modules)
 - `forks.py` (forked processes)
-- `native.py` and `copies.py` (for the pytest plugin, whose calls a test must not see)
+- `native.py`, `copies.py` and `kept_calls.py` (for the pytest plugin, whose calls a test must not see)
 
 `callers.py` finds the public function that the user's code has called.
 """

@@ -33,12 +33,11 @@ def _package(frame: FrameType) -> str:
 
 
 def public_call(name: str) -> str:
-    """Return, as text, which public function of the SDK the user's code has called.
+    """Return the user's call of the SDK that has led to the native function `name`, as a text such as "rr.save()".
 
-    This function has then called the native function `name`. Examples are "rr.save()", "rr.init(spawn=True)" and, for a
-    decorator, "@rr.thread_local_stream". If the user's code has called the native function itself, returns
-    "rerun_bindings.<name>()". Call this only within a wrapper of the native function, because the text is made from the
-    present Python stack.
+    For a decorator, the text is "@rr.thread_local_stream" or the like. If the user's code has called the native
+    function itself, the text is "rerun_bindings.<name>()". Call this only within a wrapper of the native function,
+    because the text is made from the present Python stack.
     """
     frames = list(_sdk_frames())
     if not frames:
@@ -52,11 +51,10 @@ def public_call(name: str) -> str:
 
 
 def argument_of(function: str, argument: str) -> Any:
-    """Return the value of the argument `argument` in the present call of the SDK's public function `function`.
+    """Return the value of the parameter `argument` in the running call of the SDK's function `function`.
 
-    For example, `argument_of("spawn", "recording")` returns the stream that `rr.spawn` got. Returns None if no such
-    call has led to this wrapper, or if the function has no such argument. Call this only within a wrapper of a native
-    function, because the call is looked up in the present Python stack.
+    Returns None if this function is not running, or has no such parameter. Call this only within a wrapper of a native
+    function, because the function is looked up in the present Python stack.
     """
     for frame in _sdk_frames():
         if frame.f_code.co_name == function:

@@ -9,8 +9,7 @@ A handle is the SDK's object that stands for one recording. A target (`Target`) 
 Covers: the SDK's calls that log rows, set times and change sinks.
 Does not cover: blueprints, and the names and starts of recordings.
 
-The calls are wrapped while there is a target. If a test itself runs pytest in the same process, only the inner run gets
-copies until it ends.
+The calls are wrapped while there is a target. Only the last target gets copies.
 """
 
 from __future__ import annotations
@@ -49,20 +48,19 @@ class Target(Protocol):
         """
 
     def make_recording(self) -> Any:
-        """Make a recording, and return its handle.
+        """Make a recording, and return its handle. This module makes this recording the current one.
 
-        This module calls the method if code under test gives the current recording another sink, for example by
-        `rr.save`, and if this recording is that of the test. The new recording then becomes the current one and gets
-        the sink, because the recording of the test must keep its own sink.
+        Called before code under test gives the test's recording another sink, for example by `rr.save`. The new
+        recording gets this sink instead.
         """
 
     def make_current(self) -> None:
         """Make the recording of the running test the current one again, instead of one of `make_recording`."""
 
     def logged(self) -> None:
-        """Called by this module each time code under test logs rows, also if these rows are not copied.
+        """Called by this module when code under test logs rows.
 
-        Not called while `handle` returns None.
+        Not called while `handle` returns None, and not for rows that the SDK drops.
         """
 
 
@@ -88,19 +86,16 @@ _wrappers: dict[str, Any] = {}
 
 
 def copy_to(target: Target) -> None:
-    """Copy rows to the recording of `target` from now on.
-
-    A target that was given before gets no copies until `stop(target)` is called.
-    """
+    """Copy rows to the recording of `target` from now on. Earlier targets get no copies until `stop(target)`."""
     _targets.append(target)
     if not _wrappers:
         _install()
 
 
 def stop(target: Target) -> None:
-    """Copy no more rows to `target`. The target that was given before it gets the copies again.
+    """Copy no more rows to `target`. The last one of the other targets gets the copies.
 
-    After the last target, the calls are not wrapped any more.
+    If there is no other target, the calls are not wrapped any more, unless other code has wrapped them, too.
     """
     with contextlib.suppress(ValueError):
         _targets.remove(target)
@@ -112,13 +107,13 @@ def stop(target: Target) -> None:
 
 
 def forget_times(ids: Ids) -> None:
-    """Note that the test's recording, which has these `ids`, has no times in this thread any more."""
+    """Note that this thread has no times any more for the test's recording, which has these `ids`."""
     _thread.wanted.pop(ids, None)
     _thread.shown.pop(ids, None)
 
 
 def show_times_again(ids: Ids) -> None:
-    """Set the times of this thread again with the next row, for the recording of a test, which has these `ids`.
+    """Have this thread set its times again before its next row, for the test's recording, which has these `ids`.
 
     Call this if other code has removed these times.
     """
@@ -182,7 +177,10 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Iterator[Any]:
-    """Yield each of `chunks`. Before that, log it to the recording with the handle `copy`."""
+    """Yield each of `chunks`, after `send` has logged it to the recording with the handle `copy`.
+
+    Errors of `send` are ignored.
+    """
     for chunk in chunks:
         with contextlib.suppress(Exception):
             send(chunk, recording=copy)
@@ -212,9 +210,8 @@ def _send_call(original: Callable[..., Any]) -> Callable[..., Any]:
 def _copy_of(recording: Any) -> Any:
     """Return the handle of the test's recording if a row that is logged to `recording` must be copied, else None.
 
-    `recording` is a handle; None stands for the current recording, and there may be none. If the row goes to the test's
-    recording, directly or as a copy, this function first gives the test's recording the times that this thread has set
-    for `recording`. It also calls `Target.logged`.
+    `recording` is a handle, or None for the current recording. If the row goes to the test's recording, directly or as
+    a copy, that recording first gets the times that this thread has set for `recording`.
     """
     target = _target()
     handle = target.handle() if target is not None else None
@@ -233,9 +230,9 @@ def _copy_of(recording: Any) -> Any:
 
 
 def _is_disabled(recording: Any, ids: Ids | None) -> bool:
-    """Return True if the SDK drops all rows of `recording`, because its user wants this.
+    """Return True if `recording` is switched off, so that the SDK drops all its rows.
 
-    `recording` is a handle with these `ids`; None stands for the current recording, and there may be none.
+    `recording` is a handle with these `ids`, or None for the current recording.
     """
     return ids is None and (recording is not None or Native.current() is not None)
 
@@ -263,8 +260,7 @@ def _times_of_rows(recording: Any) -> Times | None:
 def _show_times(handle: Any, its_ids: Ids, ids: Ids | None) -> None:
     """Give the test's recording the times that this thread has set for the recording with these `ids`.
 
-    `handle` and `its_ids` are the handle and the ids of the test's recording. If `ids` is None, there is no recording,
-    and so there are no times.
+    `handle` and `its_ids` are the handle and the ids of the test's recording. If `ids` is None, there are no times.
     """
     wanted = None if ids is None else _thread.wanted.get(ids)
     shown = _thread.shown.get(its_ids)
@@ -314,10 +310,7 @@ def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave_thread() -> None:
-    """If the test's recording is that of this thread only, let the thread use the current recording of the process.
-
-    The test's recording has its place only while there is no other one.
-    """
+    """If the current recording of this thread alone is the test's recording, let the thread use that of the process."""
     target = _target()
     handle = target.handle() if target is not None else None
     of_thread = Native.current_of_thread()
@@ -332,10 +325,10 @@ def _is_current(target: Target) -> bool:
 
 
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original`, a call of the SDK that changes a sink. The test's recording keeps its sink.
+    """Return a wrapper of `original`, a call of the SDK that changes a sink.
 
-    If the call would change the sink of the test's recording, the wrapper makes a new recording the current one. The
-    call then changes the sink of the new recording.
+    If the call would change the sink of the test's recording, the wrapper first makes a new recording the current one,
+    which gets the sink instead.
     """
 
     @functools.wraps(original)

@@ -1,7 +1,7 @@
 """Encodes rows, blueprints and properties with the SDK, by the SDK's public API only.
 
-Encoded rows have the form of an `.rrd` file: a header, messages and a footer. The docstrings below call such bytes an
-encoded stream. The store info is a message that introduces a recording. It has the application id and the recording id.
+An encoded stream is bytes in the form of an `.rrd` file: a header, messages and a footer. The store info is a message
+that introduces a recording. It has the application id and the recording id.
 
 Covers: streams of the SDK that mpr makes for its own rows.
 Does not cover: the parts of an encoded stream, and the ids of the recording to which it is added (`rrd`).
@@ -34,9 +34,8 @@ own_recordings: set[Ids] = set()
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
     """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
-    The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, the
-    SDK uses its default of 0.2 s. If the user has set the environment variable `RERUN_FLUSH_TICK_SECS`, the SDK uses
-    the user's time.
+    The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, or if
+    the environment variable `RERUN_FLUSH_TICK_SECS` is set, the SDK itself chooses this time.
     """
     import rerun as rr
 
@@ -51,7 +50,10 @@ def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | 
 
 
 def drop_rows(stream: rr.RecordingStream) -> None:
-    """Have the SDK drop all later rows of `stream`. If a stream has no sink, the SDK keeps the rows in memory."""
+    """Have the SDK drop all later rows of `stream`.
+
+    Otherwise, the SDK keeps the rows of a stream without a sink in memory.
+    """
     import rerun as rr
 
     if rr.is_enabled(stream):
@@ -71,8 +73,8 @@ class _Scratch:
     lock:
         Held by the thread that uses `stream` and `storage`.
     head:
-        The first encoded bytes: header and store info. The SDK writes the store info only once. Empty if logging is
-        switched off (`RERUN=off`).
+        The first encoded bytes: header and store info, which the SDK writes only once. Empty if logging is switched
+        off (`RERUN=off`).
     """
 
     def __init__(self) -> None:
@@ -118,11 +120,11 @@ def encoded_head() -> bytes:
 def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     """Call `write` with an `rr.RecordingStream`, and return the rows that `write` logs to it as an encoded stream.
 
-    The encoded stream has a header and a footer, but no store info. The ids of its recording are placeholders. Returns
-    empty bytes if `write` logs no rows, or if logging is switched off (`RERUN=off`).
+    The encoded stream has no store info, and the ids of its recording are placeholders. Returns empty bytes if `write`
+    logs no rows, or if logging is switched off (`RERUN=off`).
 
-    If the first call of `write` gives no bytes, `write` is called again with a new stream, because the SDK may have
-    shut down the first one. If `write` raises an exception, this function raises the same exception.
+    If `write` logs no rows, it is called a second time with a new stream, because the SDK may have shut down the first
+    one. If `write` raises an exception, this function raises the same exception.
     """
     for _ in range(2):
         scratch = _scratch()
@@ -148,7 +150,7 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
     """Return `blueprint` as a `rerun.blueprint.Blueprint`.
 
     A view or a container is put into a new `Blueprint`. A `Blueprint` is returned as it is. Raises `ConfigError` if the
-    SDK cannot make a blueprint of the value.
+    SDK cannot make a blueprint of `blueprint`.
     """
     import rerun.blueprint as rrb
 
@@ -166,8 +168,7 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    `blueprint` is a value that `rr.send_blueprint` accepts. Raises `ConfigError` if the SDK cannot make a blueprint of
-    it.
+    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts.
     """
     with ReadableFile(b"") as path, internal():
         as_blueprint(blueprint).save(application_id, path)
@@ -175,9 +176,9 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 
 
 def preamble(start_time_nanos: int) -> bytes:
-    """Return an encoded stream with one row, the start time of a recording, to be written at the beginning of a file.
+    """Return an encoded stream with `start_time_nanos` as the start time of a recording.
 
-    `start_time_nanos` is in nanoseconds since the Unix epoch. The ids of the recording are placeholders.
+    This time is in nanoseconds since the Unix epoch. The ids of the recording are placeholders.
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 

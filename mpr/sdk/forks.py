@@ -1,7 +1,7 @@
-"""Replaces streams and servers of the SDK that a forked process has from its parent and cannot use.
+"""Handles the streams and servers of the SDK that a forked process has from its parent and cannot use.
 
 The SDK's threads do not survive a fork. If a forked process logged to a stream of its parent, the rows would be lost
-without an error. So mpr redirects such a stream to the forked process's own stream of the same recording.
+without an error.
 
 Covers: the objects of the SDK in a forked process.
 Does not cover: how a forked process joins a recording (`producer/membership.py`).
@@ -23,11 +23,7 @@ if TYPE_CHECKING:
 
 
 class _ForkState:
-    """Holds three flags of this process.
-
-    They say if the process was forked from another one, if `new_recording` and `shutdown` of the SDK are wrapped, and
-    if the program has made a recording since the fork.
-    """
+    """Holds three flags of this process."""
 
     #: True if this process was forked from another process.
     is_forked = False
@@ -41,15 +37,13 @@ _process = _ForkState()
 
 
 def leave_parents_recordings() -> None:
-    """Prevent errors of the SDK in a forked process, about recordings of its parent. A second call does nothing.
+    """Prevent errors of the SDK about the recordings that a forked process has from its parent.
 
-    `rr.init` would raise such an error. At the end of a process, the SDK calls `shutdown`, which disconnects all
-    recordings. A forked process also has the recordings of its parent, and the SDK would print an error for each of
-    them. So `shutdown` does nothing in a forked process whose program has made no recording. mpr ends the recordings
-    that mpr has made itself.
+    In a forked process, `rr.init` then ignores these recordings, and the SDK's `shutdown` does nothing unless the
+    program has made a recording since the fork. A second call of this function does nothing.
 
-    Call this before any other module of mpr wraps `new_recording`. The wrapper of this module is then the inner one.
-    So it is not called for an `rr.init` that mpr diverts to a stream of its own.
+    Call this before any other module of mpr wraps `new_recording`. An `rr.init` that the other wrapper diverts then
+    does not count as a new recording.
     """
     if _process.is_watched:
         return
@@ -99,9 +93,9 @@ os.register_at_fork(after_in_child=_note_fork)
 
 
 def never_free(value: object) -> None:
-    """Keep `value` in memory until this process has ended, even while the interpreter frees everything else.
+    """Keep `value` in memory until this process has ended, also during the exit of the interpreter.
 
-    The reason is that the SDK prints an error if a forked process frees a stream of bytes that it has from its parent.
+    The reason is that the SDK prints an error if a forked process frees a binary stream that it has from its parent.
     """
     import ctypes
 
@@ -112,8 +106,7 @@ def forbid_preloaded_servers() -> None:
     """Make `CatalogClient` and `Server` of the SDK raise `RuntimeError` in this process.
 
     Call this in a worker whose fork server has preloaded (imported) the SDK. Without the error, the two classes would
-    wait without limit. The reason is that they need threads of the SDK's async runtime. These threads exist only in the
-    fork server, because threads do not survive a fork.
+    wait without limit for threads of the SDK that exist only in the fork server.
     """
     import rerun as rr
 
@@ -128,10 +121,7 @@ def forbid_preloaded_servers() -> None:
 
 
 def redirect_stream(stream: rr.RecordingStream, own: Callable[[], rr.RecordingStream]) -> None:
-    """Make `stream`, which belongs to the parent of this process, lead to the stream that `own()` returns.
-
-    Each use of `stream` calls `own()`.
-    """
+    """Make each use of `stream`, which belongs to the parent of this process, use the stream that `own()` returns."""
     stream.__class__ = _forked_stream_type()
     stream._mpr_target = own  # type: ignore[attr-defined]  # an attribute of the class below
 

@@ -22,7 +22,7 @@ thread: _CallOrigin = _CallOrigin()
 
 @contextlib.contextmanager
 def internal() -> Iterator[None]:
-    """Mark the SDK calls of this thread within the `with` block as mpr's own. They do not count as calls of a task."""
+    """Mark the SDK calls of this thread within the `with` block as mpr's own."""
     outer, thread.is_internal = thread.is_internal, True
     try:
         yield

@@ -24,7 +24,7 @@ MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
 
 
 class _Call(NamedTuple):
-    """A call that logs rows, without the recording, and the times that its rows have."""
+    """A call that logs rows: its function, its arguments without the recording, and the times of its rows."""
 
     function: Callable[..., Any]
     args: tuple[Any, ...]
@@ -38,7 +38,8 @@ class KeptCalls:
     Attributes
     ----------
     is_too_large:
-        True if there was more than `MOST_BYTES` or `MOST_CALLS`. Then no calls are kept.
+        True if there were more than `MOST_BYTES` bytes of data, or more than `MOST_CALLS` calls. This object then
+        keeps no calls.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class KeptCalls:
         return len(self._calls)
 
     def add(self, call: _Call) -> None:
-        """Keep `call`, or drop all calls if they are too many now."""
+        """Keep `call`. If the calls are too many or too large now, drop all of them, and keep no later ones."""
         if self.is_too_large:
             return
         self._size += _size_of(call)
@@ -86,10 +87,11 @@ _PLACES = {"log_arrow_msg": 3, _LAZY_STREAM: 1, "_UrdfTreeInternal.log": 1}
 
 
 def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `wrapped`, the SDK's call `name`, which logs rows. The wrapper keeps the call.
+    """Return a wrapper of `wrapped`, which is the SDK's function `name`, or a wrapper of it. The function logs rows.
 
-    `times_of` takes the handle of a recording, or None for the current one. It returns the times of rows that are
-    logged there, or None if these rows are not kept.
+    The returned wrapper adds each call to all `KeptCalls` that are not closed. `times_of` takes the handle of a
+    recording, or None for the current one. `times_of` returns the times of rows that are logged there, or None if these
+    rows are not kept.
     """
     original = private_names.original(name)
     place = _PLACES.get(name, sys.maxsize)
@@ -116,7 +118,7 @@ def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callabl
 
 
 def _size_of(call: _Call) -> int:
-    """Return about how many bytes of data `call` has. What is read from files later is not counted."""
+    """Return about how many bytes of data the arguments of `call` have. Contents of named files are not counted."""
     size = 0
     for value in (*call.args, *call.kwargs.values()):
         if isinstance(value, bytes):

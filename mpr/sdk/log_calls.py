@@ -20,10 +20,7 @@ from mpr.sdk import internal, private_names, recordings
 
 
 class Prefix(NamedTuple):
-    """A path that mpr puts before the entity paths of a task's rows.
-
-    Only rows for the recording with the ids `ids` get the prefix.
-    """
+    """A path that mpr puts before the entity paths of a task's rows, if they go to the recording with the ids `ids`."""
 
     path: str
     ids: recordings.Ids
@@ -44,13 +41,18 @@ _UNKNOWN_SIZE = 64 * 1024
 def install_entries(entered: Entered, logged: Logged, current: Current) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    The calls are `entered(bytes, rows, recording)` and `logged(rows, recording)`. `logged` is called only if the SDK
-    has taken rows, and only if their number is known. `recording` is the SDK's handle of a recording, or None for the
-    current one. If `entered` returns a prefix, the entry puts this prefix before the entity paths. An entry that takes
-    chunks calls both functions for each chunk, so that it waits between two chunks while the outbox is full.
-    `current()` returns the handle of this thread's current recording, as far as mpr has noted it.
+    Returns the names of entries that this SDK release does not have. An entry that takes chunks calls both functions
+    for each chunk, so that it can wait between two chunks.
 
-    Returns the names of entries that this SDK release does not have.
+    Parameters
+    ----------
+    entered:
+        Called as `entered(bytes, rows, recording)`. `recording` is a handle, or None for the current recording. If
+        `entered` returns a `Prefix` for this recording, the entry puts this prefix before the entity paths.
+    logged:
+        Called as `logged(rows, recording)` if the SDK has taken rows whose number is known.
+    current:
+        Returns the handle of this thread's current recording that mpr has noted; None if there is none.
     """
     hooks = _Hooks(entered, logged, current, recordings.ids_function())
     wrappers: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -65,8 +67,7 @@ def install_entries(entered: Entered, logged: Logged, current: Current) -> list[
 class _Hooks(NamedTuple):
     """Holds the functions that a wrapper of an entry calls.
 
-    `entered`, `logged` and `current` are those of `install_entries`. `ids_of` returns the ids of the recording with
-    a handle.
+    `entered`, `logged` and `current` are those of `install_entries`. `ids_of` returns the ids of a handle's recording.
     """
 
     entered: Entered
@@ -77,7 +78,7 @@ class _Hooks(NamedTuple):
     def enter(self, size: int, rows: int, recording: Any) -> str | None:
         """Call `entered`, and return the path to put before the entity paths; None if these paths stay as they are.
 
-        `size` is the number of bytes that are logged, `rows` the number of rows, and `recording` a handle.
+        `size` is the number of bytes, `rows` is the number of rows, and `recording` is a handle or None.
         """
         prefix = self.entered(size, rows, recording)
         if prefix is not None and self.ids_of(recording) == prefix.ids:
@@ -89,10 +90,7 @@ class _Hooks(NamedTuple):
 
 
 def _logged_bytes(components: Any) -> int:
-    """Return the size in bytes of the Arrow arrays in `components`.
-
-    Returns 64 KiB (`_UNKNOWN_SIZE`) if `components` has no such arrays.
-    """
+    """Return the size in bytes of the Arrow arrays in `components`, or 64 KiB if the size is not known."""
     size = 0
     try:
         # A loop is used, because it is faster than a generator, and each `rr.log` runs this code.
@@ -104,9 +102,9 @@ def _logged_bytes(components: Any) -> int:
 
 
 def _logged_rows(name: str, components: Any) -> int:
-    """Return how many rows a call of the entry `name` with the argument `components` logs.
+    """Return the number of rows that a call of the entry `name` with the argument `components` logs.
 
-    Returns 0 if `components` does not show the number, or if there are no components, because the SDK drops such a row.
+    Returns 0 if the number is not known, or if there are no components.
     """
     if not components:
         # The SDK drops a row without components, with a warning.
@@ -119,7 +117,7 @@ def _logged_rows(name: str, components: Any) -> int:
 def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, the entry `name`. It calls the functions in `hooks` before and after `original`.
 
-    This wrapper accepts any arguments, so it works if a release of the SDK changes the parameters of the entry.
+    The wrapper accepts any arguments, because a release of the SDK may change the parameters of the entry.
     """
 
     @functools.wraps(original)
@@ -139,7 +137,7 @@ def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable
 
 
 def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return `args` and `kwargs`, the arguments of the entry `name`, with `prefix` before every entity path in them."""
+    """Return the arguments `args` and `kwargs` of the entry `name`, changed so that its entity paths get `prefix`."""
     if name in _ROW_ENTRIES:
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in _FILE_ENTRIES:
@@ -161,9 +159,8 @@ def _is_plain_log(original: Callable[..., Any] | None) -> bool:
 def _wrapped_log(hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a faster wrapper of `original`, which is `log_arrow_msg`, the entry that `rr.log` calls.
 
-    The wrapper does the same as the one that `_wrapped` makes. But a wrapper of `_wrapped` accepts any arguments, which
-    costs 0.5 us for each `rr.log`. The faster wrapper names the parameters of `log_arrow_msg`. So use it only if
-    `log_arrow_msg` has exactly these parameters (`_is_plain_log`).
+    Use this instead of `_wrapped` if `_is_plain_log` returns True. This wrapper names the parameters instead of
+    accepting any arguments, which saves 0.5 us for each `rr.log`.
     """
     entered, logged, _, ids_of = hooks
 
@@ -207,9 +204,9 @@ _CHUNKS_OF: dict[str, Callable[[Any], Iterable[Any]]] = {
 def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, the entry `name`, which takes chunks.
 
-    The wrapper sends the chunks one by one. For 20,000 chunks of one row this takes 1.7 s instead of 0.9 s (measured).
-    In exchange, the wrapper counts each chunk, waits while the outbox is full, and puts the prefix before the entity
-    path. If mpr itself calls the entry, the wrapper sends all chunks at once.
+    The wrapper sends the chunks one by one, and calls the functions in `hooks` for each, so that the entry can wait
+    between two chunks. If mpr itself calls the entry, or if the SDK lacks `send_chunks`, the wrapper sends all chunks
+    at once.
     """
     chunks_of = _CHUNKS_OF[name]
     # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.
@@ -242,7 +239,7 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 def under(prefix: str, path: str) -> str:
     """Return the entity path `path` with `prefix` before it.
 
-    Paths of recording properties and of mpr itself get no prefix, because viewers look for them at fixed paths.
+    Paths of recording properties and of mpr itself get no prefix.
     """
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.

@@ -1,7 +1,7 @@
 """Keeps the SDK's native functions as they are before any test runs, and writes rows with these functions.
 
 The pytest plugin writes its own rows with this module. A test may replace any public function of the SDK, such as
-`rr.log` or `RecordingStream.flush`, and may count its calls. The test must not see the calls of the plugin.
+`rr.log`, and count its calls. The test must not see the calls of the plugin.
 
 The functions are attributes of a class, because some tools replace functions in the globals of all loaded modules.
 
@@ -25,7 +25,8 @@ from mpr.sdk.recordings import Ids
 class Native:
     """Holds native functions of the SDK, and a few methods of its classes, as they are at import time.
 
-    A handle is the SDK's object that stands for one recording. A function is None if this release of the SDK lacks it.
+    A handle is the SDK's object that stands for one recording. A native function that this release of the SDK lacks is
+    None.
     """
 
     new_recording: Final = _native("new_recording")
@@ -53,7 +54,10 @@ class Native:
 
     @staticmethod
     def ids(handle: Any) -> Ids | None:
-        """Do what `recordings.ids_of` does."""
+        """Return the ids of the recording with the handle `handle`; None if there is no such recording.
+
+        If `handle` is None, the recording is the current one.
+        """
         recording_id = Native.recording_id(handle)
         return None if recording_id is None else (Native.application_id(handle), recording_id)
 
@@ -88,7 +92,7 @@ def _texts(texts: Sequence[str]) -> Any:
 
 
 def _one_text(text: str) -> Any:
-    """Return the same as `_texts([text])`, in two thirds of the time."""
+    """Return the same array as `_texts([text])`, but faster."""
     data = text.encode("utf-8", "backslashreplace")
     buffers = [None, _Arrow.buffer(_Arrow.pack("=2i", 0, len(data))), _Arrow.buffer(data)]
     return _Arrow.from_buffers(_Arrow.text, 1, buffers)
@@ -97,7 +101,7 @@ def _one_text(text: str) -> Any:
 class _TextLog:
     """Holds the descriptors of the two components of `rr.TextLog`: `text` and `level`.
 
-    `levels` has an array for each level that was used, because there are few levels and many rows.
+    `levels` has an array for each level that was used, by the level, so that the array is made only once.
     """
 
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
@@ -164,7 +168,7 @@ def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[flo
 def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
     """Write the property `name` of the recording with the handle `handle`.
 
-    `values` maps the name of each component of the property to its value.
+    `values` has the value of each component of the property, by the component's name.
     """
     components = {
         Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])

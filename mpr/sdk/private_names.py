@@ -2,12 +2,11 @@
 
 A private name is a function of `rerun_bindings`, the native module of the SDK, or a method of one of its classes. A
 release of the SDK may rename or remove private names. So no other module of mpr reads them directly, and mpr works
-without each of them. If a release lacks a private name, mpr raises no error, and the list says what the user loses
-(`Private.without`).
+without each of them. The list says what the user loses if a release lacks a name (`Private.without`).
 
-A handle is the object of the native module that stands for one recording. An entry is a function of the native module
-that hands data to a recording. The outbox is a file in memory with the rows of a process that the parent has not yet
-taken. A task is flushed if mpr waits at the end of the task until the SDK has encoded the rows.
+In the list, a handle is the object of the native module that stands for one recording. The outbox is a file in memory
+with the rows of a process that the parent has not yet taken. A task is flushed if mpr waits at the end of the task
+until the SDK has encoded the rows.
 
 Covers: the list, finding and wrapping a function of the list, and the tested releases of the SDK.
 Does not cover: the wrappers (`log_calls.py`, `sink_calls.py` and others).
@@ -146,10 +145,7 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function with the private name `name`; None if the SDK has no such function.
-
-    If mpr has wrapped the function, returns the wrapper.
-    """
+    """Return the function with the private name `name`, or mpr's wrapper; None if the SDK has no such function."""
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)
 
@@ -167,7 +163,7 @@ def original(name: str) -> Any:
 def wrap(name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]]) -> bool:
     """Replace the function with the private name `name` by `wrapper(function)`.
 
-    Returns True if the SDK has such a function. Returns False, and changes nothing, if it has none.
+    Returns False, and changes nothing, if the SDK has no such function, else True.
     """
     found = find(name)
     if found is not None:
@@ -177,15 +173,15 @@ def wrap(name: str, wrapper: Callable[[Callable[..., Any]], Callable[..., Any]])
 
 
 def functions() -> dict[str, Any]:
-    """Return all functions of the list by their names, wrapped as they are now. Names that the SDK lacks are left out.
+    """Return the present functions of the list, or mpr's wrappers of them, by their private names.
 
-    Pass the result to `put_back` later.
+    Names that the SDK lacks are left out.
     """
     return {name: found for name in NAMES if (found := find(name)) is not None}
 
 
 def put_back(functions: Mapping[str, Any]) -> None:
-    """Replace each private name in `functions` by its function there, which `find` has returned before."""
+    """Set each private name that is a key of `functions` to its value, a function that had this name before."""
     for name, function in functions.items():
         owner, attribute = _owner(name)
         setattr(owner, attribute, function)

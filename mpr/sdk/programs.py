@@ -1,7 +1,7 @@
 """Runs the SDK's command line (`rerun rrd ...`), and reads files with the SDK, in processes of their own.
 
-If the SDK crashes on a broken file, only such a process ends. This module also finds the native viewer, which other
-modules start. The native viewer is the program `rerun`, which is also the SDK's command line.
+If the SDK crashes on a broken file, only such a process ends. This module also finds the native viewer, because the
+program `rerun` is both the viewer and the SDK's command line.
 
 Covers: starting such a process, its time limit, and the reason why it failed.
 Does not cover: reading files in this process (`reader.py`).
@@ -40,8 +40,8 @@ for path in sys.stdin.buffer.read().decode(errors="surrogateescape").split("\\0"
 def viewer_executable() -> str | None:
     """Return the path of the native viewer: in the SDK's package, else on the PATH; None if there is no viewer.
 
-    The SDK's package also has a script `rerun`, whose path is not returned. That script starts the viewer as another
-    process, which would continue to run if the script is killed.
+    The program in the package is preferred, because `rerun` on the PATH may be a script. If such a script is killed,
+    the viewer that it has started survives.
     """
     import importlib.util
     import shutil
@@ -87,10 +87,9 @@ def optimize(path: Path, target: int) -> None:
 
 
 def routed(streams: bytes) -> bytes:
-    """Return the one stream that the program `rerun rrd route` makes of `streams`, in the form of an `.rrd` file.
+    """Join `streams`, which are several streams one behind the other, with `rerun rrd route`. Return the joined stream.
 
-    `streams` are the bytes of several such streams, one behind the other. Raises `OSError` if the program cannot be
-    started, fails, or does not end within 10 minutes.
+    Raises `OSError` if the program cannot be started, fails, or does not end within 10 minutes.
     """
     ran = _run([*_program(), "rrd", "route"], _REFUSAL_SECS, data=streams)
     if ran.returncode:
@@ -109,21 +108,20 @@ def verify(path: Path) -> str | None:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is no error.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
-    The error is a text. This calls `reader.refusal` in another process, because the reader may abort its process, and
-    takes about 3 kB of memory for each chunk. If that process crashes, returns a sentence about the crash. Raises
-    `OSError` if the process cannot be started, fails, or does not end within 10 minutes.
+    The error is a text. The file is read in another process, because the reader may crash. If this process crashes,
+    returns a sentence about the crash. Raises `OSError` if the process cannot be started, fails, or does not end within
+    10 minutes.
     """
     return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Read the whole files at `paths` in another process, because the SDK's reader may abort its process.
+    """Read the files at `paths` in another process. Return a reason for each path whose file the SDK cannot read.
 
-    Returns a dict. Its keys are the files that the SDK cannot read, and its values are the reasons. If the process
-    crashes, the file that it was reading is one of them, and a new process reads the rest. Raises `OSError` if a
-    process cannot be started, fails, or does not end within 10 minutes.
+    If the process crashes, the file that it was reading counts as unreadable, and a new process reads the rest. Raises
+    `OSError` if a process cannot be started, fails, or does not end within 10 minutes.
     """
     found: dict[Path, str] = {}
     left = list(paths)
@@ -184,9 +182,8 @@ class Ran:
 def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence[int] = ()) -> Ran:
     """Run `code` in a new Python process, wait until it has ended, and return the result.
 
-    The new process can import mpr as this process can. `arguments` become its `sys.argv[1:]`, `data` is its standard
-    input, and `pass_fds` are file descriptors that it inherits. Raises `OSError` if the process cannot be started, or
-    does not end within 10 minutes.
+    `arguments` become its `sys.argv[1:]`, `data` is its standard input, and `pass_fds` are file descriptors that it
+    inherits. Raises `OSError` if the process cannot be started, or does not end within 10 minutes.
     """
     # `sys.path` goes along, because mpr may be found by an entry that only this process has. A crash leaves no
     # core file, because it is expected.
@@ -200,7 +197,7 @@ def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence
 def _program() -> list[str]:
     """Return the command that starts the SDK's command line: the native program if it is found, else the SDK's script.
 
-    The native program is preferred, because the script takes 0.4 s longer to start.
+    The native program is preferred, because it starts faster.
     """
     program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]
@@ -221,11 +218,8 @@ def _run(
     """Run `command`, wait until it has ended, and return the result.
 
     `data` is the standard input of the program. `stdout` is the file descriptor for its output, or `subprocess.PIPE` if
-    the output is returned. The program inherits `pass_fds`. Raises `OSError` if the program cannot be started, or does
-    not end within `timeout_secs`.
-
-    Only the last 4096 bytes of the program's standard error are kept. The SDK writes some hundred bytes for each
-    message that it cannot read, and there may be millions of such messages.
+    the output is returned. The program inherits `pass_fds`. Of its standard error, only the last 4096 bytes are kept.
+    Raises `OSError` if the program cannot be started, or does not end within `timeout_secs` seconds.
     """
     with contextlib.ExitStack() as stack:
         stdin: int | IO[bytes] = subprocess.DEVNULL

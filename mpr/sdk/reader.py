@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def quiet_reader(path: str | Path) -> Any:
-    """Return an `rr.chunk.RrdReader` of the file at `path`, which may have no footer. No warning is printed for that.
+    """Return an `rr.chunk.RrdReader` of the file at `path`. The SDK prints no warning if the file has no footer.
 
     Raises the errors of the SDK. Raises `OSError` if `path` does not lead to a regular file, because the SDK would wait
     without limit at a FIFO.
@@ -82,8 +82,7 @@ def damage(data: bytes) -> str | None:
 class ReadableFile:
     """A context manager that holds `data` as a file, because the SDK's reader can only open a path.
 
-    The value of `with ... as path` is this path. The file is in memory if possible. It is closed at the end of the
-    block.
+    `with ... as path` gives the path. The file is in memory if possible, and is closed at the end of the block.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -100,7 +99,7 @@ class ReadableFile:
 
 
 def refusal(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is no error.
+    """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
     The error is a text. Only recordings are read, and not blueprints.
     """
@@ -113,7 +112,7 @@ def refusal(path: Path) -> str | None:
 
 
 def unreadable(path: Path) -> str | None:
-    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is no error.
+    """Return the error that the SDK's reader raises for the chunks of the file at `path`; None if there is none.
 
     The error is a text. Only recordings are read, and not blueprints.
     """

@@ -2,6 +2,9 @@
 
 A handle is the SDK's object that stands for one recording (`private_names.py`). Two recordings are the same for the SDK
 if both of their ids are the same: the application id and the recording id.
+
+Covers: new recordings, ids of recordings, and current recordings.
+Does not cover: the decision which recording a call uses (`producer/router.py`), and sinks (`sink_calls.py`).
 """
 
 from __future__ import annotations
@@ -23,23 +26,19 @@ Ids: TypeAlias = tuple[str | None, str]
 class Handle:
     """Stands for the stream with the handle `inner` in calls of the SDK's public functions.
 
-    Those functions ask a stream only for its handle. A real `rr.RecordingStream` is not used, because it would end its
-    recording when it is freed.
+    A real `rr.RecordingStream` is not used, because it would end its recording when it is freed.
     """
 
     def __init__(self, inner: Any) -> None:
         self.inner = inner
 
     def to_native(self) -> Any:
-        """Return the handle `inner`."""
+        """Return the handle `inner`. The SDK's public functions call only this method of a stream."""
         return self.inner
 
 
 def as_stream(inner: Any) -> rr.RecordingStream | None:
-    """Return an object that the SDK's public functions accept as the stream with the handle `inner`.
-
-    Returns None if `inner` is None.
-    """
+    """Return a stream with the handle `inner`, for the SDK's public functions; None if `inner` is None."""
     return None if inner is None else cast("rr.RecordingStream", Handle(inner))
 
 
@@ -58,24 +57,25 @@ def divert_new_recordings(
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    Returns True if this release of the SDK has both native functions that `rr.init` calls, else False.
+    Returns True if this release of the SDK has both native functions that are wrapped for this, else False.
 
     Parameters
     ----------
     diverted:
         Returns the stream to use; None if `rr.init` must make a new recording, as it does without mpr.
     noted:
-        Called as `noted(application_id, recording_id)` with the arguments of `rr.init`, if `rr.init` uses the stream.
+        Called as `noted(application_id, recording_id)` with the arguments of `rr.init`, if `rr.init` uses the
+        stream.
     made:
         Called with the handle of each new recording that does not become the current one, such as an
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
-        Called with the stream. Makes it the current recording.
+        Called with the stream. Makes the stream the current recording.
     switch_off:
-        Called with the handle of a recording that `rr.init(default_enabled=False)` makes. Makes it the current one. The
-        SDK drops what is logged to it.
+        Called with the handle of the recording that `rr.init(default_enabled=False)` makes in place of the stream.
+        Makes this recording the current one. The SDK drops its rows.
     skips_clean_up:
-        If it returns True, `rr.init` does not clean up, so that the global current recording stays.
+        Returns True if `rr.init` must not clean up unused recordings, so that the global current recording stays.
     """
 
     def watched_new(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -123,9 +123,8 @@ _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nan
 def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStream, str] | None]) -> None:
     """Make the SDK's calls that set a recording's name or start write a property of another name instead.
 
-    The reason is that many processes write the recording, and each would overwrite the name and the start that another
-    has set. `diverted(call, handle)` returns the stream and the name of the property. If `diverted` returns None, the
-    SDK's call is made as usual.
+    Otherwise, each process would overwrite the name and the start that another process has set. `diverted(name of the
+    call, handle)` returns the stream and the name of the property, or None if the SDK's call must be made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +147,7 @@ def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStrea
 
 @functools.cache
 def ids_function() -> Callable[[Any], Ids | None]:
-    """Return a function that does what `ids_of` does, and is quicker."""
+    """Return a function that does the same as `ids_of`, but is faster."""
     recording_id_of, application_id_of = map(private_names.find, ("get_recording_id", "get_application_id"))
     if recording_id_of is None or application_id_of is None:
         return _public_ids
@@ -171,15 +170,16 @@ def _public_ids(inner: Any) -> Ids | None:
 def ids_of(inner: Any) -> Ids | None:
     """Return the ids of the recording with the handle `inner`; None if there is no such recording.
 
-    If `inner` is None, use the current recording.
+    If `inner` is None, the recording is the current one.
     """
     return ids_function()(inner)
 
 
 def handles_of(ids: Ids | None, handles: list[Any], inner: Any) -> list[Any]:
-    """Return `inner` if it is one of `handles` and has these `ids`. Otherwise, return all of `handles` with these ids.
+    """Return a list of all `handles` with these `ids`. If `inner` is one of these handles, the list has only `inner`.
 
-    A program may make several recordings with the same ids, and the SDK may give several handles of one recording.
+    Several handles may have the same ids, because a program may make several recordings with the same ids, and the SDK
+    may give several handles of one recording.
     """
     same = [each for each in handles if ids_of(each) == ids]
     return [each for each in same if each is inner] or same
@@ -188,8 +188,8 @@ def handles_of(ids: Ids | None, handles: list[Any], inner: Any) -> list[Any]:
 def encoded_rows_of(inner: Any) -> Any:
     """Give the recording with the handle `inner` a new sink in memory, and return the SDK's object that has its bytes.
 
-    From now on, the SDK writes the encoded rows of the recording into this object. Its method `read` returns them. The
-    first ones are the rows that the SDK has kept for the recording until now.
+    The method `read` of this object returns the encoded rows, beginning with those that the SDK has kept for the
+    recording until now.
     """
     found = private_names.find("binary_stream")
     if found is not None:
@@ -200,7 +200,7 @@ def encoded_rows_of(inner: Any) -> Any:
 
 
 def is_enabled(inner: Any) -> bool:
-    """Whether the SDK keeps the rows of the recording with the handle `inner`."""
+    """Return True if the SDK does not drop the rows of the recording with the handle `inner`."""
     import rerun as rr
 
     return rr.is_enabled(as_stream(inner))
@@ -228,7 +228,7 @@ def watch_handles(given: Callable[[Any], None]) -> None:
 
 
 def global_ids() -> Ids | None:
-    """Return the ids of the recording to which all threads without a recording of their own log; None if none."""
+    """Return the ids of the current recording of the process; None if there is none."""
     native = _get_current("get_global_data_recording")
     return None if native is None else ids_of(native)
 
@@ -236,7 +236,7 @@ def global_ids() -> Ids | None:
 def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nothing uses any more.
 
-    Afterwards there is no global current recording. The current recordings of threads stay. Does nothing if this
+    Afterwards the process has no current recording. The current recordings of threads stay. Does nothing if this
     release of the SDK lacks the function.
     """
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
@@ -253,11 +253,9 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
-    concerns only the calling thread. Calls of `rr.init` are not watched here, because they change the current recording
-    by another function, `new_recording` (see `divert_new_recordings`).
+    concerns only the calling thread. `rr.init` is not watched here (see `divert_new_recordings`).
 
-    Returns True if this release of the SDK has both functions of `_SET_CURRENT`. If it lacks one of them, returns
-    False, and watches nothing.
+    Returns False, and watches nothing, if this release of the SDK lacks a function of `_SET_CURRENT`, else True.
     """
     if any(private_names.find(name) is None for name in _SET_CURRENT):
         return False
@@ -276,7 +274,7 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
 
 
 def make_current(stream: rr.RecordingStream) -> None:
-    """Make `stream` the current recording in this thread, and in each other thread that has none of its own."""
+    """Make `stream` the current recording of the process, and let this thread have none of its own."""
     _set_current("set_thread_local_data_recording", None)
     _set_current("set_global_data_recording", stream.to_native())
 
@@ -296,9 +294,9 @@ def exchange_thread_recording(native: Any) -> Any:
 
 
 def exchange_global_recording(native: Any) -> Any:
-    """Make the recording with the handle `native` the current one of all threads that have none of their own.
+    """Make the recording with the handle `native` the current one of the process, and return the previous handle.
 
-    Returns the handle of the previous one. None, as argument or result, means that there is no such recording.
+    None, as argument or result, means that the process has no current recording.
     """
     before = _get_current("get_global_data_recording")
     _set_current("set_global_data_recording", native)
@@ -306,15 +304,15 @@ def exchange_global_recording(native: Any) -> Any:
 
 
 def current_handles() -> tuple[Any, Any]:
-    """Return the handles of the current recordings: that of this thread, and that of threads without one of their own.
+    """Return the handles of two current recordings: that of this thread, and that of the process.
 
-    None stands for no recording.
+    A handle is None if there is no such recording.
     """
     return _get_current("get_thread_local_data_recording"), _get_current("get_global_data_recording")
 
 
 def make_global(native: Any) -> None:
-    """Make the recording with the handle `native` the current one of all threads without one, as user code would."""
+    """Make the recording with the handle `native` the current one of the process. Wrappers of mpr see this change."""
     found = private_names.find("set_global_data_recording")
     if found is not None:
         found(native)
@@ -323,9 +321,9 @@ def make_global(native: Any) -> None:
 
 
 def choose(native: Any, *, of_thread: bool) -> None:
-    """Make the recording with the handle `native` the current one of this thread, as user code would.
+    """Make the recording with the handle `native` the current one of this thread. Wrappers of mpr see this change.
 
-    If `of_thread` is False, it becomes that of all threads without one of their own, and this thread has none.
+    If `of_thread` is false, the recording becomes that of the process instead, and this thread has none of its own.
     """
     if not of_thread:
         make_global(native)

@@ -9,15 +9,11 @@ In strict mode, a call of the SDK raises its errors instead of logging them.
 | strict mode of one call | a thread | `rr.log(..., strict=...)` and the like |
 | the stream of a `with stream:` that was not left | a thread | `stream.__enter__()` |
 
-The SDK itself sets back the strict mode of one call at the end of the call. But the mode stays changed if the same
-function was called again within this call.
+The SDK itself sets back the strict mode of one call at the end of the call, but not if the same function was called
+again within this call.
 
 Covers: the settings in the table.
 Does not cover: times (`times.py`), current recordings (`recordings.py`) and sinks (`sink_calls.py`).
-
-Two other changes by a task are kept. The types that `rr.AnyValues` has seen stay known, because a component has one
-type in the whole recording. The size of viewers (`rr.notebook.set_default_size`) stays, because only the process of a
-notebook shows viewers.
 """
 
 from __future__ import annotations
@@ -45,7 +41,7 @@ class Setting:
     """Describes a setting of the SDK, and says how to read and set it.
 
     `name` is the name of the setting, `read` returns its present value, and `put` sets its value. Two objects are equal
-    if they have the same `name` and `recording_id`.
+    if they have the same `name` and `recording`.
     """
 
     name: str
@@ -64,7 +60,7 @@ os.register_at_fork(after_in_child=_changed.clear)
 class ChangedSettings:
     """Holds the settings that one task has changed, so that they can be set back.
 
-    A task may run in several steps. For example, a generator runs one step for each value that it yields.
+    A task that is a generator runs in several steps. Any other task is one step.
     """
 
     def __init__(self) -> None:
@@ -76,14 +72,14 @@ class ChangedSettings:
     def note(self, setting: Setting, before: bool) -> None:
         """Remember that the task changes `setting`, whose value was `before`.
 
-        If the task has changed this setting before in this step, nothing is done.
+        Only the first change of a setting in each step is remembered.
         """
         if setting not in self._before:
             self._before[setting] = before
             _changed.setdefault(setting, []).append(self)
 
     def redo(self) -> None:
-        """Set the values from the task's earlier steps again. Call this when the next step begins."""
+        """Set the values from the task's earlier steps again. Call this when a step begins."""
         for setting, value in self.own.items():
             self.note(setting, setting.read())
             setting.put(value)
@@ -91,8 +87,8 @@ class ChangedSettings:
     def undo(self) -> None:
         """Set each changed setting back to the value from before this step. Call this when a step has ended.
 
-        If another running task has changed a setting after this task, the setting keeps the value that the other task
-        has set. It is set back when the step of the other task has ended.
+        If another running task has changed a setting after this task, this setting is set back only at the end of the
+        step of the other task.
         """
         while self._before:
             setting, before = self._before.popitem()
@@ -110,7 +106,7 @@ class ChangedSettings:
                 _changed.pop(setting, None)
 
     def keep(self) -> None:
-        """Let all settings stay as they are now, so that later calls of `undo` and `redo` do not change them."""
+        """Let all settings stay as they are now, so that `undo` and `redo` do not change them."""
         for setting in self._before:
             _changed.pop(setting, None)
         self._before.clear()
@@ -118,9 +114,9 @@ class ChangedSettings:
 
 
 def watch_settings(noted: Callable[[Setting, bool], None]) -> None:
-    """Call `noted(setting, old value)` before each change of strict mode, `log_time` or `log_tick` in this process.
+    """Call `noted(setting, old value)` before a call of the SDK sets strict mode, `log_time` or `log_tick`.
 
-    If this release of the SDK lacks one of the functions that change these settings, that function is not watched.
+    A function that this release of the SDK lacks, or has in another form, is not watched.
     """
     _watch_strict_mode(noted)
     _watch_log_timelines(noted)
@@ -193,8 +189,8 @@ def _flag(variable: str, default: bool) -> bool:
 def reset_thread() -> None:
     """Set back two settings of this thread: the strict mode of one call, and the stream of a `with stream:` block.
 
-    These are the last two settings in the table of this module. A task may have left them changed. No call of the SDK
-    may be running in this thread, because the call would lose its own strict mode.
+    A task may have left them changed. No call of the SDK may be running in this thread, because the call would lose its
+    own strict mode.
     """
     strict_mode, stream = _thread_settings()
     if strict_mode is not None:
@@ -207,7 +203,7 @@ def reset_thread() -> None:
 def _thread_settings() -> tuple[Any, Any]:
     """Return the two objects of the SDK that hold a thread's strict mode of one call, and its stream of a `with` block.
 
-    If this release of the SDK lacks one of them, the result has None in its place.
+    An object that this release of the SDK lacks is None.
     """
     import rerun as rr
     from rerun import recording_stream
@@ -225,7 +221,7 @@ def follow_environment(before: bool) -> None:
     """Set strict mode as the environment variable `RERUN_STRICT` says, unless the program has set strict mode itself.
 
     Call this after the environment variables have changed. `before` is the value that `strict_mode_of_environment`
-    returned before the change. If strict mode has another value than `before`, the program has set it.
+    returned before. If strict mode now has another value, the program has set it.
     """
     import rerun as rr
 

@@ -47,9 +47,11 @@ class SinkCall(NamedTuple):
     recording:
         The handle of the recording; None for the current one.
     ids:
-        The ids of the recording; None for `shutdown`, which concerns all recordings.
+        The ids of the recording; None if there is no such recording, and for `shutdown`, which concerns all
+        recordings.
     is_live:
-        Whether the call only shows the rows, in a viewer, by a server or on the standard output.
+        True if the call only shows the rows of an existing recording, in a viewer, by a server or on the standard
+        output.
     """
 
     name: str
@@ -65,10 +67,9 @@ def watch_sinks(
 ) -> None:
     """Call `changes` before and `changed` after each SDK call in this process that may change a recording's sink.
 
-    `changed` is also called if the SDK call raises an exception. First of all, `skips` is called. If it returns True,
-    the SDK call is skipped: neither `changes` nor `changed` is called, and the recording keeps its sink. The blueprint
-    of a skipped call is sent to the recording, and the caller gets a result of the usual type. Calls of mpr itself are
-    not watched.
+    `changed` is also called if the SDK call raises an exception. If `skips` returns True, neither `changes` nor
+    `changed` is called, and the SDK call does not change the sink. Only its blueprint is sent to the recording, and the
+    caller gets a result of the usual type. Calls of mpr itself are not watched.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -135,11 +136,9 @@ def _without_destination(call: SinkCall, args: tuple[Any, ...], kwargs: dict[str
 
 @functools.cache
 def _empty_stream(_pid: int) -> Any:
-    """Return a stream to which nothing logs.
+    """Return a stream to which nothing logs, for skipped calls of `rr.binary_stream` and `rr.memory_recording`.
 
-    If a call of `rr.binary_stream` or `rr.memory_recording` is skipped, the caller gets an object that reads from this
-    stream. So the caller reads no rows. There is one stream for each process id, because a forked process cannot use
-    the stream of its parent.
+    There is one stream for each process id, because a forked process cannot use the stream of its parent.
     """
     with internal.internal():
         return encoder.new_stream("mpr", "mpr-empty")
@@ -165,8 +164,8 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
     """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    `handle` is the handle of the stream. Without this change, the SDK finishes a file sink at the end of the block, and
-    rows that are logged later are lost.
+    `handle` is the handle of the stream. Without this, the SDK would finish a file sink at the end of the block, and
+    rows that are logged later would be lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -27,15 +27,14 @@ _REMOVE_TIME = ("disable_timeline", "reset_time")
 
 
 def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
-    """Call `noted(ids of the recording, timeline, (function, value))` whenever a thread of this process sets a time.
+    """Call `noted(ids, timeline, time)` after a thread of this process has set or removed a time.
 
-    `function(timeline, value, recording)` sets the time again. If a time was removed, `noted` gets None instead of the
-    pair. If all times were removed, it gets None instead of the timeline too. The recording id is None if there is no
-    recording.
+    `ids` are those of the recording; None if there is no recording. `time` is a pair `(function, value)`, and
+    `function(timeline, value, recording)` sets the time again. `time` is None if the time was removed. `timeline` is
+    None, too, if all times were removed.
 
-    The calls of the SDK are watched, because the SDK has no function that returns the times of a thread. If a release
-    of the SDK lacks one of these calls, no call is watched. The reason is that times which are only partly known cannot
-    be restored correctly.
+    If a release of the SDK lacks one of the functions that set or remove times, nothing is watched, because times that
+    are only partly known cannot be restored.
     """
     if any(private_names.find(name) is None for name in (*_SET_TIME, *_REMOVE_TIME)):
         return
@@ -72,7 +71,7 @@ def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Replace the times `old` by the times `new`, for this thread and the recording with the handle `native`."""
+    """Replace the times `old` of this thread by the times `new`, for the recording with the handle `native`."""
     for timeline in old:
         if timeline not in new:
             private_names.original("disable_timeline")(timeline, native)
