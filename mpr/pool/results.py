@@ -3,8 +3,8 @@
 Covers: waiting for results, callbacks, and the order of results.
 Does not cover: futures (`executor.py`), and unpickling of results (`scheduler/outcomes.py`).
 
-A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a handler of a
-signal may interrupt the waiting thread and end the pool (see `threads.py`).
+A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a signal handler
+may interrupt the waiting thread and end the pool.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def _call_here(step: Callable[[], None]) -> None:
 class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
 
-    When the call has ended, `callback` is called with the result, or `error_callback` with the exception. A thread of
-    mpr runs these functions.
+    When the call has ended, `callback` is called with the result, or `error_callback` with the exception. `call_back`
+    runs the step that calls them.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AsyncResult(Generic[R]):
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
-        """Return True if the call has ended, with or without an exception."""
+        """Return True if the call has ended, with or without an exception, and its callback has returned."""
         return self._event.is_set()
 
     def successful(self) -> bool:
@@ -59,7 +59,7 @@ class AsyncResult(Generic[R]):
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait up to `timeout` seconds (None: no limit) until the call has ended. `ready` says if it has ended."""
+        """Wait up to `timeout` seconds (None: no limit) until the call has ended, and its callback has returned."""
         self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
@@ -102,8 +102,7 @@ class SingleResult(AsyncResult[R]):
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.
 
-        Then run the callback, and wake the threads that wait. `first` and `count` are not used, because there is only
-        one task.
+        Then run the callback, and wake the threads that wait.
         """
         self._settle(None if values is None else values[0], error)
 
@@ -151,9 +150,9 @@ _Item = tuple[Any, BaseException | None]
 
 
 class ResultIterator(Generic[R], Iterator[R]):
-    """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds.
+    """The iterator over the results of `imap` and `imap_unordered`. The method `next` accepts a timeout in seconds.
 
-    If `ordered` is true, the results have the order of the items, else the order in which the tasks end. `taken` is
+    If `ordered` is True, the results have the order of the items, else the order in which the tasks end. `taken` is
     called for each result that the caller takes.
     """
 
