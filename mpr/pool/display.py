@@ -76,7 +76,10 @@ class PoolDisplay:
         return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """Record that the process of `worker` has ended. `exitcode` is negative for a signal, and None if unknown."""
+        """Record in the telemetry, if there is any, that the process of `worker` has ended.
+
+        `exitcode` is negative for a signal, and None if unknown.
+        """
         if self._sampler is not None:
             self._sampler.worker_ended(worker, exitcode)
 

@@ -87,8 +87,8 @@ def _length_hint(iterable: Iterable[Any]) -> int:
 class ImapFeeder:
     """Submits a task for each of `items`, only as fast as the caller takes results.
 
-    For each worker, at most four chunks are submitted whose results the caller has not taken. The feeder ends when
-    nothing refers to the iterator over the results any more.
+    For each worker, at most four chunks are submitted whose results the caller has not taken. If the pool is closed,
+    this limit does not apply. The feeder also ends when nothing refers to the iterator over the results any more.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class ImapFeeder:
     room:
         Has one None for each item that may be submitted now. For each result that the caller takes, one None is added.
     results:
-        The caller's iterator over the results.
+        A weak reference to the caller's iterator over the results.
     """
 
     dispatcher: TaskDispatcher

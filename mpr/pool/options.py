@@ -47,7 +47,8 @@ class PoolOptions:
     capture:
         Says if the output and the `logging` records of workers go into the recording.
     telemetry:
-        The kinds of telemetry (rows about the pool) that are recorded, out of `TELEMETRY`.
+        The kinds of telemetry (rows about the pool) that are recorded: some of 'workers', 'tasks', 'resources' and
+        'pool'.
     progress:
         True if the pool shows a progress bar.
     engine:
@@ -86,8 +87,8 @@ class PoolOptions:
     ) -> PoolOptions:
         """Check the arguments of `mpr.Pool` with the same names, and return them as one object.
 
-        Raises `ConfigError`, whose text names the argument, if a value cannot be used. Raises `TypeError` if the
-        initializer is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
+        Raises `ConfigError` if a value cannot be used, `TypeError` if the initializer is not callable, and
+        `UnpicklableTaskError` if the initializer cannot be sent to a worker.
         """
         engine_of = EngineOptions.check(
             engine,

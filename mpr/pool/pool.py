@@ -182,7 +182,7 @@ class Pool:
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call, as `Executor.submit` does.
 
-        `future.cancel(running=True)` also cancels a task that runs.
+        `future.cancel(running=True)` also cancels a task that a worker of mpr runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
@@ -196,7 +196,7 @@ class Pool:
 
         If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
         tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
-        Raises `PoolClosedError` if the pool accepts no new calls.
+        Raises `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1.
         """
         return self.map_async(func, iterable, chunksize).get()
 
@@ -237,7 +237,7 @@ class Pool:
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        If a task has failed, `next` raises its error. Raises `PoolClosedError` if the pool accepts no new calls.
+        `next` raises the error of a failed task. `imap` raises `PoolClosedError` if the pool accepts no new calls.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
@@ -262,7 +262,7 @@ class Pool:
         self._runtime.close()
 
     def terminate(self) -> None:
-        """Kill the workers now. If the pool has made the recording, close it, so that its files are valid.
+        """Kill the workers, or ask the engine to cancel its tasks. If the pool has made the recording, close it.
 
         Each call without a result raises `PoolTerminatedError`. This method raises `SinkError` if a sink has failed.
         """

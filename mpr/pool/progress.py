@@ -75,7 +75,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Count `count` tasks as done. If `error` is not None, also count them as failed. Then draw the bar again."""
+        """Count `count` tasks as done, and also as failed if `error` is not None. Then update the bar."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0

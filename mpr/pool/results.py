@@ -31,8 +31,8 @@ def _call_here(step: Callable[[], None]) -> None:
 class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
 
-    When the call has ended, `callback` is called with the result, or `error_callback` with the exception. `call_back`
-    runs the step that calls them.
+    When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
+    `call_back(step)` runs `step`, which makes this call.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AsyncResult(Generic[R]):
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
-        """Return True if the call has ended, with or without an exception, and its callback has returned."""
+        """Return True if the call has ended, with or without an exception, and its callback, if any, has returned."""
         return self._event.is_set()
 
     def successful(self) -> bool:
@@ -59,7 +59,7 @@ class AsyncResult(Generic[R]):
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait up to `timeout` seconds (None: no limit) until the call has ended, and its callback has returned."""
+        """Wait up to `timeout` seconds (None: no limit) until `ready` returns True."""
         self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
@@ -110,7 +110,7 @@ class SingleResult(AsyncResult[R]):
 class MapResult(AsyncResult[list[R]]):
     """The results of one map of `length` tasks.
 
-    If tasks fail, `get` raises the error that came first, but only when all tasks have ended.
+    If tasks fail, `get` raises the error that arrived first, but only when all tasks have ended.
     """
 
     def __init__(

@@ -45,7 +45,7 @@ class _Load(Generic[P]):
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Let the worker get as many more work items as `work_items` has, because it will not run these items.
+        """Increase `work_items_left` by the number of `work_items` that the worker has, because it will not run them.
 
         Does nothing if the worker has no limit, or was retired.
         """

@@ -1,6 +1,6 @@
 """Passes outcomes to the callers, and reports them to the observer. An outcome is the result or the error of a task.
 
-Covers: the order of the steps for an outcome, and callers that have got an error before.
+Covers: the order of the steps for an outcome.
 Does not cover: unpickling, and errors in the code of callers (`outcomes.py`).
 """
 
@@ -14,7 +14,7 @@ from mpr.scheduler.outcomes import Outcome, hand_over
 
 
 class OutcomeDelivery:
-    """Passes outcomes to callers. Raises nothing.
+    """Passes outcomes to callers.
 
     A thread that calls a method must not hold the lock of `PoolBooks`, because the method runs code of a user.
 

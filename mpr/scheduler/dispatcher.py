@@ -6,9 +6,8 @@ callers ── submit ──► Dispatcher ── give ──► ReadyWorkers �
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
-Callers submit from any thread. The aggregator's thread sends the work items to workers. The main thread never holds the
-lock of `PoolBooks`, because a signal handler may interrupt the main thread and end the pool. The handler would then
-wait for this lock for ever.
+Any thread may submit tasks. The main thread never holds the lock of `PoolBooks`, because a signal handler may interrupt
+the main thread and end the pool. The handler would then wait for this lock for ever.
 
 Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which

@@ -1,7 +1,7 @@
 """Unpickles the outcomes of tasks, and passes them to the callers. An outcome is the result or the error of a task.
 
-Unpickling runs code of a user, which may raise anything. So no function here lets its error out: the error becomes the
-outcome of the task, or a line in the log. A process that this code forks ends when it leaves the code.
+Unpickling runs code of a user, which may raise anything. The functions of this module catch each error of this code: it
+becomes the outcome of the task, or a line in the log. A process that this code forks ends when it leaves the code.
 
 Covers: unpickling results and exceptions, and calling the methods of the callers' result objects.
 Does not cover: code in workers (`worker/loop.py`), callbacks (`callbacks.py`), texts of exceptions
@@ -68,7 +68,6 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Yield the outcomes of `count` tasks of `work_item` from `result`. Each outcome was pickled separately."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)

@@ -99,8 +99,8 @@ class PoolLifecycle:
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
         """Set the state to terminated, because of `error` (None: the user has terminated the pool).
 
-        `is_reported` is True if a caller gets `error`. `raise_unreported` does not raise it later then. If an earlier
-        error has ended the pool, that error stays.
+        If `is_reported` is True, a caller gets `error`, so `raise_unreported` does not raise it again. If an earlier
+        error has ended the pool, the earlier error stays.
         """
         self.state = PoolState.TERMINATED
         if self._error is None:

@@ -44,13 +44,14 @@ class TaskDispatcher(Protocol):
         """Submit `work_items`. If the pool has ended, all their tasks get an error as their outcome."""
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` (the part of an `imap` call that submits work items) begins. It ends at `end_feeding`."""
+        """Note that `feeder` begins: the part of an `imap` call that submits work items, until `end_feeding`."""
 
     def end_feeding(self, feeder: object) -> None:
         """Note that `feeder` submits no more work items. A second call does nothing."""
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and else False.
+        """Cancel `work_item` if this is possible. Returns True if the work item is cancelled, and else False.
 
-        If `running` is True, workers of mpr are killed if they run it. An engine ignores `running`.
+        With workers of mpr, this is possible if no worker has the work item, or if `running` is True. With an engine,
+        this is possible if the engine can still cancel the work item.
         """

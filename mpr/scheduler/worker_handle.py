@@ -22,7 +22,7 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for about 1 s."""
+    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for up to 1 s."""
 
     def note_ready(self) -> None:
         """Note that a worker of the pool is ready."""
@@ -44,7 +44,7 @@ class WorkerControl(Protocol):
         """
 
     def memory(self, pid: int) -> int:
-        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has ended."""
+        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ Each method in this table ends workers that the methods above it have not ended:
 
 | method | what it does | how long it takes |
 |---|---|---|
-| `stop_starting` | starts no more workers, and kills those that have not said hello | returns at once |
+| `stop_starting` | starts no more workers, and kills those that have not sent their hello | returns at once |
 | `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` plus 7 s |
 | `kill` | sends SIGKILL to all workers | returns at once |
 | `abort` | kills all workers, and waits until they are gone | at most 5 s |
@@ -175,9 +175,9 @@ class WorkerSupervisor:
     # --- ending the workers ------------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:
-        """Start no more workers, and kill those that have not said hello. Returns at once.
+        """Start no more workers, and have the supervisor's thread kill those that have not sent their hello.
 
-        The other workers still run. After this method has returned, `new_config` is not called again.
+        The other workers still run. Returns at once. After that, `new_config` is not called again.
         """
         with self._start_lock:
             self._starts_no_more = True
@@ -215,7 +215,6 @@ class WorkerSupervisor:
             self._signal(signal.SIGKILL)
 
     def _wait(self, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until the supervisor's thread has ended. Returns True if it has ended."""
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
 
@@ -259,7 +258,6 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill the workers that have sent no hello, because they will get no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))

@@ -115,8 +115,8 @@ def to_text(config: ConnectionInfo) -> str:
 def from_text(text: str) -> ConnectionInfo:
     """Return the values in `text`, which `to_text` has made.
 
-    Raises `JoinError` if `text` is not valid, or if its `PROTOCOL` is not that of this process. The error does not
-    contain `text`, because `text` contains the secret.
+    Raises `JoinError` if `text` is not valid, or if it has another protocol version than this process. The error does
+    not contain `text`, because `text` contains the secret.
     """
     try:
         fields: dict[str, Any] = json.loads(text)

@@ -21,8 +21,8 @@ FUNCTIONS_KEPT = 64
 class FunctionCache(Generic[V]):
     """Keeps a value for each of the 64 functions that were used last (`FUNCTIONS_KEPT`).
 
-    The key of a function is its digest: a hash of 16 bytes of its pickle. Parent and worker each have a cache, and call
-    `use` in the same order. So the two caches drop the same functions.
+    The key of a function is its digest: a hash of its pickle (16 bytes). Parent and worker each have a cache, and make
+    the same calls in the same order. So the two caches drop the same functions.
     """
 
     def __init__(self) -> None:

@@ -119,9 +119,8 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 class _Watched:
-    """The folders for which this process has called `watch`, each with an open descriptor of its file `owner`."""
-
     def __init__(self) -> None:
+        # An open descriptor of the file `owner`, for each folder for which `watch` was called.
         self.fds: dict[Path, int] = {}
         # Re-entrant, because a signal handler may need the lock while the same thread holds it.
         self.lock = threading.RLock()
@@ -157,7 +156,7 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the process that has made `folder` still holds the lock: its recording is open.
+    """Return True if the process that has made `folder` still holds the lock of `folder`. The recording is open then.
 
     If the lock cannot be tested, returns True if this process lacks descriptors or memory, and else False.
     """
@@ -191,10 +190,10 @@ def machine() -> str:
 
 
 def place_of(folder: Path) -> str:
-    """Return a text that identifies the folder in which `folder` lies; an empty text if the system does not tell.
+    """Return a text that identifies the folder in which `folder` lies; an empty text if this is not possible.
 
-    If two processes get equal texts, they see the same files there. The text consists of the boot id of the kernel, the
-    device number and the inode number.
+    If two processes get equal texts, they see the same files in that folder. The text consists of the boot id of the
+    kernel, the device number and the inode number.
     """
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

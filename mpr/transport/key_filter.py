@@ -1,8 +1,8 @@
 """Shares memory in which a process sees, without a message, that an engine task is not complete.
 
 The memory is a Bloom filter: the parent sets two bits for the key of each complete task. If one of the two bits of a
-key is not set, its task is not complete. If both bits are set, the process must ask the parent, because other keys may
-have set these bits.
+key is not set, the task with this key is not complete. If both bits are set, the process must ask the parent, because
+other keys may have set these bits.
 
 Covers: the file of the memory (1 MiB), setting and reading bits.
 Does not cover: the exact answer (`aggregator/complete_tasks.py`), the question (`producer/key_questions.py`).

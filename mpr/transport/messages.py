@@ -133,11 +133,14 @@ class Result:
 
     Attributes
     ----------
-    work_item, first, count:
-        The number of the work item, the number of the first task (counted from 0 in the work item), and how many tasks
-        this result is about.
+    work_item:
+        The number of the work item in the pool.
+    first:
+        The number of the first task, counted from 0 in the work item.
+    count:
+        The number of tasks; 0 if `status` is `RAISED`. The error is then that of all tasks from `first` on.
     status:
-        The form of the payload: `RETURNED`, `APART` or `RAISED` (see there).
+        The form of the payload: one of the constants `RETURNED`, `APART` and `RAISED` of this module.
     last:
         True if this is the last result of the work item.
     micros:
@@ -216,7 +219,7 @@ class TaskEnded:
 class Skipped:
     """Says that the worker does not run a work item, because the parent has taken the work item back.
 
-    It is the `sequence`-th work item that was sent to this worker, counted from 1.
+    The work item is the `sequence`-th one that was sent to this worker, counted from 1.
     """
 
     sequence: int
@@ -249,8 +252,10 @@ class Undelivered:
 class Sync:
     """Asks the parent to answer with `Synced(number)` when the sinks have all rows that were announced before.
 
-    If `number` is 0, the parent does not answer. `keys` are the keys of engine tasks that have ended, `KEY_BYTES` bytes
-    each. If the sinks have the rows of these tasks, the parent remembers that the tasks are complete.
+    The parent also answers if rows are lost. If `number` is 0, it does not answer.
+
+    `keys` are the keys of engine tasks that have ended, `KEY_BYTES` bytes each. If the sinks have the rows of these
+    tasks, the parent remembers that the tasks are complete.
     """
 
     number: int
@@ -359,8 +364,8 @@ CALL, EACH, STAR = range(3)
 class Accepted:
     """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
 
-    The parent sends the second kind only for bytes that came in messages. If `outbox` is `TASK_RECORDING_ROWS`, the
-    parent has processed `end` bytes of all `TaskRecordingRows` of the producer.
+    The second case exists only for bytes that came in messages. If `outbox` is `TASK_RECORDING_ROWS`, the parent has
+    processed `end` bytes of all `TaskRecordingRows` of the producer.
     """
 
     outbox: int
@@ -371,8 +376,9 @@ class Accepted:
 class Synced:
     """Answers the `Sync` with this number: the sinks have all rows that were announced before, or rows are lost.
 
-    `failure` says why rows are lost; it is empty if `until` is 0. Rows may be lost of each task that began before the
-    producer sent `Sync` number `until`. 0: no rows are lost. `NO_END`: the rows of all later tasks are lost, too.
+    If `until` is 0, no rows are lost. If not, `failure` says why rows are lost, and each task that began before the
+    producer sent `Sync` number `until` may lack rows. If `until` is `NO_END`, all later rows of the producer are lost,
+    too.
     """
 
     number: int

@@ -1,7 +1,7 @@
 """Writes a worker's last results into a journal, which the parent can read after the worker has died.
 
-A message is not enough, because ZeroMQ sends it in a thread of its own. If the worker is killed before that, the
-message is lost.
+A message is not enough, because ZeroMQ sends it in a thread of its own. If the worker is killed before this thread has
+sent the message, the message is lost.
 
 ```
 page 0      counters              the status page
@@ -9,8 +9,8 @@ page 1..33  slots                 head of a result, sizes of its payload, and th
 areas 0..2  8 MiB each            the payload of a larger result, until the parent has read it
 ```
 
-The journal is the part of a file in memory behind page 0. A *slot* is a place for one result. An *area* is a place for
-the payload of a result that is too large for its slot. The payload is the pickled outcomes of the tasks.
+The journal is the part of a file in memory behind page 0. A *slot* is a place for one result. The *payload* of a result
+consists of the pickled outcomes of its tasks. An *area* is a place for a payload that is too large for its slot.
 
 Covers: writing results into slots and areas, and reading them in the parent.
 Does not cover: the counters at the beginning of the file (`status_page.py`), and which results are sent later

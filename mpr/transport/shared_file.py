@@ -43,8 +43,8 @@ def new_shared(folder: Path) -> tuple[MemoryFile, str]:
 def open_shared(address: str, folder: Path) -> int:
     """Open the file at `address`, which `new_shared` has made. Returns a descriptor for reading and freeing memory.
 
-    `folder` is the private folder of the recording. Raises `OSError` if there is no such file, if the file may not be
-    one of `new_shared`, or if another reader has the file open.
+    `folder` is the private folder of the recording. Raises `OSError` if there is no such file, if the file fails a
+    check of its name, user or seal, or if another reader has the file open.
     """
     found = _MEMORY.fullmatch(address)
     if found is not None:
@@ -81,8 +81,8 @@ def _open_memory(path: str, name: str) -> int:
 def is_sealed(fd: int) -> bool:
     """Return True if `fd` is a memory file that cannot become smaller. Returns False if the system is not Linux.
 
-    Only such a file of another process may be mapped, because reading behind the end of a file kills the reader
-    (SIGBUS).
+    No other file of another process may be mapped. If it became smaller, reading the mapped memory behind its end would
+    kill the reader (SIGBUS).
     """
     if sys.platform != "linux":
         return False

@@ -53,7 +53,7 @@ _COPY_LIMIT = 64 * 1024
 class _Exit:
     """Remembers if the exit handlers (`atexit`) of this process have begun. From then on, each message is copied.
 
-    The reason is that the exit handler of pyzmq drops all messages that were sent without a copy.
+    The reason is that the exit handler of pyzmq drops the messages in a socket that were sent without a copy.
     """
 
     has_begun = False
@@ -161,7 +161,7 @@ class UpstreamServer:
         self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
-        """Have `receive` return `data`. After `close`, this does nothing.
+        """Have `receive` return `data` later. After `close`, this does nothing.
 
         Any thread and any signal handler may call this method, because it takes no lock.
         """

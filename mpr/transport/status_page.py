@@ -245,7 +245,7 @@ def _pass(fence: threading.Lock) -> None:
     """Make the earlier writes of this thread visible to other processes, before this thread reads anything else.
 
     Acquiring a lock has this effect. Worker and parent each write a number, call this function, and then read the
-    other's number. So at least one of them sees the other's write.
+    number of the other process. So at least one of the two processes sees the new number of the other.
     """
     with fence:
         pass

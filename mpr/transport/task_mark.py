@@ -1,4 +1,4 @@
-"""Writes a *mark* into the status page. It says to which task the rows of a worker's outbox belong.
+"""Writes a *mark* into the status page. The mark says to which task the rows of a worker's outbox belong.
 
 If the worker is killed, the parent reads its mark. The messages `TaskBegan` and `TaskEnded` say the same, but a message
 that was sent just before the kill may be lost.
