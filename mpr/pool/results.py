@@ -102,7 +102,7 @@ class SingleResult(AsyncResult[R]):
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.
 
-        Then run the callback, and wake the threads that wait.
+        Then have the callback run, and wake the threads that wait after its end.
         """
         self._settle(None if values is None else values[0], error)
 
@@ -132,7 +132,7 @@ class MapResult(AsyncResult[list[R]]):
         """Keep the outcomes of `count` tasks, from task `first` on.
 
         `values` are the results. If `values` is None, all these tasks have failed with `error`. After the last task,
-        run the callback, and wake the threads that wait.
+        have the callback run, and wake the threads that wait after its end.
         """
         with self._lock:
             self._left -= count

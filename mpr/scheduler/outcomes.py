@@ -121,7 +121,7 @@ def start(work_item: WorkItem) -> bool:
 
 
 def hand_over(outcome: Outcome) -> None:
-    """Pass `outcome` to the caller by `on_outcome` of the work item. If this raises an error, it is logged."""
+    """Pass `outcome` to the caller by `on_outcome` of the work item. An error of `on_outcome` is only logged."""
     work_item, first, count, values, error = outcome
     # An error is only logged, because it must not end this thread. The caller may have set the result of a future.
     with Contained("the outcome of task %s cannot be handed over", work_item.name(first)):

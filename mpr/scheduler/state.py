@@ -13,9 +13,9 @@ from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """Return the error for a `maxmemoryperchild` of `limit` bytes.
+    """Return the error for a `maxmemoryperchild` of `limit` bytes, which is too small.
 
-    A worker has `used` resident bytes before its first task, which is more.
+    Before its first task, a worker already has `used` resident bytes.
     """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "

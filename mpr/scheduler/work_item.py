@@ -195,9 +195,9 @@ class WorkItem:
     def begun(self, at: At | None) -> tuple[int, int]:
         """Return how many tasks of this item the worker had begun, and the number of the task that it ran.
 
-        `at` is the position of the worker; None if the worker has no status page. The second value counts from 0; -1 if
-        no task of this item ran. Tasks that have their outcome count as begun. Without a status page, all tasks count
-        as begun.
+        `at` is the position of the worker. The second value counts from 0; -1 if no task of this item ran. Tasks that
+        have their outcome count as begun. If `at` is None, because the worker has no status page, all tasks count as
+        begun, and the second value is `first`.
         """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all tasks of this item.

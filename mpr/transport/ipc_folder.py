@@ -192,8 +192,8 @@ def machine() -> str:
 def place_of(folder: Path) -> str:
     """Return a text that identifies the folder in which `folder` lies; an empty text if this is not possible.
 
-    If two processes get equal texts, they see the same files in that folder. The text consists of the boot id of the
-    kernel, the device number and the inode number.
+    If two processes get equal texts that are not empty, they see the same files in that folder. The text consists of
+    the boot id of the kernel, the device number and the inode number.
     """
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -161,7 +161,7 @@ class UpstreamServer:
         self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
-        """Have `receive` return `data` later. After `close`, this does nothing.
+        """Have `receive` return `data` later, unless `close` was called.
 
         Any thread and any signal handler may call this method, because it takes no lock.
         """
@@ -213,7 +213,7 @@ class UpstreamServer:
             del self._greeted[sender]
 
     def close(self) -> None:
-        """Close the socket. From now on, `post` does nothing."""
+        """Close the socket. `post` has no effect after that."""
         self._socket.close()
         self._wakeup.close()
 

@@ -224,7 +224,7 @@ class StatusPageReader:
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
-        """Take back the work items up to the `sequence`-th that the worker has not begun.
+        """Take back each work item, up to the `sequence`-th, that the worker has not begun.
 
         Returns the work item and the task that the worker runs at that moment. A work item that the worker begins at
         the moment of the call may be skipped, too. The worker then sends the message `Skipped`.
