@@ -1,7 +1,7 @@
 """Turns a call of a pool into work items, and makes the object from which the caller gets the results.
 
 Covers: pickling of arguments, chunks, the result object of each kind of call.
-Does not cover: whether the pool takes calls (`pool.py`), which worker runs a work item (`scheduler`).
+Does not cover: the check that the pool accepts calls (`pool.py`), which worker runs a work item (`scheduler`).
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class PoolCalls:
     dispatcher:
         The dispatcher of the pool.
     size:
-        The number of workers. A map computes its default `chunksize` from this number, and an `imap` its limit of items
-        that are submitted ahead.
+        The number of workers. It determines the default `chunksize` of a map, and how many items an `imap` submits
+        ahead.
     """
 
     def __init__(self, dispatcher: TaskDispatcher, size: int) -> None:
@@ -50,7 +50,7 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[Any]:
-        """Submit the call `function(*args, **kwds)` as one task. Return the object that will have the result.
+        """Submit the call `function(*args, **kwds)` as one task. Returns the object that will have the result.
 
         Later, `callback` is called with the result, or `error_callback` with the exception. Raises
         `UnpicklableTaskError` if the function or an argument cannot be pickled.
@@ -72,7 +72,7 @@ class PoolCalls:
         callback: Callback | None,
         error_callback: Callback | None,
     ) -> AsyncResult[list[Any]]:
-        """Submit a task for each item of `iterable`. Return the object that will have the list of results.
+        """Submit a task for each item of `iterable`. Returns the object that will have the list of results.
 
         The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`. One work item
         has `chunksize` tasks. If `chunksize` is None, there are about four work items per worker.
@@ -119,12 +119,11 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits the task `function(item)` for each item of `iterable`.
+        """Start a thread that submits the task `function(item)` for each item of `iterable`. Returns the results.
 
-        Return the iterator from which the caller takes the results. The thread submits tasks only as fast as the caller
-        takes results. One work item has `chunksize` tasks. If `ordered` is true, the results have the order of the
-        items, else the order in which the tasks end. Raises `UnpicklableTaskError` if `function` cannot be pickled, and
-        `ConfigError` if `chunksize` is below 1.
+        The thread submits tasks only as fast as the caller takes results. One work item has `chunksize` tasks. If
+        `ordered` is True, the results have the order of the items, else the order in which the tasks end. Raises
+        `UnpicklableTaskError` if `function` cannot be pickled, and `ConfigError` if `chunksize` is below 1.
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 

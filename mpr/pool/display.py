@@ -1,7 +1,7 @@
-"""Shows what a pool does: its progress bar, and the telemetry that it records.
+"""Holds the two displays of a pool: its progress bar, and its telemetry (rows about workers and tasks).
 
-Covers: making both, and ending them.
-Does not cover: what they show (`progress.py`, `telemetry`).
+Covers: making the two displays, and ending them.
+Does not cover: their contents (`progress.py`, `telemetry`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mpr.threads import aside
 
 
 class PoolDisplay:
-    """The progress bar and the telemetry of one pool, of which each may be missing.
+    """The progress bar and the telemetry of one pool. Each of the two may be missing.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class PoolDisplay:
     Attributes
     ----------
     telemetry:
-        Records what the workers do; None if nothing is recorded.
+        Gets the events of workers and tasks; None if the pool has no telemetry.
     """
 
     def __init__(self, options: PoolOptions, size: int) -> None:
@@ -47,7 +47,7 @@ class PoolDisplay:
         self._sampler: Sampler | None = None
 
     def observer(self) -> PoolObserver | None:
-        """Return the observer that hears of tasks and workers; None if nothing is shown."""
+        """Return the observer that gets the events of tasks and workers; None if there is no display."""
         observers = [each for each in (self._progress, self.telemetry) if each is not None]
         return PoolObservers(observers) if len(observers) > 1 else next(iter(observers), None)
 
@@ -57,9 +57,10 @@ class PoolDisplay:
         activities: Callable[[], list[WorkerActivity]],
         pid: Callable[[int], int | None],
     ) -> None:
-        """Begin to write telemetry into the recording of `rows`.
+        """Begin to write telemetry into the recording of `rows`, if the pool has telemetry.
 
-        `activities()` returns what each worker does now, and `pid(worker)` the process id of a worker, or None.
+        `activities()` returns the activity of each worker at this moment. `pid(worker)` returns the process id of a
+        worker; None if it is not known.
         """
         self._rows = rows
         if self.telemetry is not None:
@@ -69,24 +70,27 @@ class PoolDisplay:
             self._sampler.start()
 
     def _counters(self) -> tuple[int, int]:
-        """Return how many rows the workers have logged, and how many bytes the sinks have. Any thread may call this."""
+        """Return how many rows the producers have logged, and how many bytes the sinks have."""
         if self._rows is None:
             return 0, 0
         return self._rows.aggregator.rows_logged(), self._rows.fanout.accepted_bytes
 
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
-        """Record that the process of `worker` has ended. `exitcode` is negative for a signal, and None if unknown."""
+        """Record in the telemetry, if there is any, that the process of `worker` has ended.
+
+        `exitcode` is negative for a signal, and None if unknown.
+        """
         if self._sampler is not None:
             self._sampler.worker_ended(worker, exitcode)
 
     def insights(self) -> Insights:
-        """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
+        """Return a summary of the telemetry. Raises `ConfigError` if the pool has no telemetry."""
         if self.telemetry is None:
             raise ConfigError("this pool has telemetry=False, so it knows nothing of what its workers have done")
         return aside(self.telemetry.insights)
 
     def close(self) -> None:
-        """Write the last telemetry."""
+        """Write the last telemetry. Does not close the progress bar, because the dispatcher closes its observer."""
         # Writing the last rows takes a moment. Meanwhile the workers end, and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()

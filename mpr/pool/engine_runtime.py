@@ -1,7 +1,7 @@
-"""Starts and ends the parts of a pool whose tasks another engine runs.
+"""Starts and ends the parts of a pool whose tasks an engine (Ray, Dask, an executor) runs.
 
 Covers: the engine, its dispatcher, the display, and the recording that the pool logs into.
-Does not cover: pools with workers of mpr (`runtime.py`), how the engine runs tasks (`engines`).
+Does not cover: pools with workers of mpr (`runtime.py`), and how the engine runs tasks (`engines`).
 """
 
 from __future__ import annotations
@@ -26,24 +26,36 @@ from mpr.user_code import log as _log
 
 
 class EngineRuntime:
-    """Holds the running parts of one pool with an engine. It has the same methods as `PoolRuntime`.
+    """Holds the running parts of one pool with an engine, and ends them. It has the public methods of `PoolRuntime`.
 
     The parts end in four steps:
 
-    1. Stop taking tasks.
-    2. Drain: every task gets its outcome. There is no limit, because the engine ends tasks or says that they are lost.
+    1. Accept no new calls.
+    2. Wait until every task has its outcome. There is no time limit, because the engine ends tasks or reports their
+       loss.
     3. Close the recording, if the pool has made it.
     4. End the engine, if the pool has started it.
 
-    `terminate` gives an error to every call that has no result, and asks the engine to cancel its tasks. Then it does
-    steps 3 and 4. The engine may still run some of these tasks. They go on without the recording if it is closed.
+    `close` does step 1, and `join` does the other steps. `terminate` gives an error to every call that has no result,
+    asks the engine to cancel its tasks, and does steps 3 and 4. The engine may still run some of these tasks.
 
     Parameters
     ----------
     options:
         The checked arguments of the pool. `options.engine` is not None.
-    recording, new_recording:
-        As in `PoolRuntime`.
+    recording:
+        The user's recording, which the pool does not close. None: the pool makes a recording.
+    new_recording:
+        Makes the recording if the user has given none.
+
+    Attributes
+    ----------
+    recording:
+        The recording that the pool logs into.
+    size:
+        The number of workers of the engine.
+    calls:
+        Submits the calls of the user.
     """
 
     def __init__(
@@ -85,20 +97,23 @@ class EngineRuntime:
 
     @property
     def state(self) -> PoolState:
-        """The state of the pool, which says whether the pool takes calls."""
+        """The state of the pool: running, closed or terminated."""
         return self._dispatcher.state
 
     @property
     def ended(self) -> bool:
-        """Whether the pool has ended."""
+        """True if the pool has ended. While `join` runs, it becomes True before the recording is closed."""
         return self._ended
 
     def check_running(self) -> None:
-        """Raise `PoolClosedError` if the pool takes no new calls."""
+        """Raise the error that has ended the pool, or `PoolClosedError` if the pool accepts no new calls.
+
+        Does nothing if the pool is running.
+        """
         self._dispatcher.lifecycle.check_running()
 
     def insights(self) -> Insights:
-        """Sum up the telemetry. Raises `ConfigError` if the pool records none."""
+        """Return a summary of the telemetry. Raises `ConfigError` if the pool has no telemetry."""
         return self._display.insights()
 
     def end_with(self, pool: object) -> None:
@@ -108,15 +123,18 @@ class EngineRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Do step 1: take no new calls."""
+        """Accept no new calls. Does not wait for the tasks of earlier calls."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
-        """Cancel each task that the engine can still cancel."""
+        """Cancel each work item that the engine can still cancel. Its tasks get a `CancelledError`."""
         self._dispatcher.drop_waiting()
 
     def join(self) -> None:
-        """Do steps 2 to 4, after `close` or `terminate`. Raises the same errors as `mpr.Pool.join`."""
+        """Wait for the tasks, and end all parts: steps 2 to 4 in the docstring of the class.
+
+        If the pool has ended already, do nothing. Raises the same errors as `mpr.Pool.join`.
+        """
         if self._dispatcher.state is PoolState.RUNNING:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
         if self._ended:
@@ -128,14 +146,20 @@ class EngineRuntime:
         self._dispatcher.lifecycle.raise_unreported()
 
     def terminate(self) -> None:
-        """Give an error to every call that has no result, and do steps 3 and 4, if the pool has not ended before."""
+        """Give an error to every call that has no result, and do steps 3 and 4 in the docstring of the class.
+
+        If the pool has ended already, do nothing. Raises `SinkError` if a sink has failed.
+        """
         finalizer = self._finalizer
         if finalizer is not None and finalizer.still_active():
             finalizer.cancel()
             run_to_completion(self._end_at_once)
 
     def _end_dropped(self) -> None:
-        """End a pool that was dropped, or that is still open when the interpreter exits."""
+        """End a pool that is garbage-collected, or that is open when the interpreter exits.
+
+        If tasks have no result yet, log a warning with their number.
+        """
         if unfinished := self._dispatcher.work.unfinished:
             _log.warning(
                 "A pool of mpr was dropped, or the program ended, while %d of its tasks had no result. Use "

@@ -30,7 +30,7 @@ P = ParamSpec("P")
 class TaskFuture(Future[R]):
     """The future of a task of a pool. When `result()` returns, all rows of the task are in the recording.
 
-    `running()` is true as soon as a worker has the task, as with a `ProcessPoolExecutor`.
+    `running()` returns True from the moment at which a worker gets the task until the task has its outcome.
     """
 
     #: The work item of the task. None after the outcome of the task has come.
@@ -56,10 +56,10 @@ class TaskFuture(Future[R]):
         return super().result(0)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait up to `timeout` seconds (None: no limit) for the end of the task, and return its exception, or None.
+        """Wait up to `timeout` seconds (None: no limit) for the end of the task. Returns its exception, or None.
 
         Raises `TimeoutError` if the task has not ended in this time, and `CancelledError` if the task was cancelled
-        before a worker had it.
+        before a worker had it. If it was cancelled later, returns a `CancelledError`.
         """
         self._wait(timeout)
         return super().exception(0)
@@ -89,11 +89,10 @@ class TaskFuture(Future[R]):
         return self
 
     def cancel(self, *, running: bool = False) -> bool:
-        """Cancel the task if no worker has it yet. If `running` is true, also cancel a task that a worker has.
+        """Cancel the task if no worker has it yet. If `running` is True, also cancel a task that a worker has.
 
-        If a worker runs the task, this worker is killed and replaced. The rows that the task has logged stay in the
-        recording. Returns True if the task was cancelled, and False if not. After True, `result()` raises
-        `CancelledError`.
+        If a worker of mpr runs the task, this worker is killed and replaced. An engine ignores `running`. Rows that the
+        task has logged stay in the recording. Returns True if the task was cancelled, and False if not.
         """
         work_item = self._work_item
         cancelled = super().cancel()
@@ -165,7 +164,7 @@ class PoolExecutor(Executor):
     dispatcher:
         The dispatcher of the pool.
     check_running:
-        Raises an error if the pool takes no more calls.
+        Raises an error if the pool accepts no new calls.
     shutdown:
         Does what `mpr.Pool.shutdown` does. The two arguments are `wait` and `cancel_futures`.
     """
@@ -180,9 +179,8 @@ class PoolExecutor(Executor):
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call.
 
-        If the call cannot be pickled, the method `result` of the future raises the error, as with a
-        `ProcessPoolExecutor`. If the pool takes no more calls, `submit` itself raises `PoolClosedError`, or the error
-        that ended the pool.
+        If the call cannot be pickled, the method `result` of the future raises the error. If the pool accepts no new
+        calls, `submit` raises `PoolClosedError`, or the error that ended the pool.
         """
         self._check_running()
         future = TaskFuture[R](self._dispatcher)
@@ -203,27 +201,27 @@ class PoolExecutor(Executor):
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[R]:
-        """Run the calls of `map(fn, *iterables)` in workers. Return an iterator over the results, in order.
+        """Run the calls of `map(fn, *iterables)` in workers. Returns an iterator over the results, in order.
 
         If a call has failed, `next` raises the error of the call in place of its result.
 
         Parameters
         ----------
         timeout:
-            The time in seconds, from the call of `map`, within which all results must come. If a result comes later,
-            `next` raises `TimeoutError`. None: no limit.
+            The time in seconds, from the call of `map`, within which all results must arrive. If a result arrives
+            later, `next` raises `TimeoutError`. None: no limit.
         chunksize:
             The number of calls that are sent to a worker at a time.
         buffersize:
-            The number of calls that are submitted before the caller takes their results. The iterables are not
-            read further than that. None: all calls are submitted at once, as in `Executor.map`.
+            The number of calls that are submitted before the caller takes their results, rounded down to whole chunks
+            (at least one). None: all calls are submitted at once.
 
         Raises
         ------
         ConfigError
             If `chunksize` or `buffersize` cannot be used.
         PoolClosedError
-            If the pool takes no more calls. If an error has ended the pool, that error is raised instead.
+            If the pool accepts no new calls. If an error has ended the pool, that error is raised instead.
         UnpicklableTaskError
             If `fn` cannot be pickled.
         """
@@ -286,10 +284,10 @@ class PoolExecutor(Executor):
         yield future.submit(work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the pool, as `mpr.Pool.shutdown` does: take no new calls.
+        """End the pool, as `mpr.Pool.shutdown` does: accept no new calls.
 
-        If `wait` is true, return only when all tasks have ended. If the pool has made its recording, the recording is
-        closed then, too. If `cancel_futures` is true, cancel the tasks that no worker has yet.
+        If `wait` is True, wait until all tasks have ended, and close the recording if the pool has made it. If
+        `cancel_futures` is True, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures=cancel_futures)
 

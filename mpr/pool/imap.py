@@ -42,12 +42,11 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits the task `function(item)` for each item of `iterable`.
+    """Start a thread that submits the task `function(item)` for each item of `iterable`. Returns the results.
 
-    Return the iterator from which the caller takes the results. The thread submits work items of `chunksize` tasks
-    to `dispatcher`, the dispatcher of a pool with `size` workers. If `ordered` is true, the results have the order
-    of the items, else the order in which the tasks end. Raises `UnpicklableTaskError` if `function` cannot be
-    pickled.
+    The thread submits work items of `chunksize` tasks to `dispatcher`, the dispatcher of a pool with `size` workers. If
+    `ordered` is True, the results have the order of the items, else the order in which the tasks end. Raises
+    `UnpicklableTaskError` if `function` cannot be pickled.
     """
     # Not a semaphore, because a handler of a signal may interrupt the caller while it holds the lock of the semaphore.
     room: SimpleQueue[None] = SimpleQueue()
@@ -74,7 +73,7 @@ def start(
 
 
 def _length_hint(iterable: Iterable[Any]) -> int:
-    """Return `operator.length_hint(iterable)` for the progress bar; 0 if the length is not known or the call raises."""
+    """Return `operator.length_hint(iterable)`; 0 if the length is not known, or if the user's code raises."""
     try:
         return operator.length_hint(iterable)
     except BaseException as error:
@@ -88,13 +87,13 @@ def _length_hint(iterable: Iterable[Any]) -> int:
 class ImapFeeder:
     """Submits a task for each of `items`, only as fast as the caller takes results.
 
-    For each worker, at most four chunks are submitted whose results the caller has not taken. At this limit, the feeder
-    waits for room. It stops when nothing refers to the iterator over the results any more.
+    For each worker, at most four chunks are submitted whose results the caller has not taken. If the pool is closed,
+    this limit does not apply. The feeder also ends when nothing refers to the iterator over the results any more.
 
     Attributes
     ----------
     dispatcher:
-        The dispatcher that takes the work items.
+        The dispatcher that accepts the work items.
     function:
         The task function.
     items:
@@ -104,7 +103,7 @@ class ImapFeeder:
     room:
         Has one None for each item that may be submitted now. For each result that the caller takes, one None is added.
     results:
-        The caller's iterator. The reference is weak, so that the thread ends when the caller needs no more results.
+        A weak reference to the caller's iterator over the results.
     """
 
     dispatcher: TaskDispatcher

@@ -1,6 +1,6 @@
 """Checks the arguments of `mpr.Pool`, and keeps them as one value.
 
-Covers: the arguments about workers, tasks and telemetry, and whether a given recording suits the pool.
+Covers: the arguments about workers, tasks and telemetry, and the check that a given recording can be used.
 Does not cover: the arguments of a new recording (`recording/options.py`).
 """
 
@@ -39,17 +39,18 @@ class PoolOptions:
     start_method:
         The way in which worker processes start: 'forkserver', 'spawn' or 'fork'.
     preload:
-        Whether a fork server imports the Rerun SDK before it forks.
+        True if a fork server imports the Rerun SDK before it forks.
     initializer:
         The user's initializer and the arguments for it, in the form in which they are sent to each worker.
     limits:
         The limits of tasks and workers.
     capture:
-        The choice of the workers' output and `logging` records that go into the recording.
+        Says if the output and the `logging` records of workers go into the recording.
     telemetry:
-        The kinds of telemetry that are recorded, out of `TELEMETRY`. Empty if nothing is recorded.
+        The kinds of telemetry (rows about the pool) that are recorded: some of 'workers', 'tasks', 'resources' and
+        'pool'.
     progress:
-        Whether the pool shows a progress bar.
+        True if the pool shows a progress bar.
     engine:
         The engine that runs the tasks; None if workers of mpr run them.
     """
@@ -84,10 +85,10 @@ class PoolOptions:
         engine: object,
         engine_options: object,
     ) -> PoolOptions:
-        """Check arguments of `mpr.Pool`, which have the same names, and return them as one object.
+        """Check the arguments of `mpr.Pool` with the same names, and return them as one object.
 
-        Raises `ConfigError`, whose text names the argument, if a value cannot be used. Raises `TypeError` if the
-        initializer is not callable, and `UnpicklableTaskError` if the initializer cannot be sent to a worker.
+        Raises `ConfigError` if a value cannot be used, `TypeError` if the initializer is not callable, and
+        `UnpicklableTaskError` if the initializer cannot be sent to a worker.
         """
         engine_of = EngineOptions.check(
             engine,
@@ -140,12 +141,19 @@ def check_recording(
 ) -> Callable[[], SharedRecording]:
     """Check the arguments of `mpr.Pool` about its recording. Returns a function that makes a new recording.
 
-    If the user has given a recording, check that the pool can log into it. Otherwise check that a new recording can be
-    made with these arguments.
+    If `recording` is not None, check that the pool can log into it. If it is None, check that a new recording can be
+    made with the other arguments.
 
-    Raises `ConfigError` if a value cannot be used. Raises `TypeError` or `ConfigError` if arguments contradict each
-    other, `RecordingClosedError` if the given recording is closed, and `WrongProcessError` if another process has made
-    it. Raises `SinkError` if `route='direct'` is not possible.
+    Raises
+    ------
+    ConfigError
+        If a value cannot be used, or does not agree with `recording`.
+    TypeError
+        If arguments of a new recording are given together with `recording`.
+    RecordingClosedError, WrongProcessError
+        If `recording` is closed, or if another process has made it.
+    SinkError
+        If `route='direct'` is not possible with the sinks.
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")

@@ -49,46 +49,45 @@ class Pool:
         The number of workers. By default, the number of CPUs that this process may use.
     initializer, initargs:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
-        `InitializerError`. A worker that is ready only after all work is done ends without this call.
+        `InitializerError`.
     maxtasksperchild:
         The number of tasks after which a worker is replaced (None: no limit). In a map, `chunksize` tasks count as one.
     recording_id, sinks, blueprint, route, telemetry_view:
         As in `mpr.SharedRecording`.
     recording:
         A `SharedRecording` to log into, which the pool does not close. None: the pool makes a recording, and closes it.
+        The attribute `recording` is the recording of the pool in both cases.
     start_method:
         'forkserver' (the default on Linux), 'spawn' or 'fork'.
     preload:
-        Whether the fork server imports the Rerun SDK before it forks workers. Workers then start in milliseconds, but
+        If True, the fork server imports the Rerun SDK before it forks workers. Workers then start in milliseconds, but
         `rr.server.Server` and `rr.catalog.CatalogClient` do not work in workers.
     task_timeout:
-        The seconds that a task may run, from the call of the function to its return. If a task runs longer, its worker
-        is killed and replaced, and the result of the task is a `TaskTimeoutError`. None: no limit.
+        How many seconds a task may run; None: no limit. If a task runs longer, its worker is killed and replaced, and
+        the result of the task is a `TaskTimeoutError`.
     retries:
-        The number of times that a task is run again if its worker dies. The rows of all attempts stay, with a note in
-        the recording. Neither an exception of the task nor a `task_timeout` causes another attempt.
+        How often a task is run again if its worker dies. The rows of all attempts stay, with a note in the recording.
+        Neither an exception of the task nor a `task_timeout` causes another attempt.
     maxmemoryperchild:
-        The resident memory of a worker, in bytes, above which the worker is replaced after a task. Shared memory
-        counts, such as about 80 MB of code of the SDK. None: no limit.
+        The resident memory of a worker, in bytes, above which the worker is replaced after a task (None: no limit).
     progress:
-        Whether a progress bar (by `tqdm`) shows tasks, failed tasks, rows, and the bytes that the sinks have.
-    capture_logging:
-        Whether `logging` records of workers go into the recording, under `mpr/logs/<logger>`.
-    capture_output:
-        Whether lines that workers print also go into the recording, under `mpr/output/`.
+        If True, a progress bar (by `tqdm`) shows tasks, failed tasks, rows, and the bytes that the sinks have.
+    capture_logging, capture_output:
+        If True, `logging` records of workers go into the recording, under `mpr/logs/<logger>`, and lines that workers
+        print, under `mpr/output/`.
     telemetry:
         The kinds of telemetry (rows about the pool itself) that are recorded under `mpr/`: some of `"workers"`,
         `"tasks"`, `"resources"` and `"pool"`. True: all. False: none. See `docs/telemetry.md`.
     engine:
         The engine that runs the tasks instead of workers of mpr: "ray", "dask", a `distributed.Client`, or a
-        `concurrent.futures.Executor`. See `docs/engines.md`, also for arguments that an engine does not take.
+        `concurrent.futures.Executor`. See `docs/engines.md`, also for arguments that an engine does not accept.
     engine_options:
         Options of `ray.remote` for each call, such as `{"num_gpus": 1}`, or options of Dask's `Client.submit`.
 
     Raises
     ------
     ConfigError, SinkError
-        If a value cannot be used, or if a sink cannot be opened. In this case, no process was started.
+        If a value cannot be used, or if a sink cannot be opened.
     UnpicklableTaskError
         If the initializer or its arguments cannot be sent to a worker.
     MissingDependencyError
@@ -159,7 +158,8 @@ class Pool:
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
         """Return the result of `func(*args, **kwds)` in a worker, or raise its exception.
 
-        Raises `UnpicklableTaskError` if the function or an argument cannot be pickled.
+        Raises `UnpicklableTaskError` if the call cannot be pickled, and `PoolClosedError` if the pool accepts no new
+        calls.
         """
         return self.apply_async(func, args, kwds).get()
 
@@ -173,8 +173,8 @@ class Pool:
     ) -> AsyncResult[R]:
         """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
-        When the task has ended, a thread of mpr calls `callback` with the result, or `error_callback` with the
-        exception. A callback may log, and wait for results, but not for other callbacks of the pool.
+        When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A
+        callback may log and wait for results, but not for other callbacks of the pool.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
@@ -182,7 +182,7 @@ class Pool:
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call, as `Executor.submit` does.
 
-        In addition, `future.cancel(running=True)` cancels a task that runs.
+        `future.cancel(running=True)` also cancels a task that a worker of mpr runs.
         """
         return self.executor.submit(fn, *args, **kwargs)
 
@@ -196,6 +196,7 @@ class Pool:
 
         If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
         tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
+        Raises `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1.
         """
         return self.map_async(func, iterable, chunksize).get()
 
@@ -236,7 +237,7 @@ class Pool:
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        If a task has failed, `next` raises its error.
+        `next` raises the error of a failed task. `imap` raises `PoolClosedError` if the pool accepts no new calls.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
@@ -249,20 +250,19 @@ class Pool:
     def insights(self) -> Insights:
         """Return how the workers have spent their time until now, and which tasks were the slowest.
 
-        This works at any time, also after the end of the pool. `str(insights)` is a table. With telemetry `"pool"`, the
-        table is written into the recording at the end. Raises `ConfigError` if the pool has `telemetry=False`.
+        This works at any time, also after the end of the pool. Raises `ConfigError` if the pool has `telemetry=False`.
         """
         return self._runtime.insights()
 
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls. The workers still run all tasks of earlier calls. This method does not wait for them."""
+        """Accept no new calls. The workers still run all tasks of earlier calls. This method does not wait for them."""
         self._check_process()
         self._runtime.close()
 
     def terminate(self) -> None:
-        """Kill the workers now. If the pool has made the recording, close it, so that its files are valid.
+        """Kill the workers, or ask the engine to cancel its tasks. If the pool has made the recording, close it.
 
         Each call without a result raises `PoolTerminatedError`. This method raises `SinkError` if a sink has failed.
         """
@@ -272,18 +272,18 @@ class Pool:
     def join(self) -> None:
         """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
 
-        Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback. If
-        `join` closes the recording, it can raise the errors of `SharedRecording.close`. If an error has ended the pool,
-        and no call has raised it before, `join` raises it.
+        Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback.
+        Raises the errors of `SharedRecording.close` if it closes the recording. Raises the error that has ended the
+        pool, unless a call has raised that error before.
         """
         self._check_process()
         self._runtime.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no new calls, as `close` does. If `wait` is true, then call `join`, which can raise errors.
+        """Accept no new calls, as `close` does. If `wait` is True, then call `join`, which can raise errors.
 
-        If `wait` is false, the workers still run all tasks, and the program exits only after that. If `cancel_futures`
-        is true, the tasks that no worker has yet are cancelled.
+        If `wait` is False, the workers still run all tasks, and the program exits only after that. If `cancel_futures`
+        is True, the tasks that no worker has yet are cancelled.
         """
         self.close()
         if cancel_futures:

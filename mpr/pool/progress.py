@@ -25,7 +25,7 @@ class Progress(PoolObserver):
     Parameters
     ----------
     received:
-        Returns (number of rows that the tasks have logged, number of bytes that the sinks have).
+        Returns (number of rows that were logged, number of bytes that the sinks have).
 
     Raises
     ------
@@ -65,8 +65,7 @@ class Progress(PoolObserver):
     def feeding(self, change: int) -> None:
         """Count an `imap` call that begins (`change` is 1) or ends (-1) to submit tasks.
 
-        An `imap` may submit fewer tasks than it has announced. So when the last `imap` ends, the announced tasks that
-        were not submitted are removed from the bar.
+        When the last `imap` ends, the tasks that were announced and not submitted are removed from the bar.
         """
         with self._drawing():
             self._feeding += change
@@ -76,7 +75,7 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Count `count` tasks as done. If `error` is not None, also count them as failed. Then draw the bar again."""
+        """Count `count` tasks as done, and also as failed if `error` is not None. Then update the bar."""
         with self._drawing():
             self._done += count
             self._failed += count if error is not None else 0
@@ -92,9 +91,9 @@ class Progress(PoolObserver):
 
     @contextlib.contextmanager
     def _drawing(self) -> Any:
-        """A context manager that holds the lock. If the block raises, the error is ignored, and no bar is drawn later.
+        """Hold the lock within the `with` block. If the block raises, ignore the error, and draw no bar from then on.
 
-        The reason is that no task may fail because of the bar. Only Ctrl-C in the main thread is raised.
+        Only an error that may come from Ctrl-C or another signal's handler is raised.
         """
         with self._lock:
             try:

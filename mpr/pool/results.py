@@ -3,8 +3,8 @@
 Covers: waiting for results, callbacks, and the order of results.
 Does not cover: futures (`executor.py`), and unpickling of results (`scheduler/outcomes.py`).
 
-A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a handler of a
-signal may interrupt the waiting thread and end the pool (see `threads.py`).
+A thread that waits for a result holds no lock that the threads of the pool need. The reason is that a signal handler
+may interrupt the waiting thread and end the pool.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def _call_here(step: Callable[[], None]) -> None:
 class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
 
-    When the call has ended, `callback` is called with the result, or `error_callback` with the exception. A thread of
-    mpr runs these functions.
+    When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
+    `call_back(step)` runs `step`, which makes this call.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class AsyncResult(Generic[R]):
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
-        """Return True if the call has ended, with or without an exception."""
+        """Return True if the call has ended, with or without an exception, and its callback, if any, has returned."""
         return self._event.is_set()
 
     def successful(self) -> bool:
@@ -59,7 +59,7 @@ class AsyncResult(Generic[R]):
         return self._error is None
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait up to `timeout` seconds (None: no limit) until the call has ended. `ready` says if it has ended."""
+        """Wait up to `timeout` seconds (None: no limit) until `ready` returns True."""
         self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
@@ -102,8 +102,7 @@ class SingleResult(AsyncResult[R]):
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.
 
-        Then run the callback, and wake the threads that wait. `first` and `count` are not used, because there is only
-        one task.
+        Then have the callback run, and wake the threads that wait after its end.
         """
         self._settle(None if values is None else values[0], error)
 
@@ -111,7 +110,7 @@ class SingleResult(AsyncResult[R]):
 class MapResult(AsyncResult[list[R]]):
     """The results of one map of `length` tasks.
 
-    If tasks fail, `get` raises the error that came first, but only when all tasks have ended.
+    If tasks fail, `get` raises the error that arrived first, but only when all tasks have ended.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class MapResult(AsyncResult[list[R]]):
         """Keep the outcomes of `count` tasks, from task `first` on.
 
         `values` are the results. If `values` is None, all these tasks have failed with `error`. After the last task,
-        run the callback, and wake the threads that wait.
+        have the callback run, and wake the threads that wait after its end.
         """
         with self._lock:
             self._left -= count
@@ -151,9 +150,9 @@ _Item = tuple[Any, BaseException | None]
 
 
 class ResultIterator(Generic[R], Iterator[R]):
-    """The iterator over the results of `imap` and `imap_unordered`. The method `next` takes a timeout in seconds.
+    """The iterator over the results of `imap` and `imap_unordered`. The method `next` accepts a timeout in seconds.
 
-    If `ordered` is true, the results have the order of the items, else the order in which the tasks end. `taken` is
+    If `ordered` is True, the results have the order of the items, else the order in which the tasks end. `taken` is
     called for each result that the caller takes.
     """
 

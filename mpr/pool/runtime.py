@@ -32,25 +32,23 @@ _FAREWELL_SECS = 10.0
 
 
 class PoolRuntime:
-    """Holds the running parts of one pool, and ends them. No other class knows all parts.
+    """Holds the running parts of one pool, and ends them.
 
     The parts end in seven steps:
 
-    1. Stop taking tasks: the dispatcher refuses new calls. Limit: none, it takes no time.
+    1. Accept no new calls.
     2. Drain: every submitted task gets its outcome. Limit: only `task_timeout` for each task. Ctrl-C ends the wait.
-    3. Stop the workers: each worker sends its last rows and a goodbye. Meanwhile the telemetry writes its last rows.
-       Limit: 10 s (`_FAREWELL_SECS`).
+    3. Stop the workers: each worker sends its last rows and a goodbye. Limit: 10 s.
     4. Terminate: if a goodbye is missing, the workers get SIGTERM. Limit: 2 s.
     5. Kill: the workers that are left get SIGKILL. Limit: 5 s.
-    6. Close the recording, if the pool has made it. Limits: 60 s (`SINK_TIMEOUT_SECS`) for a sink that takes nothing,
+    6. Close the recording, if the pool has made it. Limits: 60 s (`SINK_TIMEOUT_SECS`) for a sink that accepts nothing,
        and 3 s (`LIVE_FAREWELL_SECS`) for live sinks. There is no limit for writing the footers.
-    7. Wait until the processes of the workers have ended, because they still run exit handlers. Limit: 10 s
-       (`_FAREWELL_SECS`). After that, steps 4 and 5 are done again.
+    7. Wait until the processes of the workers have ended, because they still run exit handlers. Limit: 10 s. After
+       that, steps 4 and 5 are done again.
 
-    `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers
-    instead of step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. Steps 1,
-    5 and 6 also end a pool that is garbage-collected, or that is still open when the interpreter exits. Steps 3 to 7
-    run in a thread that Ctrl-C does not interrupt.
+    `close` does step 1, and `join` does the other steps. If an error has ended the pool, `join` kills the workers in
+    step 3. `terminate` does steps 1, 5 and 6, and gives an error to every call that has no result. The same happens if
+    the pool is garbage-collected, or is still open when the interpreter exits.
 
     Parameters
     ----------
@@ -59,7 +57,16 @@ class PoolRuntime:
     recording:
         The user's recording, which the pool does not close. None: the pool makes a recording.
     new_recording:
-        Makes the recording if the user has given none. The pool closes the recording that this function makes.
+        Makes the recording if the user has given none.
+
+    Attributes
+    ----------
+    recording:
+        The recording that the pool logs into.
+    size:
+        The number of workers at a time.
+    calls:
+        Submits the calls of the user.
     """
 
     def __init__(
@@ -142,7 +149,7 @@ class PoolRuntime:
 
     @property
     def state(self) -> PoolState:
-        """The state of the pool: it runs and takes calls, was closed, or was terminated."""
+        """The state of the pool: running, closed or terminated."""
         return self._dispatcher.state
 
     @property
@@ -151,11 +158,14 @@ class PoolRuntime:
         return self._ended
 
     def check_running(self) -> None:
-        """Raise `PoolClosedError`, or the error that ended the pool, if the pool takes no new calls."""
+        """Raise the error that has ended the pool, or `PoolClosedError` if the pool accepts no new calls.
+
+        Does nothing if the pool is running.
+        """
         self._dispatcher.check_running()
 
     def insights(self) -> Insights:
-        """Return a summary of the telemetry. Raises `ConfigError` if the pool records no telemetry."""
+        """Return a summary of the telemetry. Raises `ConfigError` if the pool has no telemetry."""
         return self._display.insights()
 
     def end_with(self, pool: object) -> None:
@@ -168,11 +178,11 @@ class PoolRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls (step 1 in the docstring of the class). Does not wait for the tasks."""
+        """Accept no new calls (step 1 in the docstring of the class). Does not wait for the tasks."""
         self._dispatcher.close()
 
     def drop_waiting(self) -> None:
-        """Cancel each task that no worker has yet. The caller of such a task gets a `CancelledError`."""
+        """Cancel each work item that no worker has yet. Its tasks get a `CancelledError`."""
         run_to_completion(self._dispatcher.drop_waiting)
 
     def join(self) -> None:
@@ -202,7 +212,7 @@ class PoolRuntime:
         self._ended = True
 
     def _end_dropped(self) -> None:
-        """Do the same as `terminate` for a pool that is garbage-collected, or is open when the interpreter exits.
+        """End a pool that is garbage-collected, or that is open when the interpreter exits.
 
         If tasks have no result yet, log a warning with their number.
         """

@@ -8,7 +8,8 @@ callers ── calls ──► dispatcher ──► ready_workers ── work it
 
 `dispatcher` accepts calls, `worker_events` receives the reports of the aggregator, and `deadlines` checks time limits.
 These three modules change the shared state of the pool in `books`, under one lock. Unpickling a result and calling a
-callback run code of a user, which may raise anything. So only `outcomes` does this, and it lets no error out.
+callback run code of a user, which may raise anything. Only `outcomes` and `callbacks` do this, and they let no error
+out.
 
 The docstrings of this package use these words:
 
@@ -22,6 +23,8 @@ The docstrings of this package use these words:
 - To take back a work item is to tell the worker, through its status page, that it must not run the item.
 - A feeder is the part of an `imap` call that submits the tasks of the call little by little.
 - An observer gets a call for each event of tasks and workers. It is a progress bar, or writes telemetry.
+- The supervisor starts and kills the worker processes of a pool (`worker_supervisor`).
+- An engine (Ray, Dask, an executor) runs the tasks of a pool in place of workers of mpr.
 
 Covers: work items, assignment, retries, deadlines, starting and replacing workers.
 Does not cover: rows (`aggregator`) and the results that a user holds (`pool`).

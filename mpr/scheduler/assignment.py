@@ -1,11 +1,8 @@
 """Decides which worker gets which work item, as a state machine without I/O.
 
 A *work item* is one task, or several tasks of one `map` (`chunksize`), that a worker gets in one message. A worker runs
-one work item at a time.
-
-If the last work item that has ended was short, a worker gets several work items at a time. So the worker need not wait
-for the next one. If it was long (5 ms or more), a worker gets the next work item only when it has none. Work items that
-wait in a worker behind a long one can be taken back, and given to a worker that has nothing to do.
+one work item at a time. If the last work item that has ended was short (less than 5 ms), a worker gets several work
+items at a time, so that it need not wait for the next one.
 
 Covers: the queue of work items, the work items that each worker has, and the choice of a worker.
 Does not cover: sending (`ready_workers.py`), and when a work item is taken back (`deadlines.py`).
@@ -43,13 +40,12 @@ class _Load(Generic[P]):
     most: int = WORK_ITEMS_MAX
 
     def take(self, work_item: P) -> None:
-        """Add `work_item` to the work items of the worker."""
         self.work_items.append(work_item)
         if self.work_items_left is not None:
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Add the number of `work_items` to `work_items_left` again, because the worker will not run them.
+        """Increase `work_items_left` by the number of `work_items` that the worker has, because it will not run them.
 
         Does nothing if the worker has no limit, or was retired.
         """
@@ -57,7 +53,6 @@ class _Load(Generic[P]):
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)
 
     def retire(self) -> None:
-        """From now on, give the worker no more work items."""
         self.work_items_left = 0
         self.retired = True
 
@@ -65,7 +60,8 @@ class _Load(Generic[P]):
 class Assignment(Generic[P]):
     """Keeps the queue of work items, and the items that each worker has. Chooses a worker for each item.
 
-    After each event, the caller must send the pairs (worker, work item) that the method for this event returns.
+    The methods that return pairs (worker, work item) send nothing themselves. The caller must send each work item to
+    its worker.
     """
 
     def __init__(self) -> None:
@@ -90,7 +86,7 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def add_first(self, work_items: Iterable[P]) -> list[tuple[int, P]]:
-        """Put `work_items`, which a worker had before, at the front of the queue, in the same order.
+        """Put `work_items` at the front of the queue, in this order.
 
         Returns the pairs (worker, work item) to send now.
         """
@@ -98,10 +94,10 @@ class Assignment(Generic[P]):
         return self._assign()
 
     def ready(self, worker: int, work_items: int | None, *, ahead: bool = True) -> list[tuple[int, P]]:
-        """Add the worker with the number `worker`, which can run tasks from now on.
+        """Add the worker with the number `worker`. Returns the pairs (worker, work item) to send now.
 
-        The worker gets up to `work_items` work items in its life (None: any number). It may have several of them at a
-        time if `ahead` is True, and only one if `ahead` is False. Returns the pairs (worker, work item) to send now.
+        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is False, it has only
+        one of them at a time.
         """
         self._workers[worker] = _Load(work_items_left=work_items, most=WORK_ITEMS_MAX if ahead else 1)
         self._idle[worker] = None
@@ -153,7 +149,7 @@ class Assignment(Generic[P]):
         return [] if state is None else list(state.work_items)
 
     def exhausted(self, worker: int) -> bool:
-        """Return True if `worker` has no work item and may get no more. Returns False if the worker is not known."""
+        """Return True if `worker` is known, has no work item, and may get no more."""
         state = self._workers.get(worker)
         return state is not None and state.work_items_left == 0 and not state.work_items
 
@@ -164,7 +160,7 @@ class Assignment(Generic[P]):
         return any(len(each.work_items) > 1 for each in self._workers.values())
 
     def drop(self, work_item: P) -> bool:
-        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns False if it is not in the queue, and else True."""
         try:
             self._queue.remove(work_item)
         except ValueError:
@@ -172,7 +168,7 @@ class Assignment(Generic[P]):
         return True
 
     def drop_waiting(self) -> list[P]:
-        """Remove all work items from the queue, and return them. Work items that a worker has are not in the queue."""
+        """Remove all work items from the queue, and return them. The items that workers have are not in the queue."""
         dropped = list(self._queue)
         self._queue.clear()
         return dropped

@@ -1,7 +1,8 @@
 """Holds the shared state of a pool: its work items, workers and lifecycle, with the one lock that guards them.
 
 Covers: the lock, and the conditions under which a pool still has work.
-Does not cover: the parts of the state (`pending_work.py`, `ready_workers.py`, `state.py`), and who changes them.
+Does not cover: the parts of the state (`pending_work.py`, `ready_workers.py`, `state.py`), and the code that changes
+them (`dispatcher.py`, `worker_events.py`, `deadlines.py`).
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ from mpr.transport.sockets import DownstreamServer
 
 
 class PoolBooks:
-    """The shared state of one pool.
+    """The shared state of one pool with workers of mpr.
 
     A thread holds the lock while it changes the state or passes messages to ZeroMQ. No thread holds the lock while it
-    waits for anything else, or while a callback of a user runs. A *feeder* is the part of an `imap` call that submits
-    the work items of the call, as fast as the caller reads results.
+    waits for anything else, or while a callback of a user runs.
 
     Attributes
     ----------
@@ -46,26 +46,25 @@ class PoolBooks:
         self._deliveries = 0
 
     def has_work(self) -> bool:
-        """Return True if a task has no outcome yet, or a feeder may still submit work items.
+        """Return True if a task has no outcome yet, or a feeder of an `imap` call may still submit work items.
 
         Feeders of a terminated pool do not count.
         """
         return self.work.has_items or (self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED)
 
     def is_done(self) -> bool:
-        """Return True if every task has its outcome, and every outcome was delivered to the caller of the task."""
+        """Return True if `has_work` returns False, and no delivery of outcomes is under way."""
         return not self._deliveries and not self.has_work()
 
     def begin_delivery(self) -> None:
-        """Note that a delivery of outcomes begins, which lasts until `end_delivery`.
+        """Note that a delivery of outcomes to callers begins, which lasts until `end_delivery`.
 
-        Until its end, `is_done` returns False, because the callers of the tasks do not have these outcomes yet. The
-        calling thread must hold the lock.
+        Until then, `is_done` returns False. The calling thread must hold the lock.
         """
         self._deliveries += 1
 
     def begin_callback(self) -> None:
-        """Count a callback of a caller as a delivery. The calling thread does not hold the lock."""
+        """Do the same as `begin_delivery`, for a callback of a caller. The calling thread must not hold the lock."""
         with self.lock:
             self.begin_delivery()
 

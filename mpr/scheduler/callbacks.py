@@ -1,7 +1,10 @@
-"""Runs the callbacks of users in a thread of their own, so that a callback may wait for anything but its own pool.
+"""Runs the callbacks of users in a thread of their own, so that a callback may wait for other results of the pool.
 
-A callback may log to the recording, call the pool, or block. In the aggregator's thread, which takes rows and results
-of all processes, it would then wait for itself.
+The aggregator's thread, which receives rows and results, cannot run callbacks: a callback that waits for a result would
+wait for its own thread.
+
+Covers: the thread, and errors of callbacks.
+Does not cover: which callbacks a call has (`pool/results.py`, `pool/executor.py`).
 """
 
 from __future__ import annotations
@@ -16,14 +19,12 @@ from mpr.user_code import Contained
 
 
 class Callbacks:
-    """Runs callbacks one after another. The pool is not done before all of them have run.
-
-    The thread lives only as long as there are callbacks to run.
+    """Runs callbacks one after another, in a thread that lives only as long as there are callbacks to run.
 
     Parameters
     ----------
     begin, end:
-        Called before a callback waits for its turn, and after it has run. The pool is not done in between.
+        Called before a callback is put into the queue for this thread, and after the callback has run.
     """
 
     def __init__(self, begin: Callable[[], None], end: Callable[[], None]) -> None:
@@ -35,10 +36,11 @@ class Callbacks:
         self._thread: threading.Thread | None = None
 
     def run(self, what: str, call: Callable[[], object]) -> None:
-        """Run `call`, which calls a callback for `what`. If a thread of mpr calls this, `call` runs in the own thread.
+        """Run `call`, which calls a callback for `what`. An exception is only logged.
 
-        If `call` raises, this is only logged. In `multiprocessing.Pool` such an error ends the thread that handles
-        results, and all calls hang.
+        If a thread of mpr calls this method, the thread of this object runs `call` later. If another thread calls it,
+        or if no thread can be started, the calling thread runs `call` now. `what` is a text for the log, such as "task
+        detect".
         """
         contained = functools.partial(_contained, what, call)
         if not is_thread_of_ours():
@@ -57,7 +59,7 @@ class Callbacks:
             self._run()
 
     def is_here(self) -> bool:
-        """Whether the present thread runs a callback of this pool."""
+        """Return True if the calling thread is the thread that runs the callbacks of this pool."""
         return threading.current_thread() is self._thread
 
     def _run(self) -> None:

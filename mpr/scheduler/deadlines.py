@@ -37,10 +37,10 @@ class Deadlines:
         self._task_secs = task_secs
 
     def look(self) -> float:
-        """Kill each worker whose task has run for more than `task_secs`. The worker's task gets a `TaskTimeoutError`.
+        """Kill each worker whose task has run for more than `task_secs`. The task gets a `TaskTimeoutError`.
 
-        Also take back work items that wait behind a long work item, if another worker has nothing to do. Returns the
-        number of seconds after which to call `look` again.
+        Also take back work items that wait behind a long one, and give them to another worker that has nothing to do.
+        Workers without a status page are not checked. Returns the number of seconds after which to call `look` again.
         """
         again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
         late: list[tuple[int, WorkItem, int, BaseException]] = []
@@ -68,11 +68,11 @@ class Deadlines:
         return again_secs
 
     def _take_back_if_long(self, worker: int, begun_secs: float) -> float:
-        """Take back the work items that wait behind a long one in `worker`, and give them to other workers.
+        """Take back the work items that wait in `worker` behind a long one, and give them to other workers.
 
-        This is done only if another worker has nothing to do, and if the work item that `worker` runs began at least
-        0.005 s ago. `begun_secs` says how many seconds ago it began. Returns the number of seconds after which to check
-        again; `_NEVER_SECS` if no check is needed.
+        This is done only if another worker has nothing to do, and if `begun_secs` is at least 0.005. `begun_secs` is
+        the time in seconds since `worker` began its work item. Returns the number of seconds after which to check
+        again.
         """
         workers = self._books.workers
         if len(workers.assigned(worker)) <= 1 or not workers.could_take_back():
@@ -89,11 +89,11 @@ class Deadlines:
         return worker, work_item, task, TaskTimeoutError(work_item.name(task), worker, handle.pid, self._task_secs)
 
     def kill_at(self, worker: int, work_item: WorkItem, task: int | None, error: BaseException) -> bool:
-        """Kill `worker` if it still runs task `task` of `work_item`. Returns True if the worker was killed.
+        """Kill `worker` if it is still at task `task` of `work_item`; if `task` is None, at any task of `work_item`.
 
-        If `task` is None, the worker is killed at any task of `work_item`. `error` becomes the outcome of the task that
-        the worker runs. If `error` is a `CancelledError`, it becomes the outcome of all tasks of `work_item` that have
-        no outcome yet.
+        A worker without a status page is killed if it has `work_item`. Returns True if the worker was killed. `error`
+        becomes the outcome of the task that the worker runs. A `CancelledError` becomes the outcome of all tasks of
+        `work_item` that have no outcome yet.
         """
 
         def is_at_it() -> bool:

@@ -1,7 +1,7 @@
 """Passes outcomes to the callers, and reports them to the observer. An outcome is the result or the error of a task.
 
-Covers: the order of the steps for an outcome, and callers that have got an error before.
-Does not cover: unpickling, and errors of callbacks (`outcomes.py`).
+Covers: the order of the steps for an outcome.
+Does not cover: unpickling, and errors in the code of callers (`outcomes.py`).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from mpr.scheduler.outcomes import Outcome, hand_over
 
 
 class OutcomeDelivery:
-    """Passes outcomes to callers. Raises nothing.
+    """Passes outcomes to callers.
 
-    A thread that calls a method must not hold the lock of `PoolBooks`, because the method runs callbacks of a user.
+    A thread that calls a method must not hold the lock of `PoolBooks`, because the method runs code of a user.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class OutcomeDelivery:
     def deliver(self, outcomes: Iterable[Outcome]) -> None:
         """Pass `outcomes` to their callers, and then call `PoolBooks.end_delivery`.
 
-        The caller of this method must call `PoolBooks.begin_delivery` before.
+        `PoolBooks.begin_delivery` must be called before this method.
         """
         try:
             for outcome in outcomes:
@@ -44,8 +44,7 @@ class OutcomeDelivery:
     def hand_over(self, outcome: Outcome) -> None:
         """Pass `outcome` to its caller, and report it to the observer.
 
-        Does nothing if the caller has got an error for the whole work item before, because a sink has failed
-        (`WorkerEvents.sink_failed`).
+        Does nothing if the caller has got an error for the whole work item before (`WorkItem.is_reported`).
         """
         if not outcome.work_item.is_reported:
             self.report(outcome)

@@ -6,17 +6,12 @@ callers ── submit ──► Dispatcher ── give ──► ReadyWorkers �
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
+Any thread may submit tasks. The main thread never holds the lock of `PoolBooks`, because a signal handler may interrupt
+the main thread and end the pool. The handler would then wait for this lock for ever.
+
 Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
 worker gets which item (`assignment.py`), processes (`worker_supervisor.py`).
-
-Callers submit from any thread. The aggregator's thread then sends the work items to workers, and receives the results.
-The worker supervisor's thread calls `look`.
-
-The thread of a caller does as little as possible. The reason is that Ctrl-C may interrupt this thread between any two
-instructions, and the caller may use the pool after that. The main thread never holds the lock, and never calls an
-observer. The reason is that a signal handler may interrupt the main thread and end the pool. If the interrupted code
-held the lock, the handler would wait for the lock for ever (see `mpr/threads.py`).
 """
 
 from __future__ import annotations
@@ -61,9 +56,17 @@ class Dispatcher:
         Called with a function. The aggregator's thread then calls this function.
     observer:
         Gets a call for each event of tasks and workers; None for no observer.
+
+    Attributes
+    ----------
+    by_value:
+        False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
+    callbacks:
+        Runs the callbacks of the callers.
+    listener:
+        Gets the aggregator's reports about the pool's workers and their results.
     """
 
-    #: False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
     by_value: bool = False
 
     def __init__(
@@ -78,10 +81,8 @@ class Dispatcher:
         self._observer = PoolObservers([] if observer is None else [observer])
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
-        #: Runs the callbacks of the callers.
         self.callbacks: Callbacks = Callbacks(self._books.begin_callback, self._books.end_delivery)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
-        #: Gets the aggregator's reports about the pool's workers and their results.
         self.listener: Listener = WorkerEvents(
             self._books, self._delivery, limits, control, self._observer, self.broken
         )
@@ -102,8 +103,7 @@ class Dispatcher:
     def submit(self, *work_items: WorkItem) -> None:
         """Submit `work_items` to the pool. If Ctrl-C interrupts this method, either all of them run or none.
 
-        If the pool has ended since `check_running`, this method raises nothing. All tasks of `work_items` then get an
-        error as their outcome.
+        If the pool has ended, all tasks of `work_items` get an error as their outcome.
         """
         self._books.work.submit(work_items)
         self._soon(self._take_submitted)
@@ -126,8 +126,7 @@ class Dispatcher:
     def begin_feeding(self, feeder: object) -> None:
         """Note that `feeder` will submit work items, until `end_feeding`.
 
-        A feeder is the part of an `imap` call that submits the work items of the call. The pool is not done as long as
-        there is a feeder.
+        A feeder is the part of an `imap` call that submits the work items of the call.
         """
         self._books.work.begin_feeding(feeder)
         self._soon(lambda: self._observer.feeding(1))
@@ -144,11 +143,10 @@ class Dispatcher:
         self._observer.feeding(-1)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and False if it is not.
+        """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and else False.
 
-        If `running` is True, a work item that a worker has is cancelled, too. If the worker has begun the work item,
-        the worker is killed and replaced. The caller then gets the outcome, a `CancelledError`, after the worker's end.
-        Returns False if all tasks of `work_item` have their outcome already.
+        If `running` is True, a work item that a worker has is cancelled, too. A worker that runs it is killed and
+        replaced. The tasks that have no outcome get a `CancelledError`.
         """
         self._take_submitted()
         books = self._books
@@ -219,7 +217,7 @@ class Dispatcher:
         self._observer.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """End the pool. Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None."""
+        """End the pool. Every task without an outcome gets `error`; if `error` is None, a `PoolTerminatedError`."""
         books = self._books
         with books.lock:
             pending = books.work.forget_all()
@@ -259,8 +257,8 @@ class Dispatcher:
     def unfinished(self) -> int:
         """The number of tasks without an outcome.
 
-        This property takes no lock, because the garbage collector may delete a pool in any thread. A thread that held
-        the lock at that time would wait for itself for ever.
+        This property takes no lock, because the garbage collector may delete a pool in any thread, also in one that
+        holds the lock.
         """
         return self._books.work.unfinished
 
@@ -272,14 +270,11 @@ class Dispatcher:
     def look(self) -> float:
         """Kill workers whose task has run for too long. Returns the number of seconds after which to call `look` again.
 
-        Also take back work items that wait behind a long work item, if another worker has nothing to do.
+        Also take back work items that wait behind a long one, and give them to another worker that has nothing to do.
         """
         return self._deadlines.look()
 
     def activities(self) -> list[WorkerActivity]:
-        """Return the activity of each ready worker at this moment, for a display.
-
-        Workers without a status page are left out.
-        """
+        """Return the activity of each ready worker at this moment. Workers without a status page are left out."""
         with self._books.lock:
             return self._books.workers.activities()

@@ -16,9 +16,8 @@ from mpr.user_code import Contained
 class PoolObserver:
     """The base class of observers, whose methods do nothing. The pool calls one method for each kind of event.
 
-    A subclass overrides the methods that it needs. Any thread may call them, and some threads hold the lock of
-    `PoolBooks` meanwhile. So a method must not wait, and must not call the dispatcher, which would wait for this lock.
-    If a method raises, mpr logs the error, and does not call this observer again.
+    Any thread may call a method, also one that holds the lock of the pool (`PoolBooks`). So a method must not wait, and
+    must not call the dispatcher. If a method raises, mpr logs the error, and does not call this observer again.
     """
 
     def announce(self, name: str, count: int) -> None:
@@ -30,7 +29,7 @@ class PoolObserver:
     def feeding(self, change: int) -> None:
         """Note that the feeder of an `imap` call begins to submit tasks (`change` is 1), or has ended (`change` is -1).
 
-        A feeder submits the tasks of the call little by little, and may submit more or fewer than the call has
+        A feeder submits the tasks of the call little by little. It may submit more or fewer than the call has
         announced.
         """
 
@@ -40,7 +39,7 @@ class PoolObserver:
     def result(self, hello: Hello, work_item: WorkItem, count: int, result: Result) -> None:
         """Note that the worker of `hello` has ended `count` tasks of `work_item`, from task `work_item.first` on.
 
-        `result` is the message that the worker has sent about these tasks. `settled` is called later.
+        `result` is the message that the worker has sent about these tasks.
         """
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
@@ -54,15 +53,9 @@ class PoolObserver:
 
 
 class PoolObservers(PoolObserver):
-    """Passes each call to several observers.
+    """Passes each call to several observers, in their order.
 
-    If an observer raises, the error is logged, and the observer gets no more calls. No task may fail because of an
-    observer.
-
-    Parameters
-    ----------
-    observers:
-        The observers, in the order in which they are called.
+    If an observer raises, the error is logged, and this observer gets no more calls.
     """
 
     def __init__(self, observers: Iterable[PoolObserver]) -> None:

@@ -1,11 +1,11 @@
 """Unpickles the outcomes of tasks, and passes them to the callers. An outcome is the result or the error of a task.
 
-Covers: unpickling results and exceptions, and calling the callbacks of the callers.
-Does not cover: code in workers (`worker/loop.py`), and texts of exceptions (`mpr/user_code.py`).
+Unpickling runs code of a user, which may raise anything. The functions of this module catch each error of this code: it
+becomes the outcome of the task, or a line in the log. A process that this code forks ends when it leaves the code.
 
-Unpickling and callbacks run code of a user, which may raise anything, also `SystemExit`. No function of this module
-raises. An error becomes the outcome of the task, or a line in the log, so that the other tasks and the thread go on. A
-process that such code forks ends when it leaves the code.
+Covers: unpickling results and exceptions, and calling the methods of the callers' result objects.
+Does not cover: code in workers (`worker/loop.py`), callbacks (`callbacks.py`), texts of exceptions
+(`mpr/user_code.py`).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ class Outcome(NamedTuple):
 def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseException | None) -> Iterator[Outcome]:
     """Yield the outcomes of `count` tasks of `work_item`, in the order of the tasks. Unpickles them from `result`.
 
-    If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. If results that were pickled
-    together cannot be unpickled, all these tasks get an error. If they were pickled one by one, only one task gets it.
+    If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. Tasks whose results cannot
+    be unpickled get an error.
     """
     first = result.first
     if failure is not None:
@@ -68,7 +68,6 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
 
 
 def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Outcome]:
-    """Yield the outcomes of `count` tasks of `work_item` from `result`. Each outcome was pickled separately."""
     task = result.first
     try:
         parts = task_pickling.parts_of_results(result.payload, count)
@@ -111,10 +110,9 @@ def _not_results(work_item: WorkItem, task: int, count: int) -> DeliveryError:
 
 
 def start(work_item: WorkItem) -> bool:
-    """Tell the caller that a worker is about to get `work_item`.
+    """Tell the caller that a worker is about to get `work_item`. Returns True if the worker may get the work item.
 
-    Returns True if the worker may get the work item. Returns False if the caller has cancelled the work item, or has
-    set the result of its future. In the second case, the future raises an error, which this function logs.
+    Returns False if the caller has cancelled the work item, or has set the result of its future itself.
     """
     # An error is raised if the caller has set the result of the future itself.
     with Contained("the caller of task %s cannot be told that it starts", work_item.name(0)):
@@ -123,7 +121,7 @@ def start(work_item: WorkItem) -> bool:
 
 
 def hand_over(outcome: Outcome) -> None:
-    """Pass `outcome` to the caller by `on_outcome` of the work item. Callbacks of the caller run in `callbacks.py`."""
+    """Pass `outcome` to the caller by `on_outcome` of the work item. An error of `on_outcome` is only logged."""
     work_item, first, count, values, error = outcome
     # An error is only logged, because it must not end this thread. The caller may have set the result of a future.
     with Contained("the outcome of task %s cannot be handed over", work_item.name(first)):

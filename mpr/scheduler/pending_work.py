@@ -14,11 +14,10 @@ from mpr.scheduler.work_item import WorkItem
 
 
 class PendingWork:
-    """Keeps work items from their submission to their outcome. The lock of `PoolBooks` guards this object.
+    """Keeps work items from their submission to their outcome.
 
-    `submit` takes no lock, because Ctrl-C may interrupt the caller, and the lock could then stay locked. `unfinished`
-    takes no lock, because the garbage collector may delete a pool at any time. If the thread held the lock at that
-    time, it would wait for itself for ever.
+    Only one thread at a time may change this object. Any thread may call `submit`, `begin_feeding` and `unfinished` at
+    any time, because these take no lock.
 
     A *feeder* is the part of an `imap` call that submits the work items of the call.
     """
@@ -33,7 +32,7 @@ class PendingWork:
         self._feeders: set[object] = set()
 
     def submit(self, work_items: Iterable[WorkItem]) -> None:
-        """Add `work_items`, which `take_submitted` returns later. Any thread may call this, without the lock."""
+        """Add `work_items`, which `take_submitted` returns later. Any thread may call this at any time."""
         self._submitted.extend(work_items)
 
     def take_submitted(self) -> Iterator[WorkItem]:
@@ -71,8 +70,7 @@ class PendingWork:
     def report_all(self) -> list[WorkItem]:
         """Mark all accepted work items as reported: their callers get an error now, before the tasks have ended.
 
-        Returns the work items that were not marked before. The caller of this method must give an error to the callers
-        of these work items.
+        Returns the work items that were not marked before, whose callers must get this error.
         """
         waiting = [work_item for work_item in self._accepted.values() if not work_item.is_reported]
         for work_item in waiting:
@@ -84,7 +82,7 @@ class PendingWork:
         self._feeders.add(feeder)
 
     def end_feeding(self, feeder: object) -> bool:
-        """Note that `feeder` submits no more work items. Returns True, or False if this was noted before."""
+        """Note that `feeder` submits no more work items. Returns False if this was noted before, and else True."""
         if feeder not in self._feeders:
             return False
         self._feeders.remove(feeder)
@@ -102,5 +100,5 @@ class PendingWork:
 
     @property
     def unfinished(self) -> int:
-        """The number of tasks without an outcome. Any thread may read this, without the lock."""
+        """The number of tasks without an outcome. Any thread may read this at any time."""
         return sum(each.count - each.first for each in [*self._accepted.copy().values(), *self._submitted.copy()])

@@ -39,10 +39,10 @@ class ReadyWorkers:
     # --- workers -----------------------------------------------------------------------------------------------
 
     def add(self, worker: int, handle: WorkerHandle, work_items: int | None, *, ahead: bool) -> None:
-        """Add the worker with the number `worker`, which can run tasks from now on, and send it work items.
+        """Add the worker with the number `worker`, and send work items to it. `handle` is the handle of this worker.
 
-        `handle` is the handle of this worker. The worker gets up to `work_items` work items in its life (None: any
-        number). It may have several of them at a time if `ahead` is True, and only one if `ahead` is False.
+        The worker gets up to `work_items` work items in its life (None: any number). If `ahead` is False, it has only
+        one of them at a time.
         """
         self._handles[worker] = handle
         self._send(self._assignment.ready(worker, work_items, ahead=ahead))
@@ -70,24 +70,24 @@ class ReadyWorkers:
         self._assignment.retire(worker)
 
     def is_exhausted(self, worker: int) -> bool:
-        """Return True if worker number `worker` has no work item and may get no more."""
+        """Return True if worker number `worker` is known, has no work item, and may get no more."""
         return self._assignment.exhausted(worker)
 
     def stop(self, worker: int) -> None:
-        """Tell worker number `worker` to end after it has run the work items that were sent to it.
+        """Tell worker number `worker`, which must be ready, to end after it has run the work items that it has.
 
-        The worker must be ready. Does nothing if its process has ended.
+        Does nothing if its process has ended.
         """
         with contextlib.suppress(PeerGoneError):
             self._down.send(self._handles[worker].route, Stop())
 
     def stop_all(self) -> None:
-        """Tell all ready workers to end after they have run the work items that were sent to them."""
+        """Tell all ready workers to end after they have run the work items that they have."""
         for worker in self._handles:
             self.stop(worker)
 
     def activities(self) -> list[WorkerActivity]:
-        """Return which task each worker runs now, for a display. Workers without a status page are left out."""
+        """Return the activity of each ready worker at this moment. Workers without a status page are left out."""
         return [
             handle.activity(worker, self._assignment.assigned(worker))
             for worker, handle in self._handles.items()
@@ -104,7 +104,7 @@ class ReadyWorkers:
         return self._assignment.assigned(worker)
 
     def holder(self, work_item: WorkItem) -> int | None:
-        """Return the number of the worker that has `work_item`; None if no worker has it."""
+        """Return the number of the ready worker that has `work_item`; None if there is none."""
         return next((each for each in self._handles if work_item in self._assignment.assigned(each)), None)
 
     def give(self, work_item: WorkItem) -> None:
@@ -112,7 +112,7 @@ class ReadyWorkers:
         self._send(self._assignment.add(work_item))
 
     def give_again(self, work_items: Iterable[WorkItem]) -> None:
-        """Put `work_items` at the front of the queue, in this order. A worker had these items before."""
+        """Put `work_items` at the front of the queue, in this order, and send them to workers that have room."""
         self._send(self._assignment.add_first(work_items))
 
     def done(self, worker: int, work_item: WorkItem, micros: int) -> None:
@@ -122,9 +122,8 @@ class ReadyWorkers:
     def skipped(self, worker: int, sequence: int) -> None:
         """Put the `sequence`-th work item that was sent to `worker` into the queue again. The worker did not run it.
 
-        Does nothing if the worker does not have this item any more. Raises `MessageError` if the parent has not taken
-        this item back, because the status page of the worker is damaged then. Without this error, the parent would send
-        the item again, and the worker would skip it again, without end.
+        Does nothing if the worker does not have this item any more, or is being killed because of it. Raises
+        `MessageError` if the parent has not taken the item back.
         """
         handle = self._handles.get(worker)
         if handle is None:
@@ -141,10 +140,9 @@ class ReadyWorkers:
         self.give_again(missed)
 
     def take_back(self, worker: int) -> list[WorkItem]:
-        """Take back all work items that `worker` has not begun, and return them.
+        """Take back all work items that `worker` has not begun, and return them. They are not in the queue.
 
-        The caller must give these items to a worker again, or cancel them. Returns an empty list if the worker has no
-        status page.
+        Returns an empty list if the worker has no status page.
         """
         at = self._handles[worker].revoke()
         if at is None:
@@ -158,11 +156,11 @@ class ReadyWorkers:
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:
-        """Remove `work_item` from the queue. Returns True, or False if it is not in the queue."""
+        """Remove `work_item` from the queue. Returns False if it is not in the queue, and else True."""
         return self._assignment.drop(work_item)
 
     def drop_waiting(self) -> list[WorkItem]:
-        """Remove all work items from the queue, and return them. Work items that a worker has are not in the queue."""
+        """Remove all work items from the queue, and return them. The items that workers have are not in the queue."""
         return self._assignment.drop_waiting()
 
     def _send(self, sends: list[tuple[int, WorkItem]]) -> None:

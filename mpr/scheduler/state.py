@@ -13,10 +13,9 @@ from mpr.errors import ConfigError, PoolClosedError, PoolTerminatedError
 
 
 def too_small(limit: int, used: int) -> ConfigError:
-    """Return the error for a `maxmemoryperchild` that is too small.
+    """Return the error for a `maxmemoryperchild` of `limit` bytes, which is too small.
 
-    `limit` is the value of `maxmemoryperchild`. `used` is the memory that a worker uses before its first task, which is
-    more. The two values are numbers of resident bytes.
+    Before its first task, a worker already has `used` resident bytes.
     """
     return ConfigError(
         f"maxmemoryperchild is {limit:,} bytes, but a worker has {used:,} resident before its first task: every task "
@@ -33,7 +32,7 @@ class PoolLimits:
     tasks:
         How many work items a worker gets in its life at most.
     memory:
-        How many resident bytes a worker may have. If a worker has more after a work item, another worker replaces it.
+        How many resident bytes a worker may have after a work item. If it has more, another worker replaces it.
     task_secs:
         How many seconds a task may run.
     retries:
@@ -47,7 +46,7 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """The state of a pool: it accepts calls (RUNNING), only runs tasks of earlier calls (CLOSED), or is TERMINATED."""
+    """The state of a pool: it accepts calls (RUNNING), only runs earlier calls (CLOSED), or has ended (TERMINATED)."""
 
     #: The pool accepts calls.
     RUNNING = "running"
@@ -58,14 +57,16 @@ class PoolState(enum.Enum):
 
 
 class PoolLifecycle:
-    """The state of one pool, and the error that ended the pool. The lock of `PoolBooks` guards each change.
+    """The state of one pool, and the error that ended the pool.
+
+    Only one thread at a time may call `close`, `finish` and `terminate`.
 
     Attributes
     ----------
     state:
         Running, closed or terminated.
     is_finished:
-        True if the pool was closed and no work is left. The workers then end.
+        True if the pool was closed and no work is left.
     """
 
     def __init__(self) -> None:
@@ -92,14 +93,14 @@ class PoolLifecycle:
             self.state = PoolState.CLOSED
 
     def finish(self) -> None:
-        """Note that all tasks have their outcome. From now on, the pool refuses every task."""
+        """Note that all tasks have their outcome. From now on, `refusal` returns an error."""
         self.is_finished = True
 
     def terminate(self, error: BaseException | None, *, is_reported: bool) -> None:
         """Set the state to terminated, because of `error` (None: the user has terminated the pool).
 
-        `is_reported` is True if a task without an outcome gets `error`. If so, `raise_unreported` does not raise it
-        later. If an earlier error has ended the pool, that error stays.
+        If `is_reported` is True, a caller gets `error`, so `raise_unreported` does not raise it again. If an earlier
+        error has ended the pool, the earlier error stays.
         """
         self.state = PoolState.TERMINATED
         if self._error is None:
@@ -120,7 +121,7 @@ class PoolLifecycle:
         return self._error
 
     def raise_unreported(self) -> None:
-        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
+        """Raise the error that has ended the pool. Does nothing if there is none, or if a caller has got it before."""
         if self._error is not None and not self._is_reported:
             self._is_reported = True
             raise self._error
@@ -134,8 +135,7 @@ class PoolLifecycle:
 class StartBudget:
     """Counts the workers that die one after another before they are ready. If there are too many, the pool ends.
 
-    Without this limit, workers that die at their start would be replaced for ever. `multiprocessing.Pool` has no such
-    limit: with workers that die at their start, it wrote 85,000 lines to stderr in 20 s.
+    Without this limit, such workers would be replaced for ever, as in `multiprocessing.Pool`.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class StartBudget:
     def died_at_start(self) -> bool:
         """Count a worker that has died before it was ready.
 
-        Returns True if another worker should be started. Returns False if the pool should end.
+        Returns True if another worker should be started, and False if the pool should end.
         """
         self._failed += 1
         return self._failed < self._allowed

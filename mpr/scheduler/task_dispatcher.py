@@ -1,4 +1,10 @@
-"""Defines what the calls of a pool need of a dispatcher, whether the workers are mpr's own or those of an engine."""
+"""Defines the interface of a dispatcher, which the calls of a pool use.
+
+There are two kinds: `dispatcher.py` for workers of mpr, and `engines/dispatcher.py` for the workers of an engine.
+
+Covers: the interface.
+Does not cover: the methods that only one kind has.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +16,12 @@ from mpr.scheduler.work_item import TaskFunction, WorkItem
 
 
 class TaskDispatcher(Protocol):
-    """Takes the tasks of one pool. Any thread and any handler of a signal may call the methods.
+    """Accepts the tasks of one pool. Any thread and any signal handler may call the methods.
 
     Attributes
     ----------
     by_value:
-        Whether functions and classes of `__main__` are pickled with their code, because the workers have another
+        True if functions and classes of `__main__` are pickled with their code, because the workers have another
         `__main__`.
     callbacks:
         Runs the callbacks of the callers.
@@ -26,22 +32,26 @@ class TaskDispatcher(Protocol):
 
     @property
     def state(self) -> PoolState:
-        """Whether the pool is running, closed or terminated."""
+        """The state of the pool: running, closed or terminated."""
 
     def ending_error(self) -> BaseException | None:
-        """The error for calls that are not finished when the pool ends; None as long as the pool works."""
+        """Return the error for tasks that have no outcome when the pool ends; None if the pool was not terminated."""
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """Report to the observer that a call will submit `count` tasks of `function`."""
 
     def submit(self, *work_items: WorkItem) -> None:
-        """Have `work_items` run. If the pool has ended, the work items get an error as their outcome."""
+        """Submit `work_items`. If the pool has ended, all their tasks get an error as their outcome."""
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder`, the part of an `imap` that submits work items, will do so until `end_feeding`."""
+        """Note that `feeder` begins: the part of an `imap` call that submits work items, until `end_feeding`."""
 
     def end_feeding(self, feeder: object) -> None:
         """Note that `feeder` submits no more work items. A second call does nothing."""
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if no worker has it, or with `running` in any case. Returns whether it was cancelled."""
+        """Cancel `work_item` if this is possible. Returns True if the work item is cancelled, and else False.
+
+        With workers of mpr, this is possible if no worker has the work item, or if `running` is True. With an engine,
+        this is possible if the engine can still cancel the work item.
+        """

@@ -41,7 +41,7 @@ class TaskFunction:
 
     @classmethod
     def of(cls, function: Callable[..., Any], *, by_value: bool) -> TaskFunction:
-        """Return `function`, pickled; with its code if `by_value` is true and the function is one of `__main__`.
+        """Return `function`, pickled. If `by_value` is True, a function of `__main__` is pickled with its code.
 
         Raises `UnpicklableTaskError` if the function cannot be pickled.
         """
@@ -61,21 +61,21 @@ class WorkItem:
     function:
         The task function.
     index:
-        The position of the work item's first task in its `map`, counted from 0. For a call that is no `map`, the same
-        number as `first_task`.
+        The position of the work item's first task in its `map`, counted from 0. In a call that is no `map`, it is equal
+        to `first_task`.
     count:
         How many tasks the work item has.
     mode, payload:
         How the function is called (`CALL`, `EACH` or `STAR` of `transport/messages.py`), and the pickled arguments.
     on_outcome:
-        Called with the outcomes of one or more tasks, each time that such outcomes are there.
+        Called with the outcomes of one or more tasks. See `OnOutcome` for the arguments.
     on_start:
-        Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. It is
-        None if there is nothing to call.
+        Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. None
+        if there is nothing to call.
     number:
         The number of the work item in the pool.
     first_task:
-        How many tasks were submitted to the pool before the first task of the work item.
+        How many tasks the pool has accepted before the first task of the work item.
     sequence:
         The number of the work item among those that were sent to the same worker.
     first:
@@ -84,7 +84,7 @@ class WorkItem:
         The next `again` tasks, from `first` on, run for the `attempt`-th time, because their worker died before. The
         tasks after them run for the first time.
     is_reported:
-        True if the caller has got an outcome before the tasks ended. If so, the caller gets no other outcome.
+        True if the caller has got an error for all tasks before they ended. The caller then gets no other outcome.
     """
 
     function: TaskFunction
@@ -105,20 +105,20 @@ class WorkItem:
     # --- changes -----------------------------------------------------------------------------------------------
 
     def connect(self, on_outcome: OnOutcome, on_start: Callable[[], bool]) -> None:
-        """Set `on_outcome` and `on_start`, which the pool calls for this work item (see the attributes)."""
+        """Set `on_outcome` and `on_start` (see the attributes)."""
         self.on_outcome, self.on_start = on_outcome, on_start
 
     def accepted(self, number: int, first_task: int) -> None:
-        """Note that the pool has accepted the work item, and set `number` and `first_task` (see the attributes)."""
+        """Set `number` and `first_task`, because the pool has accepted the work item."""
         self.number, self.first_task = number, first_task
         if self.mode == CALL:
             # A single call has no position in a `map`. Its index is its number, so that each call has another index.
             self.index = first_task
 
     def start(self) -> bool:
-        """Tell the caller, by `on_start`, that a worker is about to get the work item.
+        """Call `on_start`, because a worker is about to get the work item. A second call does not call it again.
 
-        Returns True if the worker may get it. Returns False if the caller has cancelled the work item.
+        Returns True if the worker may get the work item, and False if the caller has cancelled it.
         """
         if self.on_start is not None:
             if not self.on_start():
@@ -127,7 +127,7 @@ class WorkItem:
         return True
 
     def assigned(self, sequence: int) -> None:
-        """Note that the work item is the `sequence`-th one that is sent to its worker."""
+        """Set `sequence`, because the work item is sent to a worker."""
         self.sequence = sequence
 
     def reported(self) -> None:
@@ -150,7 +150,7 @@ class WorkItem:
         self.attempt = 1
 
     def retry(self, begun: int) -> None:
-        """Note that the tasks before task `begun` that have no outcome run once more, because their worker has died.
+        """Note that the tasks from `first` up to, but without, `begun` run once more, because their worker has died.
 
         This increases `attempt` by 1.
         """
@@ -166,7 +166,7 @@ class WorkItem:
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:
         """Return a description of the task that the worker of `hello` has begun.
 
-        It is for sinks that keep the rows of each task apart. `began` is the message of the worker about this task.
+        `began` is the message of the worker about this task.
         """
         return TaskInfo(
             number=self.first_task + began.task,
@@ -179,7 +179,7 @@ class WorkItem:
         )
 
     def message(self) -> Tasks:
-        """Return the message that brings this work item to a worker. The worker runs the tasks that have no outcome."""
+        """Return the message that carries this work item to a worker."""
         return Tasks(
             self.number,
             self.sequence,
@@ -195,8 +195,9 @@ class WorkItem:
     def begun(self, at: At | None) -> tuple[int, int]:
         """Return how many tasks of this item the worker had begun, and the number of the task that it ran.
 
-        `at` is the position of the worker; None if the worker has no status page. The first task of this item has the
-        number 0. The second value is -1 if no task of this item ran. Tasks that have their outcome count as begun.
+        `at` is the position of the worker. The second value counts from 0; -1 if no task of this item ran. Tasks that
+        have their outcome count as begun. If `at` is None, because the worker has no status page, all tasks count as
+        begun, and the second value is `first`.
         """
         if at is None:
             # A worker without a status page has one work item at a time, and may have begun all tasks of this item.

@@ -21,13 +21,15 @@ class WorkerLoss:
 
     Attributes
     ----------
-    worker, pid, exitcode:
-        The worker's number, its process id, and its exit code (negative for a signal; None if unknown).
+    worker, pid:
+        The worker's number, and its process id.
+    exitcode:
+        The exit code; negative for a signal, and None if unknown.
     at:
         The work item and the task that the worker ran last; None if the worker had no status page.
     planned_kill:
-        The work item because of which the worker was killed, and the error for its task; None if mpr did not kill the
-        worker.
+        The work item because of which mpr has killed the worker, and the error for its task; None if mpr did not kill
+        the worker.
     kept:
         Which rows of the worker have survived.
     """
@@ -42,12 +44,13 @@ class WorkerLoss:
     def settle(self, work_item: WorkItem, retries: int, notes: list[str]) -> list[tuple[int, BaseException]]:
         """Decide which tasks of `work_item` fail, because the worker has died.
 
-        Tasks that the worker had begun are run again if `work_item.attempt` is at most `retries`. If not, they fail.
-        Tasks that the worker had not begun do not fail, and run later in another worker. If mpr has killed the worker
-        because of `work_item`, no begun task is run again. If `work_item` was cancelled, all its tasks fail.
-
         Returns the tasks that fail, as pairs (number of the task in the work item, error). Changes `work_item` by
         `retry` or `fail`. Adds sentences for the recording to `notes`.
+
+        - Tasks that the worker had not begun do not fail.
+        - Tasks that the worker had begun are retried if `work_item.attempt` is at most `retries`. If not, they fail.
+        - If mpr has killed the worker because of `work_item`, the begun tasks fail without a retry. If the caller has
+          cancelled `work_item`, all its tasks without an outcome fail.
         """
         begun, running = work_item.begun(self.at)
         reason = self.planned_kill[1] if self.planned_kill is not None and self.planned_kill[0] is work_item else None

@@ -35,7 +35,7 @@ class WorkerEvents:
     books:
         The shared state of the pool.
     delivery:
-        Delivers outcomes to the callers.
+        Passes outcomes to the callers.
     limits:
         The limits of the pool's tasks and workers.
     control:
@@ -66,8 +66,8 @@ class WorkerEvents:
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int = 0) -> None:
         """Send work items to the worker of `hello` from now on. Its initializer took `init_micros` microseconds.
 
-        `status_page` is None if the parent cannot open the page. The page can be read until `worker_ended` is called,
-        or the pool ends. If the worker already has more memory than the pool allows, end the pool.
+        `status_page` is None if the parent cannot open the page. If the pool was closed and has no work left, tell the
+        worker to end. If the worker already has more memory than the pool allows, end the pool.
         """
         limit = self._limits.memory
         used = self._control.memory(hello.pid) if limit is not None else 0
@@ -91,9 +91,10 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Give the tasks of `result` their outcomes. The worker of `hello` has sent the message `result`.
+        """Give the tasks of the message `result`, which the worker of `hello` has sent, their outcomes.
 
-        `failure` is the error that all these tasks get, because rows are lost; None if no rows are lost.
+        `failure` is the error that all these tasks get because rows are lost; None if no rows are lost. Does nothing if
+        the tasks have got their outcomes before. Raises `MessageError` if the worker does not have these tasks.
         """
         taken = self._take(hello, result)
         if taken is None:
@@ -111,8 +112,8 @@ class WorkerEvents:
     def _take(self, hello: Hello, result: Result) -> tuple[WorkItem, int] | None:
         """Note that the worker of `hello` has ended the tasks of `result`. Returns (work item, number of tasks).
 
-        The caller of this method must then deliver the outcomes. Returns None if these tasks have got their outcomes
-        before. Raises `MessageError` if the worker does not have these tasks.
+        Unless None is returned, the caller of this method must deliver the outcomes. Returns None if these tasks have
+        got their outcomes before. Raises `MessageError` if the worker does not have these tasks.
         """
         books = self._books
         with books.lock:
@@ -145,7 +146,7 @@ class WorkerEvents:
             self._control.look_soon()
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
-        """Return a description of the task that the worker of `hello` has begun.
+        """Return a description of the task that the worker of `hello` has begun, for sinks.
 
         `began` is the message of the worker about this task. Returns None if the pool no longer knows the task, for
         example because the pool was terminated.
@@ -154,7 +155,7 @@ class WorkerEvents:
         return None if work_item is None else work_item.task_info(hello, began)
 
     def sink_failed(self, error: BaseException) -> None:
-        """Give `error` to the callers of all tasks without an outcome, because a sink has failed and rows are lost.
+        """Give `error` to the callers of all tasks without an outcome, because a sink has failed.
 
         The tasks still run, because other sinks may be left.
         """
@@ -164,10 +165,10 @@ class WorkerEvents:
             self._delivery.report(Outcome.of_rest(work_item, error))
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put a work item into the queue again, because the worker of `hello` did not run it.
+        """Put the work item that `skipped` names into the queue again, because the worker of `hello` did not run it.
 
-        `skipped` is the message that names the work item. Does nothing if the worker does not have this work item any
-        more. Raises `MessageError` if the pool has not taken this work item back.
+        Does nothing if the worker does not have this work item any more. Raises `MessageError` if the pool has not
+        taken this work item back.
         """
         with self._books.lock:
             self._books.workers.skipped(hello.worker, skipped.sequence)
@@ -175,7 +176,8 @@ class WorkerEvents:
     def unfit(self, hello: Hello) -> None:
         """Replace the worker of `hello`, because the rows that the worker logs from now on cannot be used.
 
-        The worker first ends the work item that it runs. Its other work items go to other workers.
+        The worker first ends the work item that it runs. Its other work items go to other workers. Does nothing if the
+        worker is not ready.
         """
         workers = self._books.workers
         with self._books.lock:
@@ -185,9 +187,9 @@ class WorkerEvents:
                 workers.stop(hello.worker)
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer of the pool has raised an exception in the worker of `hello`.
+        """End the pool with an `InitializerError`, because the initializer has raised in the worker of `hello`.
 
-        `failed` is the message with the pickled exception. The pool ends with an `InitializerError`.
+        `failed` is the message with the pickled exception.
         """
         cause = task_pickling.load_exception(failed.payload)
         text = represent(cause)
@@ -244,9 +246,8 @@ class WorkerEvents:
     def _settle_lost(self, had: list[WorkItem], loss: WorkerLoss, outcomes: list[Outcome], notes: list[str]) -> None:
         """Decide what happens to the work items `had` of the dead worker that `loss` describes.
 
-        Tasks that the worker had begun fail, or are retried. Work items that still have tasks to run go back to the
-        front of the queue. Adds the outcomes of the tasks that fail to `outcomes`, and sentences for the recording to
-        `notes`.
+        Work items that still have tasks to run go back to the front of the queue. Adds the outcomes of the tasks that
+        fail to `outcomes`, and sentences for the recording to `notes`.
         """
         books = self._books
         for work_item in had:
@@ -257,9 +258,9 @@ class WorkerEvents:
         books.workers.give_again([each for each in had if each in books.work])
 
     def recording_ended(self) -> None:
-        """Forget all workers, because the recording has ended. End the pool with an error, unless its work is done.
+        """Forget all workers, because the recording has ended. End the pool with a `RecordingClosedError`.
 
-        The error is a `RecordingClosedError`.
+        The pool is not ended if it was closed and all its work is done.
         """
         with self._books.lock:
             self._books.workers.remove_all()

@@ -22,13 +22,10 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods.
-
-    Only `kill_if` may wait: usually for milliseconds, and for a second if a process does not stop at once.
-    """
+    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for up to 1 s."""
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready. When the first one is ready, the supervisor starts the others."""
+        """Note that a worker of the pool is ready."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""
@@ -43,11 +40,11 @@ class WorkerControl(Protocol):
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
         If `condition` returns False, resume the worker. Returns True if the worker was killed. The worker is suspended,
-        so that it cannot begin another task between the answer of `condition` and the kill.
+        so that it cannot begin another task before the kill.
         """
 
     def memory(self, pid: int) -> int:
-        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has ended."""
+        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +104,7 @@ class WorkerHandle:
     def assign(self, work_item: WorkItem) -> list[Function | Tasks]:
         """Note that the worker gets `work_item`. Returns the messages that the caller must send to the worker.
 
-        The first of these messages carries the task function, if the worker does not have this function yet.
+        The first message carries the task function if the worker does not have this function yet.
         """
         self._last_sequence += 1
         work_item.assigned(self._last_sequence)
@@ -122,14 +119,13 @@ class WorkerHandle:
         self.planned_kill = work_item, error
 
     def at(self) -> At | None:
-        """Return the work item and the task that the worker runs now; None if the worker has no status page."""
+        """Return the position of the worker now (work item and task); None if the worker has no status page."""
         return None if self.status_page is None else self.status_page.at()
 
     def revoke(self) -> At | None:
-        """Take back all work items that the worker has not begun.
+        """Take back all work items that the worker has not begun. Returns the position of the worker at that moment.
 
-        Returns the work item and the task that the worker runs at that moment. Does nothing and returns None if the
-        worker has no status page.
+        Does nothing and returns None if the worker has no status page.
         """
         if self.status_page is None:
             return None
@@ -137,10 +133,9 @@ class WorkerHandle:
         return self.status_page.revoke(self._last_sequence)
 
     def activity(self, worker: int, assigned: Iterable[WorkItem]) -> WorkerActivity:
-        """Return which task the worker with the number `worker` runs now. The worker must have a status page.
+        """Return the activity of the worker at this moment. The worker must have a status page.
 
-        `assigned` are the work items of the worker. This method needs them, because the status page has only the
-        number of the work item that the worker runs.
+        `worker` is the number of the worker, and `assigned` are its work items.
         """
         assert self.status_page is not None
         at = self.status_page.at()

@@ -8,7 +8,7 @@ Each method in this table ends workers that the methods above it have not ended:
 
 | method | what it does | how long it takes |
 |---|---|---|
-| `stop_starting` | starts no more workers, and kills those that have not said hello | returns at once |
+| `stop_starting` | starts no more workers, and kills those that have not sent their hello | returns at once |
 | `close` | waits for the workers, then sends SIGTERM, then SIGKILL | at most `patience_secs` plus 7 s |
 | `kill` | sends SIGKILL to all workers | returns at once |
 | `abort` | kills all workers, and waits until they are gone | at most 5 s |
@@ -46,28 +46,29 @@ _SIGKILL_PATIENCE_SECS = 5.0
 class WorkerSupervisor:
     """Starts `size` workers, and one more at each call of `replace`. Reports their ends, and kills workers.
 
+    Any thread may call the methods, except that the supervisor's own thread must not call `close` and `abort`.
+
     Parameters
     ----------
     launcher:
         Starts a worker.
     new_config:
-        Returns `(number, config)` for the next worker, without waiting. The supervisor's thread calls it. No number
-        may be used twice.
+        Returns `(number, config)` for the next worker, without waiting. The supervisor's thread calls it. No number may
+        be used twice.
     size:
         How many workers are started at the beginning.
     ended:
-        Called with (worker, exit code) in the supervisor's thread, when a worker has ended. If the worker could not be
-        started, or its exit code is not known, the exit code is None.
+        Called with (worker, exit code) in the supervisor's thread, when a worker has ended. The exit code is None if
+        the worker could not be started, or if its exit code is not known.
     failed:
         Called with the error in the supervisor's thread, when a worker cannot be started, or when this thread fails.
     has_no_hello:
-        Called with the number of a worker. Returns True if no hello of this worker has arrived. The hello is the first
-        message of a worker.
+        Called with the number of a worker. Returns True if no hello (the first message) of this worker has arrived.
     look:
         Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
         to be called again at the latest.
     obstacle:
-        Returns why no worker can join the recording; None if no reason is known. Any thread may call it.
+        Returns why no worker can join the recording; None if no reason is known.
     """
 
     def __init__(
@@ -108,38 +109,32 @@ class WorkerSupervisor:
     # --- for the dispatcher: `WorkerControl` -------------------------------------------------------------------
 
     def note_ready(self) -> None:
-        """Note that a worker is ready. Any thread may call this.
+        """Note that a worker is ready.
 
-        The supervisor starts the other workers when the first one is ready, or after 0.02 s.
+        The supervisor starts one worker first, and the others when it is ready, or after 0.02 s.
         """
         self._first_is_ready.set()
 
     def replace(self) -> None:
-        """Have the supervisor's thread start one more worker. Any thread may call this.
-
-        Does nothing after `stop_starting`.
-        """
+        """Have the supervisor's thread start one more worker. Does nothing after `stop_starting`."""
         with self._start_lock:
             self._wanted += not self._starts_no_more
         self._wakeup.wake()
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start; None if no reason is known. Any thread may call this."""
+        """Return why no worker can start; None if no reason is known."""
         return self._obstacle()
 
     def look_soon(self) -> None:
-        """Have the supervisor's thread call `look` now. Any thread may call this."""
+        """Have the supervisor's thread call `look` now."""
         self._wakeup.wake()
 
     def pid(self, worker: int) -> int | None:
-        """Return the process id of `worker`; None if the worker is not running. Any thread may call this."""
+        """Return the process id of worker number `worker`; None if the worker is not running."""
         return self._pids.get(worker)
 
     def memory(self, pid: int) -> int:
-        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if the worker has just ended.
-
-        Any thread may call this.
-        """
+        """Return the resident memory of the worker with the process id `pid`, in bytes; 0 if it cannot be read."""
         import psutil
 
         try:
@@ -150,9 +145,9 @@ class WorkerSupervisor:
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        If `condition` returns False or raises, resume the worker. The worker is suspended because `condition` may ask
-        which task the worker runs, and this must not change before the kill. Returns True if the worker was killed.
-        Returns False if not, or if no worker has this process id. Any thread may call this.
+        If `condition` returns False or raises, resume the worker. The worker is suspended, so that it cannot begin
+        another task before the kill. Returns True if the worker was killed, and False if not, or if no worker has this
+        process id.
         """
         import psutil
 
@@ -180,9 +175,9 @@ class WorkerSupervisor:
     # --- ending the workers ------------------------------------------------------------------------------------
 
     def stop_starting(self) -> None:
-        """Start no more workers, and kill those that have not said hello. Any thread may call this.
+        """Start no more workers, and have the supervisor's thread kill those that have not sent their hello.
 
-        The other workers still run. After this method has returned, `new_config` is not called again.
+        The other workers still run. Returns at once. After that, `new_config` is not called again.
         """
         with self._start_lock:
             self._starts_no_more = True
@@ -192,7 +187,7 @@ class WorkerSupervisor:
     def close(self, patience_secs: float) -> None:
         """Start no more workers. Wait up to `patience_secs` until all have ended, and send SIGTERM to those that live.
 
-        After 2 s more, send SIGKILL, and wait up to 5 s. Any thread but the supervisor's may call this.
+        After 2 s more, send SIGKILL, and wait up to 5 s.
         """
         self.stop_starting()
         if self._wait(patience_secs):
@@ -205,17 +200,14 @@ class WorkerSupervisor:
                 return
 
     def kill(self) -> None:
-        """Start no more workers, and send SIGKILL to those that live.
-
-        Does not wait for their end. Any thread may call this.
-        """
+        """Start no more workers, and send SIGKILL to those that live. Does not wait for their end."""
         self.stop_starting()
         # SIGKILL does no harm, because a worker has nothing to clean up. The parent reads the worker's outbox (the
         # memory with its rows), and the kernel closes the worker's descriptors.
         self._signal(signal.SIGKILL)
 
     def abort(self) -> None:
-        """Kill all workers, and wait up to 5 s until they are gone. Any thread but the supervisor's may call this."""
+        """Start no more workers, send SIGKILL to those that live, and wait up to 5 s until they have ended."""
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         self.kill()
         while not self._wait(0.02) and time.monotonic() < deadline:
@@ -223,10 +215,6 @@ class WorkerSupervisor:
             self._signal(signal.SIGKILL)
 
     def _wait(self, timeout_secs: float) -> bool:
-        """Wait up to `timeout_secs` until all workers and the supervisor's thread have ended.
-
-        Returns True if they have ended, and False if not.
-        """
         self._thread.join(timeout_secs)
         return not self._thread.is_alive()
 
@@ -270,16 +258,12 @@ class WorkerSupervisor:
             self._ended(worker, exitcode)
 
     def _kill_without_hello(self) -> None:
-        """Kill the workers that have sent no hello, because they still import modules, and will get no work."""
         for worker, pid in self._pids.items():
             if self._has_no_hello(worker):
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
-        """Kill all workers, because the supervisor's thread has failed.
-
-        Waits up to 5 s until they have ended, and calls `ended` for each of them.
-        """
+        """Kill all workers, wait up to 5 s until they have ended, and call `ended` for each of them."""
         self.stop_starting()
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:

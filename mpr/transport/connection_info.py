@@ -50,20 +50,21 @@ class ConnectionInfo:
         ZeroMQ endpoints of the parent: for messages from the process, and for messages to the process.
     secret:
         The secret that the process must send in its first message. It is never logged.
+    place:
+        A text that identifies the folder in which `folder` lies (`ipc_folder.place_of`).
+    machine:
+        The host name of the parent's machine or container.
     outbox_bytes:
-        The number of bytes that may wait in the outbox of the process (`outbox.py`). If there are more, `rr.log` waits.
+        The number of bytes that may wait in the outbox of the process. If more bytes wait, `rr.log` waits.
     marks_tasks:
-        True if a worker tells the parent where the rows of each task begin and end. Some sinks need this, because they
-        keep the rows of tasks apart.
+        True if at least one sink keeps the rows of each task apart. Workers then send a message at the begin and at the
+        end of each task.
     keeps_apart:
-        True if every sink keeps the rows of tasks apart: each task then has a recording of its own.
+        True if all sinks keep the rows of each task apart.
     is_watched:
         True if a sink is a viewer, a server or a stream. The process then sends its rows more often.
     direct:
         The sinks that the process opens itself; None if its rows go through the parent.
-    place, machine:
-        A text that identifies the file system with the folder (`ipc_folder.place_of`), and the name of the parent's
-        machine, for error messages.
     """
 
     application_id: str
@@ -82,7 +83,7 @@ class ConnectionInfo:
 
     @property
     def flush_tick_secs(self) -> float | None:
-        """The longest time in seconds that the SDK may keep rows before it writes them; None for the SDK's default."""
+        """The longest time in seconds that the SDK may keep rows before it writes them; None: the SDK's default."""
         return limits.WATCHED_FLUSH_TICK_SECS if self.is_watched else None
 
     @property
@@ -107,15 +108,15 @@ _TYPES: dict[str, Any] = {
 # Kept, because each call of a wrapped function needs the text, and making it takes 50 us.
 @functools.lru_cache(maxsize=16)
 def to_text(config: ConnectionInfo) -> str:
-    """Return `config` as a value for the environment variable `VARIABLE`. The value contains the secret."""
+    """Return `config` as the text for the environment variable `MPR_RECORDING`. The text contains the secret."""
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
 def from_text(text: str) -> ConnectionInfo:
     """Return the values in `text`, which `to_text` has made.
 
-    Raises `JoinError` if `text` is not valid, or is of another version of mpr. The error does not contain `text`,
-    because `text` contains the secret of a recording.
+    Raises `JoinError` if `text` is not valid, or if it has another protocol version than this process. The error does
+    not contain `text`, because `text` contains the secret.
     """
     try:
         fields: dict[str, Any] = json.loads(text)

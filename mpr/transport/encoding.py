@@ -1,11 +1,10 @@
 """Encodes the messages of `messages.py` as lists of frames, and decodes them.
 
-A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a header whose size
+A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. The first frame is a header, whose size
 depends only on the kind of the message. Further frames are JSON, or bytes such as a pickle.
 
 Covers: the bytes of each message, and checks of their form.
-Does not cover: sending (`sockets.py`). This module unpickles nothing. The receiver unpickles only bytes of a sender
-that has sent the recording's secret.
+Does not cover: sending (`sockets.py`), and pickling. A pickle is only bytes here.
 """
 
 from __future__ import annotations
@@ -107,7 +106,7 @@ _BARE_KINDS = {bare: kind for kind, bare in _BARE.items()}
 
 
 def encode(message: Upstream | Downstream) -> Frames:
-    """Return the frames (parts of a ZeroMQ message) of `message`. `decode` turns them back into the message."""
+    """Return the frames (parts of a ZeroMQ message) of `message`. `decode` turns the frames back into a message."""
     match message:
         case SegmentReady(outbox, start, end, data):
             head = _SEGMENT.pack(_SEGMENT_READY, outbox, start, end)
@@ -185,7 +184,7 @@ def _result_head(kind: int, result: Result) -> bytes:
 def decode(frames: Frames) -> Upstream | Downstream:
     """Return the message that `encode` has turned into `frames`.
 
-    Raises `MessageError`, and no other error, if `frames` are no message.
+    Raises `MessageError` if `frames` are no message of this version.
     """
     try:
         return _decode(frames)

@@ -19,27 +19,26 @@ FUNCTIONS_KEPT = 64
 
 
 class FunctionCache(Generic[V]):
-    """Keeps a value for each of the `FUNCTIONS_KEPT` functions that were used last.
+    """Keeps a value for each of the 64 functions that were used last (`FUNCTIONS_KEPT`).
 
-    The key of a function is its digest: a hash of 16 bytes of its pickle. The parent calls `use` when it sends a work
-    item. The worker calls `use` when the work item arrives. The order of the calls is the same in parent and worker, so
-    parent and worker drop the same functions.
+    The key of a function is its digest: a hash of its pickle (16 bytes). Parent and worker each have a cache, and make
+    the same calls in the same order. So the two caches drop the same functions.
     """
 
     def __init__(self) -> None:
         self._values: dict[bytes, V] = {}
 
     def use(self, digest: bytes) -> V | None:
-        """Return the value for `digest`; None if there is none. The function of `digest` then counts as used last."""
+        """Return the value for `digest`, and count this function as used last. Returns None if there is no value."""
         value = self._values.pop(digest, None)
         if value is not None:
             self._values[digest] = value
         return value
 
     def keep(self, digest: bytes, value: V) -> None:
-        """Keep `value` for `digest`. The function of `digest` then counts as used last.
+        """Keep `value` for `digest`, and count this function as used last.
 
-        If there are more than `FUNCTIONS_KEPT` functions, delete the value of the least recently used one.
+        If there are more than 64 functions, delete the value of the least recently used one.
         """
         self._values.pop(digest, None)
         self._values[digest] = value

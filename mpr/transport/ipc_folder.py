@@ -1,6 +1,7 @@
 """Makes the private folder for a recording's sockets, and removes folders that killed processes have left.
 
-Covers: the folder and its lock, checking that the recording of a folder is open, notes about lost rows in the folder.
+Covers: the folder and its lock, checking that the recording of a folder is open, notes about lost rows in the folder,
+short paths for the sockets of `multiprocessing`.
 Does not cover: the sockets (`sockets.py`).
 """
 
@@ -40,9 +41,13 @@ _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 class SocketFolder:
     """A new folder of mode 0700, whose path is short enough for a socket.
 
-    The process that makes the folder locks the file `owner` in it, until `remove` or the end of the process. Other
-    processes test this lock to find out if the folder is in use. A process id is not enough, because it may belong to
-    another process in another container.
+    The process that makes the folder keeps the file `owner` in it locked until `remove`, or until the process ends.
+    Other processes test this lock to find out if the folder is in use.
+
+    Attributes
+    ----------
+    path:
+        The path of the folder.
     """
 
     def __init__(self) -> None:
@@ -60,7 +65,7 @@ class SocketFolder:
         _owned.add(self)
 
     def remove(self) -> None:
-        """Remove the folder with all files in it, and release the lock. Raises nothing if the folder does not exist."""
+        """Remove the folder with all files in it, and release the lock. Errors of the removal are ignored."""
         _owned.discard(self)
         shutil.rmtree(self.path, ignore_errors=True)
         fd, self._fd = self._fd, -1
@@ -69,7 +74,10 @@ class SocketFolder:
         os.close(fd)
 
     def loss(self) -> str | None:
-        """Return a sentence, without a full stop, that says how the folder was moved or removed; None if it exists."""
+        """Return a sentence, without a full stop, which says that the folder was moved or removed.
+
+        Returns None if the folder is still there.
+        """
         if (self.path / _OWNER).exists():
             return None
         return f"the folder {self.path}, in which processes join the recording, was {self._fate()}"
@@ -92,7 +100,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close this forked child's copy of the lock's descriptor, which would keep the lock after the parent's end."""
+        """Close the lock's descriptor in a forked child. The copy would keep the lock after the parent's end."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -111,9 +119,8 @@ os.register_at_fork(after_in_child=_close_locks)
 
 
 class _Watched:
-    """The folders for which this process has called `watch`, each with an open descriptor of its file `owner`."""
-
     def __init__(self) -> None:
+        # An open descriptor of the file `owner`, for each folder for which `watch` was called.
         self.fds: dict[Path, int] = {}
         # Re-entrant, because a signal handler may need the lock while the same thread holds it.
         self.lock = threading.RLock()
@@ -130,10 +137,10 @@ os.register_at_fork(after_in_child=_renew_lock)
 
 
 def watch(folder: Path) -> None:
-    """Keep the file `owner` of `folder` open until `unwatch`, because `is_owned` tests the lock of this file.
+    """Keep the file `owner` of `folder` open until `unwatch`.
 
-    Without this, `is_owned` would return False if another program removes the folder while the recording is open. Does
-    nothing if the file cannot be opened, or is open already.
+    `is_owned` then gives the right answer even if another program removes the folder. Does nothing if the file cannot
+    be opened, or if `watch` was called for `folder` before.
     """
     with _watched.lock, contextlib.suppress(OSError):
         if folder not in _watched.fds:
@@ -149,10 +156,9 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the recording of `folder` is open, and the process that has made the folder is alive.
+    """Return True if the process that has made `folder` still holds the lock of `folder`. The recording is open then.
 
-    Returns False if this process may not enter the folder (see `why_unreachable`). Returns True if this process lacks
-    the descriptors or the memory for the check.
+    If the lock cannot be tested, returns True if this process lacks descriptors or memory, and else False.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)
@@ -179,16 +185,15 @@ def _is_locked(fd: int) -> bool:
 
 
 def machine() -> str:
-    """Return the name of this machine or container, for error messages."""
+    """Return the host name of this machine or container."""
     return socket.gethostname()
 
 
 def place_of(folder: Path) -> str:
-    """Return a text that identifies the folder in which `folder` lies. Two processes compare their texts.
+    """Return a text that identifies the folder in which `folder` lies; an empty text if this is not possible.
 
-    If the texts are equal, the two processes see the same files there. If not, the processes run on two machines, or in
-    two containers that do not share that folder. The text names the running kernel (its boot id), the file system, and
-    the inode. The text is empty if the system does not tell these.
+    If two processes get equal texts that are not empty, they see the same files in that folder. The text consists of
+    the boot id of the kernel, the device number and the inode number.
     """
     try:
         kernel = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -199,11 +204,13 @@ def place_of(folder: Path) -> str:
 
 
 def why_unreachable(folder: Path, place: str, machine_name: str) -> str | None:
-    """Return why this process cannot use `folder`, although the recording of the folder may be open.
+    """Return why this process cannot open `folder`, as the end of a sentence whose subject is the recording.
 
-    The text is the end of a sentence whose subject is the recording. Returns None if this process can enter the folder,
-    or if the folder does not exist any more. `place` and `machine_name` are `place_of(folder)` and `machine()` in the
-    process that has made the folder.
+    `place` and `machine_name` are the values of `place_of(folder)` and `machine()` in the process that has made the
+    folder.
+
+    Returns None if this process can open the folder. Also returns None if the folder does not exist, and `place` is
+    empty or equal to this process's `place_of(folder)`.
     """
     try:
         os.close(os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC))
@@ -238,9 +245,9 @@ def _user_name(uid: int) -> str:
 
 
 def note_loss(folder: Path, text: str) -> None:
-    """Write `text`, about lost rows, into a file in `folder`, because no message can reach the parent any more.
+    """Write `text`, about lost rows, into a file in `folder`. The parent reads the file by `noted_losses`.
 
-    Does nothing if the file cannot be written. The parent reads the file by `noted_losses`.
+    Each process has one file, so a second call replaces the text. Does nothing if the file cannot be written.
     """
     # `OSError`: the recording is closed, or the disk is full.
     with contextlib.suppress(OSError):
@@ -248,7 +255,7 @@ def note_loss(folder: Path, text: str) -> None:
 
 
 def noted_losses(folder: Path) -> list[str]:
-    """Return the first 1000 characters of each text that a process has written into `folder` by `note_loss`."""
+    """Return the first 1000 characters of each text that `note_loss` has written into `folder`."""
     return [path.read_text(errors="replace")[:_NOTE_CHARS] for path in sorted(folder.glob(f"{_LOST}*"))]
 
 
@@ -256,8 +263,8 @@ def noted_losses(folder: Path) -> list[str]:
 def short_listener_paths() -> Iterator[None]:
     """Within the `with` block, have `multiprocessing` make its sockets in a folder with a short path.
 
-    The path of a socket can have about 100 bytes at most, and the path in the environment variable TMPDIR may be
-    longer. Does nothing if the folder that `multiprocessing` uses has a short path.
+    The reason is that the path of a socket can have only about 100 bytes, and TMPDIR may be longer. Does nothing if the
+    folder of `multiprocessing` has a short path.
     """
     # `multiprocessing` makes its folder when it is first needed, and keeps it.
     folder = util.get_temp_dir()
@@ -281,7 +288,11 @@ def _short_folder(_pid: int) -> str:
 
 
 def sweep() -> None:
-    """Remove the folders that killed processes of this user have left: those with a file `owner` that is not locked."""
+    """Remove the folders that killed processes of this user have left.
+
+    These are the folders `mpr-*` with a file `owner` that is not locked, in the folder for temporary files and in
+    `/tmp`.
+    """
     places = {Path(tempfile.gettempdir()), Path(_SHORT_FOLDER)}
     for folder in itertools.chain.from_iterable(place.glob(f"{_PREFIX}*") for place in places):
         # `OSError`: the folder belongs to another user, is being made or removed, or is in use.

@@ -1,10 +1,10 @@
-"""Memory in which a process sees, without a question, that an engine's task is certainly not complete.
+"""Shares memory in which a process sees, without a message, that an engine task is not complete.
 
-Nearly every run of an engine's task is its first one. The parent sets two bits in this memory for each complete task.
-So a process asks the parent only if both bits of a key are set. If a million tasks are complete, this is so for 5 % of
-all other keys, too. The memory is a file in memory, which takes 1 MiB at most.
+The memory is a Bloom filter: the parent sets two bits for the key of each complete task. If one of the two bits of a
+key is not set, the task with this key is not complete. If both bits are set, the process must ask the parent, because
+other keys may have set these bits.
 
-Covers: the file, setting and reading bits.
+Covers: the file of the memory (1 MiB), setting and reading bits.
 Does not cover: the exact answer (`aggregator/complete_tasks.py`), the question (`producer/key_questions.py`).
 """
 
@@ -25,7 +25,7 @@ _ADDRESS = re.compile(r"(?P<path>/proc/[0-9]{1,10}/fd/[0-9]{1,10})#(?P<name>mpr-
 
 
 class KeyFilter:
-    """The parent's end: sets the bits of complete tasks. Only one thread may call the methods.
+    """Sets the bits of complete tasks, in the parent. Only one thread may call the methods.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class KeyFilter:
     Raises
     ------
     OSError
-        If the system has no files in memory, or no space for one.
+        If the system has no sealed files in memory, or no space for one.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,18 +58,18 @@ class KeyFilter:
         self.address: str = f"/proc/{os.getpid()}/fd/{self._file.fd}#{name}"
 
     def add(self, key: bytes) -> None:
-        """Set the bits of `key`."""
+        """Set the two bits of `key`, because its task is complete."""
         for place, bit in _bits(key):
             self._map[place] |= bit
 
     def close(self) -> None:
-        """Close the memory. Other processes that have opened it keep it."""
+        """Close the memory in the parent. Processes that have opened the memory can still read it."""
         self._map.close()
         self._file.close()
 
 
 class KeyFilterReader:
-    """The end of a process that runs tasks. Any thread may call the methods.
+    """Reads the bits, in a process that runs tasks. Any thread may call the methods.
 
     Raises `OSError` if this process cannot open the memory at `address`, for example because it runs in another
     container.
@@ -90,12 +90,12 @@ class KeyFilterReader:
             os.close(fd)
 
     def may_have(self, key: bytes) -> bool:
-        """Return False if the task of `key` is certainly not complete. Returns True if the parent must be asked."""
+        """Return False if the task of `key` is not complete, and True if the parent must be asked."""
         return all(self._map[place] & bit for place, bit in _bits(key))
 
 
 def _bits(key: bytes) -> Iterator[tuple[int, int]]:
-    """Yield the two bits of `key`: the number of the byte, and the value of the bit."""
+    """Yield the two bits of `key`, each as (number of the byte in the memory, value of the bit in this byte)."""
     for start in (0, 3):
         number = int.from_bytes(key[start : start + 3], "little")
         yield number >> 3 & (_BYTES - 1), 1 << (number & 7)

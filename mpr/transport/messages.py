@@ -27,23 +27,26 @@ KEY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Is the first message of a producer, which tells the parent who the producer is.
+    """Is the first message of a producer. It identifies the producer.
 
     Attributes
     ----------
     secret:
         The recording's secret, which proves that the producer may join.
-    worker, pid:
-        The producer's number if it is a worker of a pool (0: it is no worker), and its process id.
+    worker:
+        The number of the worker; 0 if the producer is no worker of a pool.
+    pid:
+        The process id.
     route:
         The producer's name, by which the parent sends messages to it.
-    address, status_page:
-        The addresses of the producer's first outbox and of its status page (`status_page.py`; empty: no page), which
-        the parent opens.
+    address:
+        The address of the producer's first outbox.
+    status_page:
+        The address of the producer's status page (`status_page.py`); empty if there is none.
     protocol:
-        The version of the messages.
+        The version of the messages (`PROTOCOL`).
     is_owner:
-        True if the producer is the process that has made the recording. Such a producer has the number 0.
+        True if the producer is the process that has made the recording.
     """
 
     #: Not part of `repr`, because the text of a message may be logged.
@@ -68,7 +71,7 @@ class Ready:
 class NewOutbox:
     """Asks the parent to open the producer's next outbox, which is at `address`.
 
-    The parent answers with `Accepted`, in which `end` is 0. The producer writes into this outbox only after the answer.
+    The parent answers with `Accepted`, in which `end` is 0.
     """
 
     address: str
@@ -78,8 +81,8 @@ class NewOutbox:
 class SegmentReady:
     """Announces that outbox number `outbox` was written up to byte `end`.
 
-    If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If `outbox` is one higher than in
-    the last message, the previous outbox is complete: it ends with the list of its chunks (the manifest).
+    `data` has the bytes from `start` to `end` if the parent cannot open the outbox; if not, `data` is None. If `outbox`
+    is higher than in the message before, the previous outbox is complete.
     """
 
     outbox: int
@@ -90,10 +93,9 @@ class SegmentReady:
 
 @dataclass(frozen=True, slots=True)
 class RowsCounted:
-    """Says how many rows the producer has counted: all its outboxes until now must have at least `rows` rows together.
+    """Says that all outboxes of the producer until now must have at least `rows` rows together.
 
-    The producer sends this message after it has announced the last bytes of an outbox, and before it announces the next
-    one. If the outboxes have fewer rows, rows are lost.
+    If the outboxes have fewer rows, rows are lost.
     """
 
     rows: int
@@ -101,13 +103,19 @@ class RowsCounted:
 
 @dataclass(frozen=True, slots=True)
 class TaskRecordingRows:
-    """Carries rows of a recording that a task has made itself. `data` is a complete Rerun stream, header to footer.
+    """Carries rows of a recording that a task has made itself.
 
-    `recording` is the number of this recording among those of the process. `counted` is the number of rows that the
-    process has counted for the recording since the last such message. `data` is empty if the SDK had no rows.
+    The parent answers with `Accepted`, in which `outbox` is `TASK_RECORDING_ROWS`.
 
-    The parent answers with `Accepted`. In this answer, `outbox` is `TASK_RECORDING_ROWS`, and `end` is the number of
-    bytes that the sinks have got from all such messages of the producer.
+    Attributes
+    ----------
+    data:
+        A complete Rerun stream, from header to footer; empty if the SDK had no rows.
+    recording:
+        The number of this recording among those of the process.
+    counted:
+        How many rows the process has counted for this recording since its last `TaskRecordingRows` about this
+        recording.
     """
 
     data: Buffer
@@ -121,31 +129,32 @@ TASK_RECORDING_ROWS = 0xFFFFFFFF
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Carries the outcomes of `count` tasks of a work item, from task `first` on (task 0 is the first one).
-
-    Earlier results have carried the outcomes of the tasks before `first`.
+    """Carries the outcomes (results or errors) of `count` tasks of a work item, from task `first` on.
 
     Attributes
     ----------
-    work_item, first, count:
-        The number of the work item, the first task of this result, and the number of tasks in this result.
+    work_item:
+        The number of the work item in the pool.
+    first:
+        The number of the first task, counted from 0 in the work item.
+    count:
+        The number of tasks; 0 if `status` is `RAISED`. The error is then that of all tasks from `first` on.
     status:
-        The form of the payload. `RETURNED`: one list of results. `APART`: results and errors that were pickled one by
-        one. `RAISED`: one error for all tasks, because the worker could not open the work item (`count` is 0).
+        The form of the payload: one of the constants `RETURNED`, `APART` and `RAISED` of this module.
     last:
         True if this is the last result of the work item.
     micros:
         The time since the worker began the work item, in microseconds.
     payload:
         The outcomes, pickled by `processes/pickling.py`.
-    flush_micros, rows, data_bytes:
-        All three are counted from the worker's last result on: the time that the worker has waited for the SDK to
-        encode rows (microseconds), the number of logged rows, and the number of their bytes.
+    flush_micros:
+        How long the worker waited after these tasks until the SDK had encoded their rows, in microseconds.
+    rows, data_bytes:
+        How many rows the worker has logged since its last result, and how many bytes of rows it has written since then.
     number:
         The number of this result among those of the worker, counted from 1.
     ended_nanos:
-        When the result was ready (`time.monotonic_ns()`). The worker may send the result later, together with the
-        results of other short tasks.
+        The time at which the result was ready (`time.monotonic_ns()`). The worker may send the result later.
     """
 
     work_item: int
@@ -166,9 +175,8 @@ class Result:
 class ResultInMemory:
     """Carries `result` without its payload, because the payload is large.
 
-    The worker has written the payload into area `area` of its journal (`result_journal.py`). An area is a part of the
-    journal for one large payload. The parent reads the payload there. `sizes` has the size of each part of the payload:
-    8 bytes per size, little-endian.
+    The payload is in area number `area` of the worker's journal (`result_journal.py`). `sizes` has the size in bytes of
+    each part of the payload, as 8 bytes each (little-endian).
     """
 
     result: Result
@@ -184,7 +192,7 @@ RETURNED, APART, RAISED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Says that the next rows belong to attempt `attempt` of task `task` of a work item.
+    """Says that the next rows belong to attempt `attempt` of task `task` of work item number `work_item`.
 
     The attempt began at `started_nanos` (`time.time_ns()`). Workers send `TaskBegan` and `TaskEnded` only if a sink
     keeps the rows of each task apart.
@@ -200,8 +208,7 @@ class TaskBegan:
 class TaskEnded:
     """Says that the task of the last `TaskBegan` has ended after `seconds` seconds.
 
-    `error` is a text about the exception that the task has raised; None if it has raised nothing. After this message,
-    the worker completes the current outbox, so that no rows of another task are in this outbox.
+    `error` is a text about the exception that the task has raised; None if it has raised nothing.
     """
 
     seconds: float
@@ -210,9 +217,9 @@ class TaskEnded:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Says that the worker does not run its `sequence`-th work item, because the parent has taken the item back.
+    """Says that the worker does not run a work item, because the parent has taken the work item back.
 
-    The first work item of a worker has the sequence 1.
+    The work item is the `sequence`-th one that was sent to this worker, counted from 1.
     """
 
     sequence: int
@@ -220,7 +227,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries the pickled exception that the worker's initializer has raised. The parent then ends the pool."""
+    """Carries the exception that the worker's initializer has raised, as a pickle."""
 
     payload: Sequence[Buffer]
 
@@ -245,10 +252,10 @@ class Undelivered:
 class Sync:
     """Asks the parent to answer with `Synced(number)` when the sinks have all rows that were announced before.
 
-    Number 0 asks for no answer. The process sends it as its own answer to `Flush`, after it has announced all its rows.
+    The parent also answers if rows are lost. If `number` is 0, it does not answer.
 
-    `keys` are the keys of engine tasks that have ended, each `KEY_BYTES` long. All rows of these tasks were announced
-    before. If the sinks have these rows, the parent remembers that the tasks are complete (see `KeyWanted`).
+    `keys` are the keys of engine tasks that have ended, `KEY_BYTES` bytes each. If the sinks have the rows of these
+    tasks, the parent remembers that the tasks are complete.
     """
 
     number: int
@@ -257,16 +264,19 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class IndicesWanted:
-    """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`."""
+    """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`.
+
+    An index is a number that no other task of the recording has.
+    """
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """Asks the parent if the engine task with the key `key` is complete: all its rows are in the sinks.
+    """Asks the parent if the engine task with the key `key` is complete: the sinks have all its rows.
 
-    The parent answers with `KeyAnswer(number)`. The producer does not log the rows of a complete task again.
+    The parent answers with `KeyAnswer(number)`.
     """
 
     number: int
@@ -280,12 +290,17 @@ class KeyWanted:
 class Welcome:
     """Answers a `Hello`: the parent accepts the producer.
 
-    If `inline` is True, the parent cannot open the producer's outboxes, for example because the producer runs in
-    another container. The producer then sends the bytes of its outboxes in messages. `number` is the number of the
-    producer in the recording. It is equal to `Hello.worker` for a worker, and 0 for the process that has made the
-    recording. For any other process, `Hello.worker` is 0, and `number` is a new number that no other process has.
-    `key_filter` is the address of the memory in which the producer sees that a task is not complete (`key_filter.py`).
-    It is empty if there is none, so that the producer must ask about each key.
+    Attributes
+    ----------
+    inline:
+        True if the parent cannot open the producer's outboxes, for example because the producer runs in another
+        container. The producer then sends the bytes of its outboxes in messages.
+    number:
+        The number of the producer in the recording: for a worker `Hello.worker`, for the process that has made the
+        recording 0, and for another process a number that no other process has.
+    key_filter:
+        The address of the memory in which the producer sees that an engine task is not complete (`key_filter.py`).
+        Empty if there is none.
     """
 
     inline: bool
@@ -295,10 +310,9 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Carries a pickled task function. The parent sends it before a work item if the worker lacks the function.
+    """Carries a pickled task function, because the worker does not have the function of its next work item.
 
-    `digest` is a hash of the pickle: 16 bytes. A worker keeps only the functions that it used last
-    (`function_cache.py`).
+    `digest` is a hash of the pickle: 16 bytes.
     """
 
     digest: bytes
@@ -319,7 +333,7 @@ class Tasks:
         How the worker calls the function. `CALL`: `function(*args, **kwargs)`. `EACH`: `function(item)`. `STAR`:
         `function(*item)`.
     first:
-        The number of the first task to run, counted from 0 in the work item. Earlier tasks have their results already.
+        The number of the first task to run, counted from 0 in the work item. The tasks before it have their outcome.
     again, attempt:
         The first `again` tasks, from `first` on, run for the `attempt`-th time. The tasks after them run for the first
         time.
@@ -350,9 +364,8 @@ CALL, EACH, STAR = range(3)
 class Accepted:
     """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
 
-    The parent sends the second kind only for bytes that came in messages. For an outbox in shared memory, the producer
-    itself sees how many bytes the parent has not released yet. The message also answers `TaskRecordingRows`: `outbox`
-    is then `TASK_RECORDING_ROWS`.
+    The second case exists only for bytes that came in messages. If `outbox` is `TASK_RECORDING_ROWS`, the parent has
+    processed `end` bytes of all `TaskRecordingRows` of the producer.
     """
 
     outbox: int
@@ -361,10 +374,11 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Synced:
-    """Answers the `Sync` of this number: the sinks have all rows that were announced before, or rows are lost.
+    """Answers the `Sync` with this number: the sinks have all rows that were announced before, or rows are lost.
 
-    `failure` says why rows are lost. It concerns each task that began before the process sent its request number
-    `until`. If `until` is `NO_END`, no later row comes either. If `until` is 0, no row is lost.
+    If `until` is 0, no rows are lost. If not, `failure` says why rows are lost, and each task that began before the
+    producer sent `Sync` number `until` may lack rows. If `until` is `NO_END`, all later rows of the producer are lost,
+    too.
     """
 
     number: int
@@ -378,7 +392,7 @@ NO_END = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Indices:
-    """Answers `IndicesWanted`: only this producer may use the `count` indices from `first` on for its tasks."""
+    """Answers `IndicesWanted`: only this producer may use the `count` indices from `first` on."""
 
     first: int
     count: int
@@ -386,7 +400,7 @@ class Indices:
 
 @dataclass(frozen=True, slots=True)
 class KeyAnswer:
-    """Answers `KeyWanted(number)`. `is_complete` says if all rows of the engine task are in the sinks."""
+    """Answers `KeyWanted(number)`. `is_complete` is True if the sinks have all rows of the engine task."""
 
     number: int
     is_complete: bool
@@ -396,7 +410,7 @@ class KeyAnswer:
 class Flush:
     """Asks a process that has joined to announce all its rows now, because the recording is about to close.
 
-    The process then answers with `Sync(0)`.
+    The process then sends a `Sync` with the number 0.
     """
 
 

@@ -1,15 +1,10 @@
-"""Makes outboxes: files in memory, into which a worker's SDK writes rows, and from which the parent copies them.
+"""Makes outboxes: files in memory, into which a producer's SDK writes rows, and from which the parent copies them.
+
+The parent *releases* the bytes that it has read: it frees their memory, but the file keeps its size. If the system has
+no files in memory (see `files.py`), an outbox is an ordinary file in the recording's private folder.
 
 Covers: making an outbox, its size, reading it from another process, releasing bytes that were read.
 Does not cover: the frames in an outbox (`rrd/framing.py`), and how far it was written (`producer/outbox_writer.py`).
-
-The SDK encodes in a thread of its own and writes each message with one `write`. So no byte of a row passes through
-Python in the worker. The parent opens the same file (`shared_file.py`), and lets the kernel copy from it (`sendfile`).
-Then the parent *releases* the bytes that it has read: it frees their memory, but the file keeps its size
-(`fallocate` with `FALLOC_FL_PUNCH_HOLE`). Bytes that were not released have not reached the sinks yet. If there are too
-many such bytes, the worker waits before it logs more. If a worker is killed, the parent can still read the bytes that
-the worker has written. If the system has no files in memory (see `files.py`), an outbox is an ordinary file in the
-recording's private folder.
 """
 
 from __future__ import annotations
@@ -44,8 +39,9 @@ class Outbox:
     path:
         The path that the SDK uses in this process.
     address:
-        The address by which another process of the same user opens the file. It has a random name, by which that
-        process checks that it has opened the right file.
+        The address by which another process of the same user opens the file.
+    fd:
+        The descriptor of the file; -1 after `close`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,16 +57,14 @@ class Outbox:
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that were written and not yet released (rounded to whole pages of memory)."""
+        """Return how many bytes were written and not yet released. The number may be rounded to whole pages."""
         found = os.fstat(self.fd)
         return found.st_blocks * 512 if self._released is None else found.st_size - self._released
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if these bytes were released.
-
-        This is checked after the bytes were read, because the parent may release bytes at any moment.
-        """
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if the byte at `offset` was released."""
         data = os.pread(self.fd, size, offset)
+        # Checked after the read, because the parent may release bytes at any moment.
         if data and self.is_released(offset):
             raise ReleasedError(f"the bytes from {offset} on were released")
         return data
@@ -98,8 +92,8 @@ class Outbox:
 class OutboxReader:
     """Reads an outbox of another process, in the parent.
 
-    If a program reads released bytes, the kernel returns zeros. So this object remembers up to which offset it has
-    released bytes, and raises `ReleasedError` for them.
+    The kernel returns zeros for released bytes. So this object remembers which bytes it has released, and raises
+    `ReleasedError` if they are read.
     """
 
     # The end of the released bytes. A subclass that releases nothing need not set it.
@@ -108,7 +102,7 @@ class OutboxReader:
     def __init__(self, address: str, folder: Path) -> None:
         """Open the outbox at `address`. `folder` is the private folder of the recording.
 
-        Raises `OSError` if this process may not or cannot open the file, or if the system cannot release bytes of it.
+        Raises `OSError` if this process cannot open the file, or if the system cannot release bytes of it.
         """
         self.fd: int = shared_file.open_shared(address, folder)
         # Try whether memory can be released, behind the end of the file, because the file may already have rows.
@@ -121,15 +115,15 @@ class OutboxReader:
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
-        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if these bytes were released."""
+        """Return up to `size` bytes from `offset` on. Raises `ReleasedError` if the byte at `offset` was released."""
         self._check(offset)
         return os.pread(self.fd, size, offset)
 
     def copy(self, target: int, offset: int, size: int) -> None:
         """Have the kernel copy `size` bytes, from `offset` on, to the file descriptor `target`.
 
-        Raises `FormatError` if the outbox has fewer bytes, because its producer has damaged it. Raises `ReleasedError`
-        if the bytes were released.
+        Raises `FormatError` if the outbox has fewer bytes, `ReleasedError` if the byte at `offset` was released, and
+        `OSError` if `target` cannot be written.
         """
         self._check(offset)
         while size:
@@ -147,14 +141,14 @@ class OutboxReader:
             size -= done
 
     def is_whole(self, start: int, end: int) -> bool:
-        """Return True if the file has all bytes from `start` up to, but without, `end`, and none of them is released.
+        """Return True if the outbox has all bytes from `start` up to, but without, `end`, and none of them is released.
 
         If the system cannot find released bytes, only the size of the file is checked.
         """
         return shared_file.is_whole(self.fd, start, end)
 
     def held_bytes(self) -> int:
-        """Return the number of bytes that were written and not yet released (rounded to whole pages of memory)."""
+        """Return how many bytes were written and not yet released. The number may be rounded to whole pages."""
         return os.fstat(self.fd).st_blocks * 512
 
     def release(self, start: int, end: int) -> None:
@@ -178,9 +172,8 @@ class OutboxReader:
 def punch_hole(fd: int, start: int, end: int) -> bool:
     """Free the memory of the file `fd` from byte `start` to byte `end`, in whole pages of 4096 bytes.
 
-    The page with byte `start` is freed completely, so the caller must not need the bytes before `start` in this page.
-    The page with byte `end` is not freed. The size of the file stays the same. Returns True, or False if the system
-    cannot free a part of a file.
+    The page with byte `start` is freed completely. The page with byte `end` is not freed. The size of the file stays
+    the same. Returns False if the system cannot free a part of a file, and else True.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)

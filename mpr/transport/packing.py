@@ -1,14 +1,13 @@
 """Packs the frames of a message into one frame, because ZeroMQ sends several frames in several steps.
 
 A *frame* is one part of a ZeroMQ message here, and not a frame of a Rerun file. A signal handler may run between two
-steps. If the handler raises an exception, half a message stays in the socket, and the next message is added to this
-half. If the handler sends a message itself, the frames of the two messages are mixed.
+steps, and send a message itself. Without packing, the frames of the two messages would be mixed.
 
 ```
 0xFF | number of frames | size of each frame | padding | frame | padding | frame ...
 ```
 
-Each frame begins at a multiple of `_ALIGNMENT` bytes, because arrays use the frames as their memory.
+Each frame begins at a multiple of 64 bytes, because arrays use the frames as their memory.
 
 Covers: packing and unpacking frames.
 Does not cover: what the frames contain (`encoding.py`), and sending them (`sockets.py`).
@@ -49,10 +48,9 @@ def pack(frames: Frames) -> Buffer:
 
 
 def unpack(packed: Buffer) -> Frames:
-    """Return the frames that `pack` has packed into `packed`.
+    """Return the frames that `pack` has packed into `packed`. Raises `MessageError` if `packed` is damaged.
 
-    If `packed` is a `memoryview`, the frames are views of the same memory. Raises `MessageError` if `packed` is
-    damaged.
+    If `packed` is a `memoryview`, the frames are views of the same memory.
     """
     if packed[:1] != _PACKED:
         return [packed]

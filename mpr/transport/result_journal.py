@@ -1,21 +1,20 @@
 """Writes a worker's last results into a journal, which the parent can read after the worker has died.
 
-The journal is a part of a file in memory. A *slot* is a place for one result. An *area* is a place for the payload of a
-result that is too large for its slot. The payload is the pickled outcomes of the tasks.
-
-Covers: writing results into slots and areas, and reading them in the parent.
-Does not cover: the counters at the beginning of the file (`status_page.py`), and which results are sent later
-(`producer/result_sender.py`).
-
-ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If a worker is killed some
-microseconds after the end of a task, the message with the result of this task is lost. So the worker writes each result
-into the journal before it sends the result.
+A message is not enough, because ZeroMQ sends it in a thread of its own. If the worker is killed before this thread has
+sent the message, the message is lost.
 
 ```
 page 0      counters              the status page
 page 1..33  slots                 head of a result, sizes of its payload, and the payload if it fits
 areas 0..2  8 MiB each            the payload of a larger result, until the parent has read it
 ```
+
+The journal is the part of a file in memory behind page 0. A *slot* is a place for one result. The *payload* of a result
+consists of the pickled outcomes of its tasks. An *area* is a place for a payload that is too large for its slot.
+
+Covers: writing results into slots and areas, and reading them in the parent.
+Does not cover: the counters at the beginning of the file (`status_page.py`), and which results are sent later
+(`producer/result_sender.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _AREAS_START = PAGE_BYTES * (1 + _SLOTS)
 class ResultJournal:
     """Writes results into the journal, in the worker. The journal is in the file of the status page.
 
-    Only Linux has this file. On other systems, `write` writes nothing.
+    On systems other than Linux there is no such file, and `write` writes nothing.
     """
 
     def __init__(self, status_page: StatusPage) -> None:
@@ -58,16 +57,21 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` into the journal, before the worker sends the result.
+        """Write `result` into the journal. Returns the message to send, and True if the result was written.
 
-        The rows of `result` are in the outboxes up to the end of `behind`. The worker has sent `sent` messages before
-        the result. The parent may read the result here only after the first `needed` messages have arrived. These
-        messages carry rows, or say that rows are lost.
+        The message is a `ResultInMemory` if the payload was written into an area, and else `result` itself. The second
+        value is False if the result could not be written, for example because all areas are in use.
 
-        Returns the message to send, and True if the result was written, so that it survives the death of this process.
-        A payload that does not fit into a slot is written into an area, from which the parent reads it. Such a result
-        is not written if `parent_reads` is False, if the payload is too large for an area, or if all areas are in use.
-        The message then carries the payload, and the second value is False.
+        Parameters
+        ----------
+        behind:
+            Its `outbox` and `end` say up to where the rows of `result` are in the outboxes.
+        sent:
+            How many messages the worker has sent before this result.
+        needed:
+            The parent may use the result only after this number of the worker's messages has arrived.
+        parent_reads:
+            False if the parent cannot read areas. A payload that does not fit into a slot is not written then.
         """
         sizes = b"".join([_SIZE.pack(len(part)) for part in result.payload])
         size = sum(len(part) for part in result.payload)
@@ -90,8 +94,8 @@ class ResultJournal:
     def _write_slot(self, head: bytes, result: Result, area: int, size: int) -> bool:
         """Write the payload of `result`, then `head`, which makes the slot valid.
 
-        `area` is the number of the area for the payload; -1 if the payload goes into the slot. `size` is the number of
-        bytes of the payload. Returns False if there is not enough memory.
+        `area` is the number of the area for the payload; -1 if the payload goes into the slot. `size` is the size of
+        the payload in bytes. Returns False if there is not enough memory for the payload.
         """
         assert self._fd is not None
         slot = PAGE_BYTES * (1 + self._next % _SLOTS)
@@ -107,10 +111,9 @@ class ResultJournal:
         return True
 
     def _free_area(self, size: int, sizes_bytes: int) -> int | None:
-        """Return the number of a free area for a payload of `size` bytes.
+        """Return the number of a free area for a payload of `size` bytes; None if no area can be used.
 
-        `sizes_bytes` is the length of the list of sizes, which has to fit into a slot. Returns None if the payload or
-        its list of sizes is too large, or if no area is free.
+        `sizes_bytes` is the length of the list of sizes, which must fit into a slot.
         """
         if size > _AREA_BYTES or _HEADER.size + sizes_bytes > PAGE_BYTES:
             return None
@@ -124,7 +127,7 @@ class ResultJournalReader:
         self._page = status_page
 
     def take(self, message: ResultInMemory) -> Result:
-        """Return the result of `message`, with its payload from the journal. The worker may then reuse the area.
+        """Return the result of `message`, with its payload from the journal. The worker may then use the area again.
 
         Raises `ValueError` or `OSError` if the payload cannot be read.
         """
@@ -133,17 +136,17 @@ class ResultJournalReader:
         return replace(message.result, payload=payload)
 
     def journaled(self) -> tuple[int, int]:
-        """Return the number of the last written result (0: none), and how many messages the worker sent before it."""
+        """Return the number of the last written result (0: none), and how many messages were sent before it."""
         return self._page.counters[JOURNALED], self._page.counters[SENT]
 
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
-        """Return the results in the journal, the oldest first, as (segment, number of messages, result).
+        """Return the results in the journal, the oldest first, as (segment, needed, result).
 
-        The rows of the result are in the outboxes up to the end of the segment. The parent may use the result only
-        after this number of messages has arrived. Results that have arrived in messages may be among these results.
+        The rows of the result are in the outboxes up to `segment.end`. The result may be used only after the first
+        `needed` messages of the worker have arrived. The result itself may have arrived as a message before.
 
-        While the worker lives, the last result may be incomplete. Its number is then higher than the number that
-        `journaled` returns. Raises `ValueError` or `OSError` if the journal is damaged.
+        While the worker lives, the last result may be incomplete. Raises `ValueError` or `OSError` if the journal is
+        damaged.
         """
         found = []
         for slot in range(PAGE_BYTES, _AREAS_START, PAGE_BYTES):

@@ -1,16 +1,14 @@
 """Makes files in memory that another process opens, and checks that this process has opened the right file.
 
+The address of a file in memory is a path such as `/proc/7/fd/9`, and a random name. The path alone is not enough,
+because process 7 may be another process in another container. So the parent checks the name and the user of the file
+before it opens the file.
+
+Files in memory are *sealed*: they cannot become smaller. If a mapped file became smaller, reading behind its end would
+kill the parent (SIGBUS).
+
 Covers: sealed files in memory, the address of a file, opening a file by its address, finding missing bytes in a file.
 Does not cover: the bytes in the files (`outbox.py`, `status_page.py`, `result_journal.py`).
-
-A path such as `/proc/7/fd/9` may lead to a wrong file: in another container, process 7 is another process. So each
-memory file has a random name, which is a part of its address. The parent checks the name and the user of the file
-before it opens the file, and then locks the file. The parent does not open any other file. Descriptors sent over a
-socket (`SCM_RIGHTS`) would be as safe, but ZeroMQ cannot send them. A second socket would need a thread of its own, and
-mpr would have to keep its messages and those of ZeroMQ in order.
-
-A memory file is sealed: its size can only grow. If a file became shorter, reading a mapped page behind its end would
-end the parent by SIGBUS.
 """
 
 from __future__ import annotations
@@ -34,8 +32,8 @@ _IN_FOLDER = re.compile(r"outbox-[0-9a-f]{32}-[0-9]+-[0-9a-f]+\.rrd")
 def new_shared(folder: Path) -> tuple[MemoryFile, str]:
     """Make an empty file that another process of this user can open. Returns the file, and its address.
 
-    The file is in memory. If the system has no files in memory, it is an ordinary file in `folder`, the private folder
-    of the recording. Raises `OSError` if neither kind can be made.
+    If the system has no files in memory, it is an ordinary file in `folder`, the private folder of the recording.
+    Raises `OSError` if neither kind can be made.
     """
     name = f"mpr-outbox-{secrets.token_hex(16)}"
     file = MemoryFile(name, folder, is_sealed=True)
@@ -43,11 +41,10 @@ def new_shared(folder: Path) -> tuple[MemoryFile, str]:
 
 
 def open_shared(address: str, folder: Path) -> int:
-    """Open the file that another process has made by `new_shared`. Returns a descriptor for reading and freeing memory.
+    """Open the file at `address`, which `new_shared` has made. Returns a descriptor for reading and freeing memory.
 
-    `address` is the address that `new_shared` has returned, and `folder` is the private folder of the recording. Raises
-    `OSError` if there is no such file, if it is not certain that `new_shared` has made the file, or if another reader
-    has the file open.
+    `folder` is the private folder of the recording. Raises `OSError` if there is no such file, if the file fails a
+    check of its name, user or seal, or if another reader has the file open.
     """
     found = _MEMORY.fullmatch(address)
     if found is not None:
@@ -82,10 +79,10 @@ def _open_memory(path: str, name: str) -> int:
 
 
 def is_sealed(fd: int) -> bool:
-    """Return True if `fd` is a memory file whose size can only grow. Returns False if the system is not Linux.
+    """Return True if `fd` is a memory file that cannot become smaller. Returns False if the system is not Linux.
 
-    Only such a file of another process may be mapped (`mmap`). If a mapped file becomes shorter, a read behind its end
-    ends the process that reads (SIGBUS).
+    No other file of another process may be mapped. If it became smaller, reading the mapped memory behind its end would
+    kill the reader (SIGBUS).
     """
     if sys.platform != "linux":
         return False
@@ -97,10 +94,9 @@ def is_sealed(fd: int) -> bool:
 
 
 def is_whole(fd: int, start: int, end: int) -> bool:
-    """Return True if the file `fd` still has all bytes from `start` up to, but without, `end`.
+    """Return True if the file `fd` has all bytes from `start` up to, but without, `end`, and none of them is released.
 
-    That is: the file is long enough, and no memory of these bytes was released. If the system cannot find released
-    memory, only the length is checked.
+    If the system cannot find released bytes, only the size of the file is checked.
     """
     if start >= end:
         return True

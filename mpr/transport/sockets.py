@@ -8,14 +8,9 @@ Upstream    DEALER ── segments, results ──► ROUTER   UpstreamServer   
 Downstream  DEALER ◄── tasks, stop ──────── ROUTER   DownstreamServer  written under a lock, by any thread
 ```
 
-A producer has two sockets, because only one thread at a time may use a ZeroMQ socket. Any thread of a worker sends on
-the first socket, under a lock. Meanwhile the main thread waits at the second socket. All sockets are `ipc://` sockets
-in a new folder of mode 0700. If a peer has not sent the recording's secret, it gets no answer. Its messages are
-dropped, and nothing in them is unpickled.
-
-A signal handler may run between any two instructions of a main thread, and may send messages itself. So a producer
-sends each message as one frame (`packing.py`), and its lock is an `RLock`. In the parent, the main thread itself uses
-no socket, and `UpstreamServer.post` takes no lock.
+All sockets are `ipc://` sockets in a new folder of mode 0700. A producer has two sockets, because only one thread at a
+time may use a ZeroMQ socket: one thread waits for messages while others send. The parent drops the messages of a peer
+that has not sent the recording's secret.
 
 Covers: both pairs of sockets, the check of the secret, and messages from threads of the parent (`post`).
 Does not cover: the types and the bytes of messages (`messages.py`, `encoding.py`), the folder (`ipc_folder.py`).
@@ -58,8 +53,7 @@ _COPY_LIMIT = 64 * 1024
 class _Exit:
     """Remembers if the exit handlers (`atexit`) of this process have begun. From then on, each message is copied.
 
-    The exit handler of pyzmq drops all messages that were sent without a copy, also those that wait in a socket. After
-    this handler, pyzmq cannot send a message without a copy.
+    The reason is that the exit handler of pyzmq drops the messages in a socket that were sent without a copy.
     """
 
     has_begun = False
@@ -73,11 +67,21 @@ atexit.register(_begin_exit)
 
 
 class PeerGoneError(Exception):
-    """The error if the receiver of a message is not connected: it has ended, or has not connected yet."""
+    """The error if the receiver of a message is not connected."""
 
 
 class Sockets:
-    """The parent's two sockets, and the private folder that contains them."""
+    """The parent's two sockets, and the private folder that contains them.
+
+    Attributes
+    ----------
+    folder:
+        The path of the private folder.
+    secret:
+        The secret that a producer must send in its first message.
+    up, down:
+        Receives messages from producers, and sends messages to producers.
+    """
 
     def __init__(self) -> None:
         ipc_folder.sweep()
@@ -89,7 +93,10 @@ class Sockets:
         self.down: DownstreamServer = DownstreamServer(self._context, self.folder)
 
     def loss(self) -> str | None:
-        """Return a sentence, without a full stop, that says how the folder was moved or removed; None if it exists."""
+        """Return a sentence, without a full stop, which says that the folder was moved or removed.
+
+        Returns None if the folder is still there.
+        """
         return self._folder.loss()
 
     def obstacle(self) -> str | None:
@@ -154,7 +161,7 @@ class UpstreamServer:
         self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
-        """Have `receive` return `data`. Does nothing after `close`.
+        """Have `receive` return `data` later, unless `close` was called.
 
         Any thread and any signal handler may call this method, because it takes no lock.
         """
@@ -164,9 +171,9 @@ class UpstreamServer:
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
         """Return the next message as (hello of its producer, message), or the next bytes that `post` has got.
 
-        If the bytes of a producer are no message, returns (hello, `MessageError`); the error is not raised. Returns
-        empty bytes if there is nothing to process, for example for a peer that has not sent the secret. Returns None
-        if nothing arrives within `timeout_secs`.
+        If the bytes of a producer are no message, returns (hello, `MessageError`) and does not raise the error. Returns
+        empty bytes if there is nothing to process, for example after a message of a peer that has not sent the secret.
+        Returns None if nothing arrives within `timeout_secs`.
         """
         if self._posted:
             return self._posted.popleft()
@@ -201,12 +208,12 @@ class UpstreamServer:
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """Forget the producer of `hello`, because it has ended. Messages that still arrive from it are dropped."""
+        """Drop all messages of the producer of `hello` from now on, because this producer has ended."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 
     def close(self) -> None:
-        """Close the socket. From now on, `post` does nothing."""
+        """Close the socket. `post` has no effect after that."""
         self._socket.close()
         self._wakeup.close()
 
@@ -289,7 +296,10 @@ class DownstreamServer:
         self._closed = False
 
     def send(self, route: str, *messages: DownstreamMessage) -> None:
-        """Send `messages` to the producer with the name `route`. Raises `PeerGoneError` if it is not connected."""
+        """Send `messages` to the producer with the name `route`.
+
+        Raises `PeerGoneError` if the producer is not connected, or after `close`.
+        """
         with self._lock:
             if self._closed:
                 raise PeerGoneError(route)
@@ -310,8 +320,8 @@ class DownstreamServer:
 def _copies(frames: Frames) -> bool:
     """Return True if ZeroMQ should copy `frames` when it sends them.
 
-    Messages of up to 64 KiB are faster with a copy, larger ones without. After the begin of the exit handlers, every
-    message must be copied (see `_Exit`).
+    Messages of up to 64 KiB are faster with a copy, larger ones without. Each message is copied after the exit handlers
+    have begun (see `_Exit`).
     """
     return _Exit.has_begun or sum(len(frame) for frame in frames) <= _COPY_LIMIT
 
@@ -330,12 +340,15 @@ class Connection:
     ----------
     route:
         The name of this producer, by which the parent sends messages to it.
+    sent_count:
+        How many messages were sent.
+    needed_count:
+        The value of `sent_count` after the last call of `send_needed`.
     """
 
     def __init__(self, upstream: str, downstream: str, *, copies: bool = False) -> None:
         self._copies = copies
         self.route: str = secrets.token_hex(16)
-        #: How many messages were sent, and how many until the last one that `send_needed` has sent.
         self.sent_count: int = 0
         self.needed_count: int = 0
         self._context = zmq.Context()
@@ -356,9 +369,9 @@ class Connection:
             self.sent_count += 1
 
     def send_needed(self, message: UpstreamMessage) -> None:
-        """Send `message`, which the parent must receive before it reads later results from the journal.
+        """Send `message`, without which the parent may not use later results of the journal.
 
-        The journal stores the value of `needed_count` beside each result.
+        The journal stores `needed_count` beside each result (`result_journal.py`).
         """
         self.send(message)
         self.needed_count = self.sent_count

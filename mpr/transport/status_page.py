@@ -1,16 +1,11 @@
 """Shares a page of counters, the status page, between a worker and its parent.
 
-The parent can still read the page after the worker has died.
-
-The worker gets its tasks in work items: messages with one or several tasks. The parent may take a work item back, as
-long as the worker has not begun it.
+The parent can read the page even if the worker was killed. The worker gets its tasks in work items: messages with one
+or several tasks. The parent may take a work item back, as long as the worker has not begun it.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters
 (`scheduler`).
-
-A worker that is killed cannot say which task it ran. So before each task, the worker writes the number of the task into
-shared memory. The write takes nanoseconds, because no other thread is woken. A message would wake two threads.
 """
 
 from __future__ import annotations
@@ -58,15 +53,17 @@ class At:
     Attributes
     ----------
     sequence:
-        The number of the last work item that the worker has begun, among those sent to the worker. It is 0 if the
-        worker has begun none yet.
+        The number of the last work item that the worker has begun, among those sent to the worker; 0 if it has begun
+        none.
+    begun_ns:
+        The time at which the worker began this work item (`time.monotonic_ns()`).
     task:
         The index in this work item of the task that runs, or that comes next.
     running:
         True if the task runs: the user's function was called and has not returned.
-    begun_ns, since_ns:
-        `time.monotonic_ns()` when the worker began the work item, and when it began its last task. The second time may
-        be about 0.01 s too early, because the worker reads the clock only every 0.01 s (`worker/clock.py`).
+    since_ns:
+        The time at which the worker began its last task (`time.monotonic_ns()`). It may be about 0.01 s too early,
+        because the worker reads the clock only every 0.01 s (`worker/clock.py`).
     """
 
     sequence: int
@@ -77,7 +74,7 @@ class At:
 
 
 class StatusPage:
-    """Writes the status page, in the worker. On macOS there is no file for the page, so the parent cannot read it.
+    """Writes the status page, in the worker. On systems other than Linux, the parent cannot read the page.
 
     Parameters
     ----------
@@ -87,9 +84,9 @@ class StatusPage:
     Attributes
     ----------
     address:
-        The address by which the parent opens the file; empty if there is no file.
+        The address by which the parent opens the file; empty if the system is not Linux.
     fd:
-        The descriptor of the file; None if there is no file.
+        The descriptor of the file; None if the system is not Linux.
     counters:
         The numbers in the page. Code that must be very fast uses them without a method call.
     """
@@ -110,9 +107,9 @@ class StatusPage:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")
 
     def begin_work_item(self, sequence: int, first: int) -> bool:
-        """Note that the worker begins the `sequence`-th work item that it was sent, with task number `first`.
+        """Note that the worker begins its `sequence`-th work item, with task number `first`.
 
-        Returns True if the worker may run the work item. Returns False if the parent has taken this work item back.
+        Returns True if the worker may run the work item, and False if the parent has taken this work item back.
         """
         counters = self.counters
         counters[_BEGUN] = time.monotonic_ns()
@@ -123,7 +120,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within the `with` block, note that a logging call waits, because too many rows have not reached the sinks."""
+        """Within the `with` block, note that a logging call waits, because the outbox has no room."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -137,14 +134,11 @@ class StatusPage:
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
-        """Note that the first `rows` rows that were logged are in the outbox, so they survive if the worker dies."""
+        """Note that the first `rows` logged rows are in the outbox, so the parent can read them if the worker dies."""
         self.counters[_FLUSHED] = rows
 
     def set_unsent_rows(self, rows: int) -> None:
-        """Note that `rows` rows of recordings that tasks make themselves are not sent yet.
-
-        These rows would be lost if the worker died now.
-        """
+        """Note that `rows` rows of task recordings are not sent yet. They are lost if the worker dies now."""
         self.counters[_UNSENT_ROWS] = rows
 
     def begin(self, task: int, now_ns: int) -> None:
@@ -179,7 +173,7 @@ class StatusPageReader:
     Raises
     ------
     OSError
-        If this process may not or cannot open the page.
+        If this process cannot open the page.
     """
 
     def __init__(self, address: str, folder: Path) -> None:
@@ -207,7 +201,7 @@ class StatusPageReader:
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
-        """Return two numbers: since when `rr.log` waits in the worker, and how many nanoseconds all earlier waits took.
+        """Return since when `rr.log` waits in the worker, and how many nanoseconds all earlier waits took.
 
         `rr.log` waits if the outbox has no room. The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not
         wait now.
@@ -217,24 +211,23 @@ class StatusPageReader:
     def flushed_counted_rows(self) -> int:
         """Return how many of the rows that the worker has counted are certainly in its outboxes.
 
-        The worker does not count every row (`producer/row_account.py`), so the outboxes may have more rows.
+        The outboxes may have more rows, because the worker does not count every row.
         """
         return self.counters[FLUSHED_COUNTED_ROWS]
 
     def unflushed(self) -> int:
-        """Return how many rows of the shared recording would be lost, at most, if the worker died at this moment."""
+        """Return how many rows of the shared recording would be lost, at most, if the worker died now."""
         return self.counters[ROWS] - self.counters[_FLUSHED]
 
     def unsent_rows(self) -> int:
-        """Return how many rows of recordings that tasks make themselves the worker has not sent yet."""
+        """Return how many rows of task recordings the worker has not sent yet."""
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
-        """Take back the work items of the worker up to the `sequence`-th, except those that the worker has begun.
+        """Take back each work item, up to the `sequence`-th, that the worker has not begun.
 
-        Returns the work item and the task that the worker runs at that moment. The worker will run no later work item
-        up to the `sequence`-th. If the worker begins a work item at that moment, it may skip this item, too. The worker
-        then sends the message `Skipped`.
+        Returns the work item and the task that the worker runs at that moment. A work item that the worker begins at
+        the moment of the call may be skipped, too. The worker then sends the message `Skipped`.
         """
         self.counters[_REVOKED] = sequence
         _pass(self._fence)
@@ -251,9 +244,8 @@ class StatusPageReader:
 def _pass(fence: threading.Lock) -> None:
     """Make the earlier writes of this thread visible to other processes, before this thread reads anything else.
 
-    Acquiring a lock has this effect. The worker writes which item it begins, and then reads which items the parent has
-    taken back. The parent writes which items it takes back, and then reads which item the worker has begun. Without
-    this call, worker and parent could read old numbers, and the worker would run an item that the parent has taken.
+    Acquiring a lock has this effect. Worker and parent each write a number, call this function, and then read the
+    number of the other process. So at least one of the two processes sees the new number of the other.
     """
     with fence:
         pass

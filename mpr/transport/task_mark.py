@@ -1,16 +1,10 @@
-"""Writes a *mark* into shared memory. The mark says to which task the rows of an outbox belong.
+"""Writes a *mark* into the status page. The mark says to which task the rows of a worker's outbox belong.
 
-If a worker dies, the parent reads its mark. An *outbox* is a file in memory, into which a worker writes its rows.
+If the worker is killed, the parent reads its mark. The messages `TaskBegan` and `TaskEnded` say the same, but a message
+that was sent just before the kill may be lost.
 
-Covers: the one mark of a worker, for the last task that it has begun. The mark is in the status page, which is memory
-that worker and parent share, behind the counters.
-Does not cover: the messages `TaskBegan` and `TaskEnded`, which say the same, and the use of the mark
-(`aggregator/row_owner.py`).
-
-The messages alone are not enough. ZeroMQ sends a message in a thread of its own, a moment after the call that sends. If
-the worker is killed in this moment, its rows are still in the outbox. But the parent does not know to which task these
-rows belong. One mark is enough, because a worker waits for an answer of the parent before it writes into the next
-outbox. So the messages about earlier outboxes have arrived.
+Covers: the one mark of a worker, for the last task that it has begun. The mark is behind the counters.
+Does not cover: the messages, and the use of the mark (`aggregator/row_owner.py`).
 """
 
 from __future__ import annotations
@@ -42,8 +36,10 @@ class TaskMark:
     ----------
     outbox:
         The number of the first outbox with rows of the task.
-    began, ended:
-        The messages about the task, which may not have arrived. `ended` is None if the task still ran.
+    began:
+        The message about the begin of the task.
+    ended:
+        The message about the end of the task; None if the task still ran.
     """
 
     outbox: int
@@ -52,7 +48,7 @@ class TaskMark:
 
 
 class TaskMarker:
-    """Writes the mark, in the worker. This takes about 2 us per task, and is done only if a sink keeps tasks apart."""
+    """Writes the mark, in the worker."""
 
     def __init__(self, status_page: StatusPage) -> None:
         self._page = status_page.counters.cast("B")
