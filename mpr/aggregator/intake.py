@@ -1,19 +1,12 @@
 """Processes the messages of one producer. Passes its rows to the sinks, and then its results to the listener.
 
-A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The listener gets
-the results of a worker for its pool. The docstring of this package explains the other words.
+A worker writes each result into its journal before it sends the result. If the worker dies, the parent reads those
+results that did not arrive from the journal. Beside each result, the journal has the offset in the outbox at which the
+rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the result to the
+listener.
 
-Covers: the messages of one producer, its outboxes one after another, the rows and results that it leaves if it dies.
-Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
-
-A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
-reads from the journal those results that did not arrive. Beside each result, the journal has the offset in the outbox
-at which the rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the
-result to the listener.
-
-Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not use a result whose rows were lost in this way. The task of that result then fails or
-is retried, like a task that the worker had not finished.
+Rows of recordings that tasks make themselves come in messages only, and are lost if the worker dies before it has sent
+them. The parent does not use a journaled result whose rows were lost in this way.
 """
 
 from __future__ import annotations
@@ -75,7 +68,7 @@ _GAP_MAX = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeContext:
-    """Holds the parts of a recording that all its intakes share. An intake processes the messages of one producer.
+    """Holds the parts of a recording that all its intakes share.
 
     Attributes
     ----------
@@ -92,9 +85,9 @@ class IntakeContext:
     complete_tasks:
         Remembers which tasks of other engines are complete.
     on_accepted:
-        Called without arguments each time that rows of an outbox were processed.
+        Called without arguments each time that bytes of an outbox were processed.
     has_blueprint:
-        True if the parent has set a blueprint (a layout of the viewer). No worker can replace this blueprint.
+        True if the parent has set a blueprint. A blueprint that a worker sends does not replace it.
     """
 
     folder: Path
@@ -110,8 +103,8 @@ class IntakeContext:
 class ProducerIntake:
     """Processes the messages of one producer, and passes its rows to the sinks and its results to the listener.
 
-    Only the aggregator's thread may call the methods, except for those that say otherwise. `hello` is the first message
-    of the producer. `listener` gets the worker's results; it is None if the producer is no worker of a pool.
+    The aggregator makes this object when it gets the hello. Only the aggregator's thread may call the methods, except
+    for those that say otherwise. `listener` is None if the producer is no worker of a pool.
     """
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
@@ -210,7 +203,7 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Pass `result`, whose rows the sinks have, to the listener, unless it was taken from the journal before.
+        """Pass `result`, whose rows the sinks have, to the listener. Do nothing if it or a later one was passed.
 
         Raises `MessageError` if the number of `result` is impossible.
         """
@@ -235,7 +228,7 @@ class ProducerIntake:
             return message.result
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this process cannot open the outbox, and logs the reason."""
+        """Open the outbox at `address`. If this process cannot open it, log the reason and return None."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -265,7 +258,8 @@ class ProducerIntake:
     def _switch_outbox(self) -> None:
         """Pass the remaining rows of the current outbox to the sinks. Then make the next outbox the current one.
 
-        Raises `FormatError` if the parent has not opened a next outbox, although outboxes are not inline.
+        Raises `FormatError` if the parent has not opened a next outbox, unless outboxes are inline or the producer is
+        cut off.
         """
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")
@@ -320,7 +314,7 @@ class ProducerIntake:
         self._losses.report(f"{self._losses.who} {guard.describe(error)}", goes_on=False)
 
     def _compare_rows(self) -> None:
-        """Compare the producer's count of rows with the rows that have arrived. If rows are missing, call `_fail`."""
+        """Compare the producer's count of rows with the rows that have arrived, and report rows that are missing."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
@@ -330,7 +324,8 @@ class ProducerIntake:
     def take_journaled(self, last: int | None = None) -> None:
         """Pass the journaled results that have not arrived, up to number `last` (None: all), to the listener.
 
-        The sinks get the rows of a result first. A result whose rows are lost is not passed.
+        The sinks get the rows of a result first. A result whose rows are lost is not passed. Does nothing if outboxes
+        are inline, or after the goodbye.
         """
         if self.is_inline or self.said_goodbye:
             # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
@@ -349,7 +344,7 @@ class ProducerIntake:
     def overdue_result(self) -> int:
         """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
 
-        A result is overdue if it has not arrived 0.2 s after the worker began its last work item.
+        See `WorkerMemory.overdue_result`.
         """
         return self._memory.overdue_result(self._last_result, self._message_count)
 
@@ -392,7 +387,7 @@ class ProducerIntake:
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Return True if the sinks have the first `end` bytes of outbox number `number`. Any thread may call this."""
+        """Return True if the first `end` bytes of outbox number `number` were processed. Any thread may call this."""
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 

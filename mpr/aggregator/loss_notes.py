@@ -1,8 +1,4 @@
-"""Makes sentences about lost rows of a process that has ended, for the log and the recording.
-
-Covers: rows of recordings that the tasks of the process have made themselves.
-Does not cover: rows of the shared recording (`farewell.py`, `row_balance.py`).
-"""
+"""Makes sentences about lost rows of recordings that the tasks of a process have made themselves."""
 
 from __future__ import annotations
 
