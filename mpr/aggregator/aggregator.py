@@ -1,7 +1,10 @@
 """Runs the one thread that reads the messages of all producers of a recording, and handles the ends of producers.
 
-A producer sends the rows of a task before the result of the task, and the thread processes its messages in their order.
-So a listener gets a result only after the durable sinks have got the rows of the task.
+A *listener* gets the results of a worker for its pool. To *reap* a dead worker is to pass the rows and results that it
+has left to the sinks and the listener, and to report its end to the listener.
+
+A producer sends the rows of a task before the result of the task, and the thread processes the messages of a producer
+in their order. So the listener gets a result only after the durable sinks have got the rows of the task.
 """
 
 from __future__ import annotations

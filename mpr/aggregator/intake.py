@@ -1,9 +1,11 @@
 """Processes the messages of one producer. Passes its rows to the sinks, and then its results to the listener.
 
-A worker writes each result into its journal before it sends the result. If the worker dies, the parent reads those
-results that did not arrive from the journal. Beside each result, the journal has the offset in the outbox at which the
-rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the result to the
-listener.
+The listener gets the results of a worker for its pool. The journal is memory in which a worker keeps its last results.
+Outboxes are *inline* if the parent cannot open them, so that their bytes come in messages.
+
+If a worker dies, the parent reads those results that did not arrive from the journal. Beside each result, the journal
+has the offset in the outbox at which the rows of the result end. The parent passes the rows up to this offset to the
+sinks before it passes the result to the listener.
 
 Rows of recordings that tasks make themselves come in messages only, and are lost if the worker dies before it has sent
 them. The parent does not use a journaled result whose rows were lost in this way.

@@ -1,6 +1,7 @@
 """Reports that rows of one producer are lost, and decides which of its results fail for this reason.
 
-A process that is no worker asks by a message `Sync` if its rows have arrived, and gets the answer `Synced`.
+A process that has joined is a producer that is no worker of a pool. It asks by a message `Sync` if its rows have
+arrived, and gets the answer `Synced`.
 """
 
 from __future__ import annotations

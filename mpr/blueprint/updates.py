@@ -1,7 +1,7 @@
 """Makes a new viewer layout when the recording has new entities or pools, because the first layout cannot know them.
 
-Covers: whether a new layout is needed, and which timeline the viewer shows first.
-Does not cover: the layout itself (`default.py`), and writing the layout into the recording (`recording/runtime.py`).
+The archetypes of an entity are the kinds of data that it has, such as `Points2D`. A state timeline is a row of coloured
+states in the viewer, which shows what a worker does over time.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Defines the statistics of a live sink (a viewer or a server), which `SharedRecording.stats()` returns.
-
-Covers: the values for one live sink.
-Does not cover: counting them (`exporter_handle.py`).
-"""
+"""Defines the statistics of a live sink (a viewer or a server), which `SharedRecording.stats()` returns."""
 
 from __future__ import annotations
 

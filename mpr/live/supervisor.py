@@ -3,13 +3,8 @@
 A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink. The replay log has
 files with these rows. A slice is a part of such a file.
 
-Covers: the thread, the events that wake it up, and its end within a time limit.
-Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
-and the rows (`replay_log.py`).
-
-The aggregator (`aggregator/aggregator.py`) only reports that the durable sinks, such as files, have accepted rows.
-Everything that can wait, hang or fail is in the exporters. This thread exchanges messages of a few bytes with the
-exporters. The thread gives an exporter no further slice until the exporter has sent the last one.
+The aggregator (`aggregator/aggregator.py`) does not wait for a live sink, because everything that can wait, hang or
+fail is in the exporters. The thread gives an exporter no further slice until the exporter has sent the last one.
 """
 
 from __future__ import annotations

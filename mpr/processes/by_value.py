@@ -26,8 +26,8 @@ import cloudpickle
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
     """Return the pickle of `value`, as `cloudpickle.dumps` does. Functions of `__main__` are pickled with their code.
 
-    `protocol` and `buffer_callback` have the same meaning as in `pickle.dumps`. Raises the error of cloudpickle if
-    `value` cannot be pickled.
+    `protocol` and `buffer_callback` are those of `pickle.dumps`. Raises the error of cloudpickle if `value` cannot be
+    pickled.
     """
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)

@@ -1,7 +1,4 @@
-"""Decides if workers can import the program's `__main__`, and forbids making a pool during this import.
-
-Covers: the main module. Does not cover: pickling functions of `__main__` (`pickling.py`).
-"""
+"""Decides if workers can import the program's `__main__`, and forbids making a pool during this import."""
 
 from __future__ import annotations
 
@@ -36,9 +33,8 @@ def prepare_main() -> None:
 def workers_import_main() -> bool:
     """Return True if a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
 
-    If the result is False, functions of `__main__` are pickled by value, which means with their code. A worker does not
-    import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`. It does not import
-    a file `__main__.py` either.
+    A worker does not import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`,
+    and no file `__main__.py` of a package.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

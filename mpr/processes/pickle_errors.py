@@ -1,8 +1,4 @@
-"""Finds the part of a value that cannot be pickled, so that an error message can name it.
-
-Covers: arguments of partials, variables of functions, items, attributes. Does not cover: the error
-(`task_pickling.py`).
-"""
+"""Finds the part of a value that cannot be pickled, so that an error message can name it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Pickles functions, arguments, results and exceptions of tasks, and unpickles them in the other process.
-
-Covers: the errors that users see if pickling fails. Does not cover: the choice of the pickler (`pickling.py`).
-"""
+"""Pickles functions, arguments, results and exceptions of tasks, and unpickles them in the other process."""
 
 from __future__ import annotations
 
@@ -48,9 +45,8 @@ def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tu
     """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
     With `by_value`, the pickle has the code of a function of `__main__`, for a process that has another `__main__`.
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that cannot be
-    pickled, if it can be found. Any other error, such as a `ValueError` from a user's `__reduce__`, is raised itself,
-    with a note.
+    Raises `UnpicklableTaskError` if `function` is not callable or cannot be pickled. An error that a user's
+    `__reduce__` raises, such as a `ValueError`, is raised itself, with a note.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -66,8 +62,8 @@ def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tu
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """Return a pickle of `function` with its code, for a process that has another `__main__`.
 
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. Any other error, such as a `ValueError` from a user's
-    `__reduce__`, is raised itself, with a note.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. An error that a user's `__reduce__` raises, such as a
+    `ValueError`, is raised itself, with a note.
     """
     from mpr.processes import by_value
 
@@ -80,8 +76,8 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 def check_portable(what: str, portable: Portable) -> None:
     """Raise `UnpicklableTaskError` if `portable` cannot be pickled as an argument of a `Process`.
 
-    The text of the error begins with `what`, a name for the value. Any other error, such as a `ValueError` from a
-    user's `__reduce__`, is raised itself, with a note.
+    The text of the error begins with `what`, a name for the value. An error that a user's `__reduce__` raises, such as
+    a `ValueError`, is raised itself, with a note.
     """
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
@@ -166,11 +162,9 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
 
-    With `by_value`, classes and functions of `__main__` are pickled with their code.
-
-    `name` is the name of the task function. Raises `UnpicklableTaskError` if the arguments cannot be pickled. The text
-    of the error names the part that cannot be pickled, if it can be found. Any other error, such as a `ValueError` from
-    a user's `__reduce__`, is raised itself, with a note.
+    `name` is the name of the task function. With `by_value`, classes and functions of `__main__` are pickled with their
+    code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. An error that a user's `__reduce__` raises,
+    such as a `ValueError`, is raised itself, with a note.
     """
     try:
         return dumps(value, by_value=by_value)
@@ -313,11 +307,10 @@ def dump_exception(error: BaseException) -> list[Buffer]:
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Return the exception in `payload`, which `dump_exception` has made.
+    """Return the exception in `payload`, which `dump_exception` has made. Raises nothing.
 
     The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. If
-    `payload` cannot be unpickled, or has no exception, the result is a `TaskError`. This function itself raises
-    nothing.
+    `payload` cannot be unpickled, or has no exception, returns a `TaskError`.
     """
     try:
         inner, name, text = loads(payload)

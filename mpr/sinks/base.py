@@ -3,10 +3,6 @@
 A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
 a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
 is the last frame of an outbox, and its payload has the manifests of the outbox.
-
-Covers: the methods and attributes of sinks and writers that other packages use. No other package checks the class of a
-sink.
-Does not cover: the sinks themselves, which are in the other files of this package.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ class OpenContext:
     application_id, recording_id:
         The ids of the shared recording.
     format_is_known:
-        Whether mpr knows the file format of the installed Rerun SDK, so that frames can be copied without decoding.
+        True if mpr knows the file format of the installed Rerun SDK, so that it can copy frames without decoding them.
     """
 
     application_id: str
@@ -57,9 +53,9 @@ class OpenContext:
 class Sink(ABC):
     """The base class of all sinks: destinations for the rows of a recording, with their settings.
 
-    A subclass must define `_places`, and must set those of the class attributes below whose default is wrong for it. A
-    durable sink must also define `open`. A live sink derives from `LiveSink` (`viewers.py`) instead. The settings of an
-    object must never change.
+    A subclass must define `_places`, and must set each class attribute below whose default is wrong for it. A durable
+    sink must also define `open`. A live sink derives from `LiveSink` (`viewers.py`) instead. The settings of an object
+    must never change.
     """
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
@@ -180,8 +176,7 @@ class Writer(ABC):
     def timed_rows(self) -> int | None:
         """Return the number of rows that have times; None if the sink cannot count them.
 
-        `mpr verify` compares a file with this number. Static rows have no times, and are not counted, because the SDK
-        drops a static row if a later one replaces it.
+        Static rows have no times. They are not counted, because the SDK drops a static row if a later one replaces it.
         """
         return None
 

@@ -1,8 +1,5 @@
 """Defines `DirectorySink`, which writes one file per task, each with its own recording id.
 
-Covers: the names and properties of the files, and rows that belong to no task.
-Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
-
 A worker writes its rows into an outbox (a file in memory), and begins a new outbox after each task that has logged. So
 the rows of a task have their own manifest, and the task's file is finished before the caller gets the task's result.
 Rows that belong to no task (from the parent or an initializer) are in the file `shared.rrd`, which has the id of the
@@ -303,7 +300,8 @@ class DirectorySink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` is not the name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type, or if `name` has another field or does not give the
+        name of an `.rrd` file.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)

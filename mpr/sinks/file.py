@@ -1,9 +1,4 @@
-"""Defines `FileSink`, which writes one `.rrd` file with the rows of all workers.
-
-Covers: the settings of the file and their checks, and the choice between copying and decoding.
-Does not cover: how a file is written (`rrd/writer.py`, `decoding.py`), and recordings that tasks make themselves
-(`per_recording.py`).
-"""
+"""Defines `FileSink`, which writes one `.rrd` file with the rows of all workers."""
 
 from __future__ import annotations
 
@@ -25,7 +20,8 @@ class FileSink(Sink):
 
     When a caller gets the result of a task, the rows of that task are in the file. Another process can then read them,
     with `rr.chunk.RrdReader(path).stream()` or the viewer. The file gets its final name with the first rows. Until then
-    it is named `.<name>.part`. So if a run fails before the first rows, an older file stays unchanged.
+    it is named `.<name>.part`. So if a run fails before the first rows, an older file stays unchanged. If the file
+    cannot be made, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -44,8 +40,8 @@ class FileSink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or if `compact` is true and
-        `write_footer` is false. If the file cannot be made, opening the recording raises `SinkError`.
+        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or has a null character, or if
+        `compact` is true and `write_footer` is false.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -73,7 +69,8 @@ class FileSink(Sink):
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the file for a new recording, and return its writer. Only mpr itself calls this.
 
-        Raises `SinkError` if the file or its folder cannot be made.
+        Raises `SinkError` if the file or its folder cannot be made, or if a setting needs a file format that mpr does
+        not know.
         """
         folder = Path(self.path).parent
         try:
@@ -98,7 +95,7 @@ class FileSink(Sink):
     def check_direct(self) -> None:
         """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this.
 
-        The reason is that the files of the workers can be put together only with their footers.
+        The reason is that mpr can put the files of the workers together only with their footers.
         """
         if not self.write_footer:
             raise ConfigError(

@@ -1,9 +1,6 @@
 """Gives each segment to one of several files, by a key: the recording or the task that the segment belongs to.
 
 A segment is a piece of an encoded Rerun stream (`rrd/segment.py`).
-
-Covers: the choice of a file for each segment, the limit of open files, and closing all files.
-Does not cover: the choice of the keys, and opening new files (`per_recording.py`, `directory.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Makes sinks from objects, paths, URLs and words that a user or an environment variable gives.
-
-Covers: the meaning of each form, the default file, and checks that concern several sinks.
-Does not cover: checks of the settings of one sink, which its class does.
-"""
+"""Makes sinks from objects, paths, URLs and words that a user or an environment variable gives."""
 
 from __future__ import annotations
 
