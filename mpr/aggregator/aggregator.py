@@ -127,7 +127,7 @@ class Aggregator:
 
     @property
     def ended(self) -> bool:
-        """True if the aggregator's thread has ended, or runs its last steps. It sends no more rows to sinks then."""
+        """True if the aggregator's thread has ended or runs its last steps, and so passes no more rows to sinks."""
         return self._steps.closed
 
     def rows_logged(self) -> int:
@@ -208,7 +208,7 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Run steps, process the next message if there is one, reap dead workers, and answer new producers.
+        """Run steps, process the next message or event if there is one, reap dead workers, and answer new producers.
 
         Returns False if the thread must end, because `stop` was called and no work is left.
         """
@@ -302,9 +302,9 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap each exited worker that has said goodbye, and each other one after 0.02 s or 1 s.
+        """Reap each exited worker that has sent `Goodbye`, or has sent no hello. Reap any other one after a delay.
 
-        The time is 0.02 s if no message waits (`queue_is_empty`). A worker that has sent no hello is reaped at once.
+        The delay is 0.02 s if no message waits (`queue_is_empty`), else 1 s.
         """
         now = time.monotonic()
         for died, since in list(self._dead):

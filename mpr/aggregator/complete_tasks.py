@@ -55,7 +55,7 @@ class CompleteTasks:
                     self._filter.add(key)
 
     def key_filter(self, hello: Hello) -> str:
-        """Return the address of the key filter, for the process of `hello`. Makes the filter at the first such call.
+        """Return the address of the key filter for the process of `hello`. Makes the filter if there is none yet.
 
         Returns "" for a worker, which needs no filter, and if no filter can be made.
         """
@@ -84,11 +84,11 @@ class CompleteTasks:
         return at >= 0
 
     def answer(self, question: KeyWanted) -> KeyAnswer:
-        """Return the answer to `question`: whether the task with its key is complete. If so, count the run."""
+        """Return the answer to `question`, which asks if a task is complete. If so, count a repeated run."""
         return KeyAnswer(question.number, self._is_repeated(question.key))
 
     def _is_repeated(self, key: bytes) -> bool:
-        """Return True if the task with this key is complete. Then count a repeated run, and log the first one."""
+        """Return True if the task with this key is complete. Then count a repeated run, and log a warning once."""
         is_complete = key in self
         if is_complete:
             self.repeated += 1

@@ -123,7 +123,7 @@ class Fanout:
         return chunks
 
     def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
-        """Give the manifests in `footer` to all durable sinks, and add columns of two types to `conflicts`.
+        """Give the manifests in `footer` to all durable sinks, and note columns with two types in `conflicts`.
 
         `footer` is the payload of the last frame of outbox number `outbox`, which the producer of `hello` has written.
         If `of_task` is true, all chunks are of one task, and types are not compared if `apart` is true. Returns how

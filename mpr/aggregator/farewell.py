@@ -44,10 +44,10 @@ class FlushRequests:
         self._asked: list[ProducerIntake] | None = None
 
     def collect(self, timeout_secs: float) -> bool:
-        """Ask these processes for their last rows, and wait up to `timeout_secs` for the answers.
+        """Ask all processes that are no workers for their last rows, and wait up to `timeout_secs` for the answers.
 
-        Returns True if each of them has answered or ended, and False if one has not and may still live. Any thread but
-        the aggregator's may call this.
+        Returns True if each of them has answered or ended by then, else False. Any thread but the aggregator's may call
+        this.
         """
         self._soon(self._ask)
         deadline = time.monotonic() + timeout_secs

@@ -89,7 +89,7 @@ class IntakeContext:
     on_accepted:
         Called without arguments each time that bytes of an outbox were processed.
     has_blueprint:
-        True if the parent has set a blueprint. A blueprint that a worker sends does not replace it.
+        True if the parent has set a blueprint. No worker can replace this blueprint.
     """
 
     folder: Path
@@ -140,7 +140,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process a message (a `MessageError` if it cannot be decoded). If it is not valid, cut off the producer."""
+        """Process a message, or the `MessageError` of one that cannot be decoded. Cut off the producer if it is not valid."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -205,7 +205,7 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Pass `result`, whose rows the sinks have, to the listener. Do nothing if it or a later one was passed.
+        """Pass `result`, whose rows the sinks have, to the listener. Do nothing if it has this result or a later one.
 
         Raises `MessageError` if the number of `result` is impossible.
         """
@@ -245,9 +245,10 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox unless outboxes are inline, and answer. If that fails, cut off the producer.
+        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Answer in any case.
 
-        The producer writes into the outbox only after the answer. So the parent can read its rows if the producer dies.
+        If the outbox cannot be opened, cut off the producer. The producer writes into the outbox only after the answer,
+        so that the parent can read its rows if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -352,7 +353,10 @@ class ProducerIntake:
 
     @guarded
     def salvage(self) -> None:
-        """At the end, pass all complete rows to the sinks, also those not announced, and report missing rows."""
+        """Pass all complete rows that are left to the sinks, also those not announced, and report missing rows.
+
+        Call this at the end of the producer or of the recording.
+        """
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -398,7 +402,7 @@ class ProducerIntake:
         return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
-        """Return how many rows have arrived since the worker's last result; None if they cannot be counted."""
+        """Return how many rows of the user have arrived since the worker's last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
 

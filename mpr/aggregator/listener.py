@@ -23,7 +23,7 @@ class SurvivingRows:
     Attributes
     ----------
     rows:
-        How many rows have arrived since the last result of the worker; None if they cannot be counted.
+        How many rows of the user have arrived since the last result of the worker; None if they cannot be counted.
     silent_secs:
         The seconds from the arrival of the last rows until the parent processed the end of the worker; None if no rows
         have arrived.

@@ -48,11 +48,11 @@ class LostRows:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error that every further result of the producer gets as its outcome; None if results count."""
+        """The error that every further result of the producer gets as its outcome; None if there is no such error."""
         return self._fanout.failure or self._failure
 
     def answer(self, number: int) -> Synced:
-        """Return the answer to `Sync` number `number`. It says which of the process's rows are lost, if any."""
+        """Return the answer to `Sync` number `number`. The answer says if rows are lost, and of which tasks."""
         self._last_sync = number
         failure = self.failure
         return Synced(number, *self._loss) if failure is None else Synced(number, str(failure), NO_END)

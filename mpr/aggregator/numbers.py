@@ -57,7 +57,7 @@ class RecordingNumbers:
     def answer(self, count: int) -> Indices:
         """Reserve `count` indices for tasks, and return the message with them.
 
-        Raises `MessageError` if `count` is 0 or above `INDICES_MAX`, because the request is damaged then.
+        Raises `MessageError` if `count` is not from 1 to `INDICES_MAX`, because the request is damaged then.
         """
         if not 0 < count <= INDICES_MAX:
             raise MessageError(f"it wants {count} indices")

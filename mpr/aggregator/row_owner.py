@@ -55,7 +55,7 @@ class RowOwner:
             self.task.ended(ended.seconds, ended.error)
 
     def outbox_begins(self, number: int) -> None:
-        """Note that the next rows come from outbox number `number`. Rows after the end of a task belong to no task."""
+        """Note that the next rows come from outbox number `number`. If the task has ended, they belong to no task."""
         if self.task is not None and self.task.is_over:
             self.task = None
         self._apply_mark(number)
@@ -63,8 +63,8 @@ class RowOwner:
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
         """Read the last task of a dead worker from its mark, because messages about the task may be lost.
 
-        `status_page` is None if the parent cannot read it. `outbox` is the number of the outbox that the parent reads
-        now.
+        `status_page` is None if the parent cannot read the page. `outbox` is the number of the outbox that the parent
+        reads now.
         """
         self._mark = None if status_page is None else read_mark(status_page)
         self._apply_mark(outbox)

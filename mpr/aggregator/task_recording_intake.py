@@ -40,7 +40,7 @@ class TaskRecordingIntake:
 
         In any case, tell the process how many bytes were processed until now. Returns a sentence about rows that the
         process has counted and that are missing, or an empty text. Raises `FormatError` if the data is no complete
-        stream.
+        stream, or the count is impossible.
         """
         data = bytes(message.data)
         try:

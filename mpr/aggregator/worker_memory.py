@@ -31,7 +31,8 @@ class WorkerMemory:
     page:
         The status page; None if the process has none, if the parent cannot open it, or after `close`.
     is_readable:
-        True if the parent can read the memory files of the process. If False, all rows and results come in messages.
+        False if the process has a status page that the parent could not open. All rows and results then come in
+        messages.
     """
 
     def __init__(self, hello: Hello, folder: Path) -> None:
@@ -67,9 +68,9 @@ class WorkerMemory:
     def overdue_result(self, last_result: int, message_count: int) -> int:
         """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
 
-        A result is overdue if it has not arrived 0.2 s after the worker began its last work item, but all messages have
-        arrived that the worker sent before it. `last_result` is the number of the last result that has arrived.
-        `message_count` is the number of messages that have arrived.
+        A result is overdue if it has not arrived 0.2 s after the worker began its last work item, although all messages
+        that the worker sent before the result have arrived. `last_result` is the number of the last result that has
+        arrived. `message_count` is the number of messages that have arrived.
         """
         # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):

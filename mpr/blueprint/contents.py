@@ -56,7 +56,7 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """Keep a copy of the chunks of `segment` for `learn`, until 200 chunks or 8 MiB are kept.
+        """Keep a copy of the chunks of `segment` for `learn`, until 200 chunks or 8 MiB were kept in all.
 
         Sets `has_layout` if there is a blueprint in the segment. Ignores rows of telemetry, and rows of recordings that
         tasks make themselves. Only the aggregator's thread, which receives the rows of all processes, calls this

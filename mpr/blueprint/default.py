@@ -146,11 +146,11 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Return views of the user's data. `kinds` has the archetypes of each entity of the user.
+    """Return the views of the user's data. `kinds` has the archetypes of each entity of the user.
 
-    Entities whose paths have the same first part are one group. Each group gets a 3D view, or one or several 2D views,
-    if it has such data, and one view for its scalars. Each text document, tensor, bar chart, graph, map or state entity
-    gets a view of its own.
+    Entities whose paths have the same first part are one group. A group with 3D data gets a 3D view, and a 2D view for
+    each camera. Any other group gets 2D views of its 2D data (`_spaces`). The scalars of a group have one view. Each
+    entity with a state, text document, tensor, bar chart, graph or map has a view of its own.
     """
     import rerun.blueprint as rrb
 

@@ -4,8 +4,8 @@ The replay log is a list of files with the rows to send. A slice is a part of su
 die without harm to the parent.
 
 An exporter lives only as long as one connection, because the Rerun SDK connects only once, and loses all rows that it
-gets after the connection has broken. The parent then starts another exporter, which sends everything again. A viewer
-ignores a chunk that it already has, because each chunk has an id.
+gets after the connection has broken. The parent then starts another exporter, which sends the replay log again. A
+viewer ignores a chunk that it already has, because each chunk has an id.
 
 ```
 parent ── Load(file) and its descriptor, SendSlice(file, start, end), Finish ► exporter ── the SDK ──► viewer

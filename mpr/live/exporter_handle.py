@@ -102,7 +102,7 @@ class ExporterHandle:
 
     @property
     def is_down(self) -> bool:
-        """True if there is no exporter, and another one has to be started."""
+        """True if there is no exporter, and the sink has not got all rows."""
         return self._state is ExporterState.DOWN
 
     @property
@@ -180,9 +180,9 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        `now` is the present `time.monotonic()`. If the last slice was sent less than 25 ms ago, returns the time at
-        which to call this method again. Otherwise, returns None. If `is_last` is true, this delay is left out, and the
-        exporter is told to finish if there are no new rows.
+        If the last slice was requested less than 25 ms before `now` (in seconds of `time.monotonic`), sends nothing,
+        and returns the time at which to call this method again. In all other cases, returns None. If `is_last` is true,
+        this delay is left out, and the exporter is told to finish if there are no new rows.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)

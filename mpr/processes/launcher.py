@@ -29,8 +29,7 @@ SERVER_LOOK_SECS = 0.5
 class Launcher(ABC):
     """Starts worker processes that run `target(config, shared)`, and reports which of them have ended.
 
-    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor. If `waitables` or `ended`
-    raises, mpr ends the pool with an error.
+    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor.
     """
 
     @abstractmethod
@@ -188,9 +187,9 @@ def guard_against_orphans(watched: int | None = None) -> None:
     """Make this process end when its parent ends.
 
     `watched` is the read end of a pipe. Only the parent has the write end, which closes when the parent ends. If
-    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child. On Linux, the kernel
-    sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`), even if native code holds the GIL. On macOS, a
-    thread waits until the write end closes, and then ends this process.
+    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child, and does nothing if
+    there is none. On Linux, the kernel sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`), even if native
+    code holds the GIL. On macOS, a thread waits until the write end closes, and then ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

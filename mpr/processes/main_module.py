@@ -34,7 +34,7 @@ def workers_import_main() -> bool:
     """Return True if a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
 
     A worker does not import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`,
-    and no file `__main__.py` of a package.
+    nor the `__main__.py` of `python -m <package>` or of `python <folder>`.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

@@ -24,10 +24,7 @@ from mpr.user_code import describe, is_a, passes, plain_name, represent, traceba
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return a name for `function` in messages: its qualified name, or the name of its type if it has no name.
-
-    `function` may be any callable.
-    """
+    """Return a name for the callable `function` in messages: its qualified name, or that of its type if it has none."""
     name = None
     try:
         name = getattr(function, "__qualname__", None)
@@ -44,9 +41,9 @@ def task_name(function: Callable[..., Any]) -> str:
 def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tuple[bytes, bytes]:
     """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
-    With `by_value`, the pickle has the code of a function of `__main__`, for a process that has another `__main__`.
-    Raises `UnpicklableTaskError` if `function` is not callable or cannot be pickled. An error that a user's
-    `__reduce__` raises, such as a `ValueError`, is raised itself, with a note.
+    If `by_value` is true, the pickle has the code of a function of `__main__`, for a process that has another
+    `__main__`. Raises `UnpicklableTaskError` if `function` is not callable or cannot be pickled. Any other error, such
+    as a `ValueError` from a user's `__reduce__`, is raised itself, with a note.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -62,8 +59,8 @@ def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tu
 def dump_by_value(function: Callable[..., Any]) -> bytes:
     """Return a pickle of `function` with its code, for a process that has another `__main__`.
 
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. An error that a user's `__reduce__` raises, such as a
-    `ValueError`, is raised itself, with a note.
+    Raises `UnpicklableTaskError` if `function` cannot be pickled. Any other error, such as a `ValueError` from a user's
+    `__reduce__`, is raised itself, with a note.
     """
     from mpr.processes import by_value
 
@@ -76,8 +73,8 @@ def dump_by_value(function: Callable[..., Any]) -> bytes:
 def check_portable(what: str, portable: Portable) -> None:
     """Raise `UnpicklableTaskError` if `portable` cannot be pickled as an argument of a `Process`.
 
-    The text of the error begins with `what`, a name for the value. An error that a user's `__reduce__` raises, such as
-    a `ValueError`, is raised itself, with a note.
+    The text of the error begins with `what`, a name for the value. Any other error, such as a `ValueError` from a
+    user's `__reduce__`, is raised itself, with a note.
     """
     try:
         # Locks and queues of multiprocessing can be pickled only while a process is being started.
@@ -160,11 +157,11 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
-    """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
+    """Return a list: the pickle of `value`, and after it the buffers of large values. `value` has arguments of tasks.
 
-    `name` is the name of the task function. With `by_value`, classes and functions of `__main__` are pickled with their
-    code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. An error that a user's `__reduce__` raises,
-    such as a `ValueError`, is raised itself, with a note.
+    `name` is the name of the task function. If `by_value` is true, classes and functions of `__main__` are pickled with
+    their code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. Any other error, such as a
+    `ValueError` from a user's `__reduce__`, is raised itself, with a note.
     """
     try:
         return dumps(value, by_value=by_value)
@@ -212,9 +209,9 @@ class _Shown:
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     """Pickle the results of tasks. Returns a list (the pickle and its buffers), and a bool.
 
-    The bool is True if the results were pickled together, as one list. This happens if they consist of built-in types
-    only, or if there is a single result. Other results are pickled one by one, so that the parent gets the rest if it
-    cannot unpickle one of them. `parts_of_results` splits such a pickle.
+    The bool is True if the results were pickled together, as one list. This happens if all consist of built-in types
+    only, or if there is a single result that can be pickled. Other results are pickled one by one, so that the parent
+    gets the rest if it cannot unpickle one of them. `parts_of_results` splits such a pickle.
 
     The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
     `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.

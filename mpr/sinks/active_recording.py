@@ -51,9 +51,9 @@ class ActiveRecordingSink(Sink):
         return (f"the active recording {self.recording_id}",)
 
     def open(self, context: OpenContext) -> ActiveRecordingWriter:
-        """Return a new writer for this sink. Raises `SinkError` if there is no such recording any more.
+        """Return a new writer for this sink. Only mpr itself calls this.
 
-        Only mpr itself calls this.
+        Raises `SinkError` if the active or ambient recording is gone.
         """
         return ActiveRecordingWriter(self)
 

@@ -50,7 +50,7 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Keep `header`, the header of a stream, for later segments. Used instead of `open` if there is no preamble."""
+        """Keep `header`, the header of a stream, which the SDK needs before each segment."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:

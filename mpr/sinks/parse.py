@@ -123,10 +123,9 @@ def _as_sink(sink: object) -> Sink:
 
 
 def _check_kind_of_path(path: object) -> None:
-    """Raise `ConfigError` if `path` neither ends with '/' nor is the path of an `.rrd` file.
+    """Raise `ConfigError` if `path` is not a str, or ends neither with '/' nor with `.rrd`.
 
-    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open. An
-    empty path and a device raise nothing here, because `FileSink` refuses them.
+    An empty path and a device raise nothing here, because `FileSink` refuses them.
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")
