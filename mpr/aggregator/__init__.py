@@ -30,6 +30,7 @@ These words have the same meaning in all modules of this package:
 - Durable sink: a sink, such as a file, that has all rows of a task before the pool gets the result of the task.
 - Live sink: a sink, such as a viewer, that may get the rows of a task later than the pool gets the result.
 
-Covers: the rows and results of each producer, the fan-out to all sinks, the end of a producer. Does not cover: tasks
-and retries (`scheduler`), and what a sink does with the rows (`sinks`). May import: transport, rrd, sinks.
+Covers: the rows and results of each producer, the fan-out to all sinks, the end of a producer.
+Does not cover: tasks and retries (`scheduler`), and what a sink does with the rows (`sinks`).
+May import: transport, rrd, sinks.
 """

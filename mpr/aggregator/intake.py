@@ -140,7 +140,10 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process a message, or the `MessageError` of one that cannot be decoded. Cut off the producer if it is not valid."""
+        """Process a message (a `MessageError` takes the place of one that cannot be decoded).
+
+        If the message is not valid, cut off the producer.
+        """
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -402,7 +405,7 @@ class ProducerIntake:
         return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
-        """Return how many rows of the user have arrived since the worker's last result; None if they cannot be counted."""
+        """Return how many of the user's rows have arrived since the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
 

@@ -77,7 +77,7 @@ class OutboxIntake:
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
-        """Return how many rows of the user have arrived since the worker's last result; None if they cannot be counted."""
+        """Return how many of the user's rows have arrived since the last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:

@@ -10,6 +10,7 @@ of coloured states in the viewer, which shows what a worker does over time. The 
 data that it has, such as `Points2D`.
 
 Covers: views of the user's data, views of the pools, updates while the recording grows, and the names by which these
-views find the telemetry of pools (`telemetry_names.py`). Does not cover: the rows that the views show. `telemetry`
-writes these rows, and imports the names from this package. May import: sdk, rrd.
+views find the telemetry of pools (`telemetry_names.py`).
+Does not cover: the rows that the views show. `telemetry` writes these rows, and imports the names from this package.
+May import: sdk, rrd.
 """

@@ -54,7 +54,7 @@ class BlueprintUpdates:
 
     @property
     def records_telemetry(self) -> bool:
-        """True if a pool records telemetry, so that the recording has rows of mpr."""
+        """True if a pool that was added records telemetry."""
         return bool(self._kinds)
 
     def refresh(self) -> tuple[bytes, bool]:

@@ -1,8 +1,9 @@
 """Sends rows to viewers and servers, by processes of their own: the exporters.
 
 Covers: starting and replacing one exporter per live sink, sending rows to it, and keeping rows for viewers that connect
-late. Does not cover: the values that users give (`sinks/viewers.py`). May import: sdk, transport, processes, rrd,
-sinks.
+late.
+Does not cover: the values that users give (`sinks/viewers.py`).
+May import: sdk, transport, processes, rrd, sinks.
 
 ```
 parent process                                                          exporter process

@@ -6,8 +6,9 @@
 | `spawn` | the parent, which starts a new interpreter for each | `__main__`, imported again | `launcher.py` |
 | `fork` | a zygote, forked in `Pool()` before mpr starts any thread | all that the parent had then | `zygote.py` |
 
-Covers: start methods (`start.py` chooses one), ending workers whose parent has ended, the main module, pickling. Does
-not cover: how many workers there are and what they do (`scheduler`, `worker`). May import: transport.
+Covers: start methods (`start.py` chooses one), ending workers whose parent has ended, the main module, pickling.
+Does not cover: how many workers there are and what they do (`scheduler`, `worker`).
+May import: transport.
 
 The words of this package:
 

@@ -74,7 +74,7 @@ def dumps_plain(value: object) -> bytes | None:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, a list that `dumps` has returned in another process.
+    """Return the value in `payload`, a list that `dumps` has returned.
 
     Unpickling runs code of the sender, so the sender must have proved that it knows the recording's secret. This
     function may raise any error.

@@ -267,7 +267,7 @@ def _itself(error: BaseException) -> BaseException:
 
 
 class _WithoutSetters:
-    """Pickles as the exception `error`. Its attributes are set without its `__setattr__`.
+    """Pickles as the exception `error`, whose attributes are set without its `__setattr__` when it is unpickled.
 
     The `__setattr__` of a frozen dataclass raises, so such an exception with fields cannot be unpickled in the usual
     way.

@@ -75,7 +75,7 @@ def _checked(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is empty or not set.
+    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is not set or names none.
 
     The value of the variable is words as in `sink_of_word`, separated by commas. Raises `ConfigError` if a word is no
     sink.

@@ -299,7 +299,8 @@ class SpawnViewerSink(LiveSink):
         The largest amount of memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit,
         the oldest rows are dropped.
     server_memory_limit:
-        The same for the server in the viewer's process, which receives the rows and passes them to the viewer.
+        The largest amount of memory for rows in the server that receives the rows for the viewer, in the viewer's
+        process.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
