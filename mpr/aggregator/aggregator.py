@@ -104,17 +104,13 @@ class Aggregator:
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Return True if no hello of worker number `worker` has arrived, or if the worker was reaped.
-
-        Any thread may call this.
-        """
+        """Return True if worker number `worker` has sent no hello, or was reaped. Any thread may call this."""
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Tell the aggregator's thread that worker number `worker` has ended with `exitcode` (None: unknown).
 
-        That thread reads the last messages of the worker for about 1 s at most, and then reaps the worker. Any thread
-        may call this method, which does not wait.
+        That thread reaps the worker within about 1 s. Any thread may call this method, which does not wait.
         """
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
@@ -138,10 +134,10 @@ class Aggregator:
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Have the aggregator's thread read overdue results from the journals of the workers. Any thread may call this.
+        """Have the aggregator's thread read overdue results from the journals. Any thread may call this.
 
-        A result in a journal is overdue if the worker has had time to send it, but has not, for example because native
-        code of the next task keeps the GIL.
+        A result is overdue if it should have arrived, but has not, for example because native code of the worker's next
+        task keeps the GIL.
         """
         if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
@@ -302,7 +298,7 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap each exited worker that has sent `Goodbye`, or has sent no hello. Reap any other one after a delay.
+        """Reap each exited worker that has said goodbye or sent no hello, and any other one after a delay.
 
         The delay is 0.02 s if no message waits (`queue_is_empty`), else 1 s.
         """

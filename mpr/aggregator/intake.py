@@ -140,10 +140,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process a message (a `MessageError` takes the place of one that cannot be decoded).
-
-        If the message is not valid, cut off the producer.
-        """
+        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -348,18 +345,12 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
-
-        See `WorkerMemory.overdue_result`.
-        """
+        """Return `WorkerMemory.overdue_result`: the number of an overdue result, or 0. Any thread may call this."""
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
-        """Pass all complete rows that are left to the sinks, also those not announced, and report missing rows.
-
-        Call this at the end of the producer or of the recording.
-        """
+        """At the producer's end, pass all complete rows to the sinks, also those not announced. Report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
