@@ -58,7 +58,7 @@ def _sentence(column: _Column, first: str, first_who: str, other: str, other_who
 
 
 def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
-    """Return a name for the type `kind` of a column. Two types are the same if their names are the same.
+    """Return a name for the type `kind` of a column. Two types with one name count as the same type.
 
     The name for a timeline is in the words of `rr.set_time`: a sequence, a duration or a timestamp.
     """

@@ -273,7 +273,7 @@ class ExporterHandle:
     def reap(self) -> None:
         """Read the last messages of the exporter, which has ended, and close the connection to it.
 
-        If the exporter has not reported `Done`, set `retry_at`, so that another one is started.
+        If the exporter has not reported `Done`, set `retry_at` for the next exporter.
         """
         self.listen()
         self.release()

@@ -1,7 +1,7 @@
 """Keeps the rows that the durable sinks have accepted, for live sinks that connect late or are slow.
 
-A durable sink is, for example, a file. A live sink is a viewer or a server. The readers of the log are exporters: the
-processes that send rows to live sinks. Words of the file format, such as frame and segment, are in `rrd/__init__.py`.
+The readers of the log are exporters: the processes that send rows to live sinks. Words of the file format, such as
+frame and segment, are in `rrd/__init__.py`.
 
 A replay log has one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no
 such file, or if its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.

@@ -1,10 +1,8 @@
 """Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and sends it messages.
 
 A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink. The replay log has
-files with these rows. A slice is a part of such a file.
-
-The aggregator (`aggregator/aggregator.py`) does not wait for a live sink, because everything that can wait, hang or
-fail is in the exporters. The thread gives an exporter no further slice until the exporter has sent the last one.
+files with these rows. A slice is a part of such a file. The thread gives an exporter no further slice until the
+exporter has sent the last one.
 """
 
 from __future__ import annotations

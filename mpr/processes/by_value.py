@@ -1,13 +1,10 @@
-"""Pickles by value with cloudpickle. Keeps the file names of functions, and can send functions with `lru_cache`.
+"""Pickles by value with cloudpickle: a function is pickled with its code, and not imported in the worker.
 
-A function that is pickled by value is pickled with its code. A function that is pickled by name is imported in the
-worker.
-
-cloudpickle leaves the file names out from version 3.1.3 on. Without them, a traceback shows neither the file nor the
-source line of a function of `__main__` or of a notebook.
+Unlike cloudpickle from version 3.1.3 on, this module keeps the file names of functions, so that tracebacks show the
+lines of functions of `__main__` and of notebooks.
 
 cloudpickle pickles the wrapper of `functools.lru_cache` by its name, even if no other process finds this name. For such
-a wrapper, this module sends the function and the limits of the cache. The cache itself begins empty in each worker.
+a wrapper, this module sends the function and the limits of the cache. The cache begins empty in each worker.
 """
 
 from __future__ import annotations

@@ -186,10 +186,9 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 def guard_against_orphans(watched: int | None = None) -> None:
     """Make this process end when its parent ends.
 
-    `watched` is the read end of a pipe. Only the parent has the write end, which closes when the parent ends. If
-    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child, and does nothing if
-    there is none. On Linux, the kernel sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`), even if native
-    code holds the GIL. On macOS, a thread waits until the write end closes, and then ends this process.
+    `watched` is the read end of a pipe whose write end only the parent has. If `watched` is None, this is the pipe that
+    `multiprocessing` makes for each child, and the function does nothing if there is none. When the write end closes,
+    the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

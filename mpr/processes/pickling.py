@@ -3,9 +3,8 @@
 The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
 of pickle allows.
 
-Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. The worker imports such
-functions, so an initializer and a task of one module share the globals of that module. Lambdas, closures and functions
-of a notebook are sent by value, which means with their code.
+Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. cloudpickle sends
+lambdas, closures and functions of a notebook by value, which means with their code.
 """
 
 from __future__ import annotations

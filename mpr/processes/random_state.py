@@ -11,8 +11,7 @@ A worker finds these generators after a fork:
 | generators of the program (`fork` only) | are copies, as in `multiprocessing`; see `docs/troubleshooting.md` |
 | Rerun's ids of rows (`fork` only) | the counter in them is a copy, but the time in them (ns) is not |
 
-A fork server has `numpy.random` if another library imports it: pandas does, and the SDK imports pandas if it is there.
-With `spawn`, a new interpreter has no copies.
+A zygote forks the workers of a pool with `fork`. A fork server forks those of a pool with `forkserver`.
 """
 
 from __future__ import annotations

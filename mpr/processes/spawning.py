@@ -1,10 +1,7 @@
 """Starts processes for `spawn`, and makes the bytes from which each process of `spawn` and `forkserver` starts.
 
-The process first reads its preparation data: the paths, the main script, and the start method that the process itself
-uses by default. After that, the process reads the pickle of its process object.
-
-`loky` and joblib define a default start method of their own in their workers. A process that such a worker starts does
-not get this method, because the process does not know it.
+The bytes are the preparation data (the paths, the main script, and the start method that the process itself uses by
+default), and then the pickle of the process object.
 """
 
 from __future__ import annotations
@@ -58,8 +55,8 @@ def check_place() -> None:
 def _known_start_method() -> str | None:
     """Return the default start method of this process, for a new process.
 
-    Returns None if no default is chosen yet, or if a library of this process has defined the method. The new process
-    then uses the default of its platform.
+    Returns None if no default is chosen yet, or if a library such as joblib has defined the method, because the new
+    process does not know this method. The new process then uses the default of its platform.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     return method if method in multiprocessing.get_all_start_methods() else None

@@ -1,8 +1,8 @@
 """Uses the active recording of the calling program as a sink.
 
-The *active recording* is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`. The
-*ambient recording* is another recording that gets the rows if the user has named no sinks, and if the active recording
-has other ids. Only the pytest plugin sets an ambient recording: the recording of the running test.
+The *active recording* is the one to which plain `rr.log` logs, for example after `rr.init(...)`. The *ambient
+recording* is the recording of the test that the pytest plugin runs. It gets the rows if the user has named no sinks,
+and if no active recording has the ids of mpr's recording.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the sinks of
 the active recording may hang. Blueprints that workers send are left out.

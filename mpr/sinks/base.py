@@ -1,8 +1,8 @@
 """Defines the interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
 
-A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
-a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
-is the last frame of an outbox, and its payload has the manifests of the outbox.
+A segment is some whole frames from one outbox (`rrd/segment.py`). An outbox is the file in memory in which a process
+that logs leaves its rows for the parent. The `END` frame is the last frame of an outbox. Its payload has the manifests
+of the outbox, which are tables of its chunks.
 """
 
 from __future__ import annotations
@@ -100,10 +100,9 @@ class Writer(ABC):
     mpr calls `open` first, then `accept` and `add_manifests` any number of times, and at last either `close` or
     `abort`. Only one thread at a time calls the methods.
 
-    A subclass must define the abstract methods, and may define the others. It must keep all rows that `accept` has
-    taken, even if a later call fails. A method that fails must raise `SinkError`. If `accept` or `add_manifests` raises
-    it, mpr calls `abort`, and then only the other sinks get rows. All later results have this error as their outcome,
-    and closing the recording raises it.
+    A subclass must define the abstract methods. It must keep all rows that `accept` has taken, even if a later call
+    fails. If `accept` or `add_manifests` raises `SinkError`, mpr calls `abort`, and then only the other sinks get rows.
+    All later results have this error as their outcome, and closing the recording raises it.
     """
 
     #: If mpr cannot read rows back from this sink: a text for errors that says how a user can see the rows. Else empty.

@@ -1,9 +1,7 @@
 """Defines `DirectorySink`, which writes one file per task, each with its own recording id.
 
-A worker writes its rows into an outbox (a file in memory), and begins a new outbox after each task that has logged. So
-the rows of a task have their own manifest, and the task's file is finished before the caller gets the task's result.
-Rows that belong to no task (from the parent or an initializer) are in the file `shared.rrd`, which has the id of the
-shared recording.
+A worker begins a new outbox (a file in memory for its rows) after each task that has logged. So the rows of a task have
+their own manifest, and the file of the task is finished before the caller gets the result of the task.
 """
 
 from __future__ import annotations
@@ -280,12 +278,12 @@ def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> by
 class DirectorySink(Sink):
     """A folder with one recording per task, for example one recording per episode of a data set.
 
-    The recording of a task has the rows that the task has logged, its own id and its own name. A task may set the name
-    and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker, for
-    how many seconds, and how the function ended. The file is finished before the caller gets the result of the task. If
-    a task logs nothing, there is no file for this task. Rows that belong to no task (from the parent or an initializer)
-    are in `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is
-    in no file.
+    The recording of a task has the rows that the task has logged, its own id and its own name. The task may set the
+    name and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker,
+    for how many seconds, and how the function ended. The file is finished before the caller gets the result of the
+    task. A task that logs nothing has no file. Rows that belong to no task (from the parent or an initializer) are in
+    `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is in no
+    file.
 
     Parameters
     ----------
