@@ -248,7 +248,7 @@ class ProducerIntake:
         """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Answer in any case.
 
         If the outbox cannot be opened, cut off the producer. The producer writes into the outbox only after the answer,
-        so that the parent can read its rows if the producer dies.
+        so that the parent can read the outbox even if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:

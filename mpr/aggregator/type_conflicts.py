@@ -29,8 +29,8 @@ class ColumnTypes:
         """Compare the type of each column in `footer` with the first type that this column had. Remember new columns.
 
         `footer` is the payload of the last frame of a Rerun stream. `who` names the process that has written the
-        stream. Returns a sentence for each column whose type differs from its first type, unless this type of the
-        column was reported before.
+        stream. Returns a sentence for each column whose type differs from its first type, unless one of the two types
+        is null, or this type of the column was reported before.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):

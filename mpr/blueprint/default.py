@@ -216,7 +216,7 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """Return the longest entity path that is equal to each of `paths` or above it; `/` if there is no other."""
+    """Return the longest entity path that is above or equal to all `paths`; `/` if there is no other."""
     split = [_parts(path) for path in paths]
     common: list[str] = []
     for level in zip(*split, strict=False):

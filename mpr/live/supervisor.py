@@ -127,7 +127,7 @@ class LiveSupervisor:
         return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start each exporter whose `retry_at` has passed, and tell each exporter that is ready to send new rows.
+        """Start exporters whose `retry_at` has passed, unless the recording ends, and have ready ones send new rows.
 
         Returns the number of seconds until this method must be called again; None if it need not be called before an
         event, such as new rows or a message.

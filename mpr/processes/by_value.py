@@ -1,4 +1,4 @@
-"""Pickles by value with cloudpickle: a function is pickled with its code, and not imported in the worker.
+"""Pickles with cloudpickle: functions that a worker cannot import are pickled by value, which means with their code.
 
 Unlike cloudpickle from version 3.1.3 on, this module keeps the file names of functions, so that tracebacks show the
 lines of functions of `__main__` and of notebooks.

@@ -236,7 +236,7 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
 def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
     """Pickle `result`. Returns a pair: True if the task has failed, and a list (the pickle and its buffers).
 
-    If the task has failed, or if `result` cannot be pickled, the pickle is that of the error.
+    A task whose result cannot be pickled has failed, too. If the task has failed, the pickle is that of the error.
     """
     if type(result) is Failure:
         return True, result.payload

@@ -330,7 +330,8 @@ class DirectorySink(Sink):
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Return a new writer for this sink. Only mpr itself calls this.
 
-        Raises `SinkError` if the folder cannot be used, or if mpr does not know the file format of the SDK.
+        Raises `SinkError` if the folder or the file `shared.rrd` cannot be made, or if mpr does not know the file
+        format of the SDK.
         """
         context.check_format("a DirectorySink needs")
         folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)

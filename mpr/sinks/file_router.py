@@ -65,7 +65,10 @@ class FileRouter(Generic[K]):
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Give `segment` to the file of its key. If the file is not open, open it. Raises `SinkError` if this fails."""
+        """Give `segment` to the file of its key. If the file is not open, open it first.
+
+        Raises `SinkError` if the file cannot be opened or written.
+        """
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
         self._by_outbox.setdefault(segment.outbox, {})[key] = file

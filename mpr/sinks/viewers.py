@@ -1,7 +1,7 @@
 """Defines the live sinks: viewers and servers. An exporter is the process that sends rows to one live sink.
 
-No result waits for a live sink, and a live sink cannot cause lost rows in a file. With `route="direct"`, this is
-different, because workers send rows to viewers themselves.
+No result waits for a live sink, and a live sink cannot cause lost rows in a file, except with `route="direct"`: workers
+then send rows to viewers themselves.
 """
 
 from __future__ import annotations
