@@ -24,7 +24,7 @@ from mpr.user_code import log as _log
 class Fanout:
     """Holds all sinks of one recording, and passes rows to them.
 
-    Only the aggregator's thread calls the methods while it runs, except for those that say otherwise.
+    Until the aggregator's thread has ended, only this thread calls the methods, except for those that say otherwise.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ class Fanout:
     conflicts:
         One sentence for each column to which two processes have given different types.
     failure:
-        The first error of a sink or of the aggregator; None if there is none. Every later result has this error as its
-        outcome.
+        The first error of a sink or of the aggregator, or the first error about lost rows; None if there is no error.
+        Every later result has this error as its outcome.
     accepted_bytes, accepted_chunks:
         How many bytes and chunks were passed to the sinks until now.
     """

@@ -44,10 +44,7 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records from now on.
-
-        The next call of `refresh` makes a layout with this pool.
-        """
+        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds

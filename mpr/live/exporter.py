@@ -183,7 +183,7 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Discard everything that this process writes to stderr, because the SDK repeats its messages there."""
+    """Discard all output to stderr, because the SDK repeats its messages about a broken connection there."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

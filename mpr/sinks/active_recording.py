@@ -95,7 +95,7 @@ class ActiveRecordingWriter(Writer):
     warning and sends nothing more, so that results do not wait for these sinks. `close` logs how many chunks were not
     sent.
 
-    Raises `SinkError` if there is no such recording any more.
+    Raises `SinkError` if the active or ambient recording is gone.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"

@@ -111,7 +111,10 @@ def sink_of_path(path: str | os.PathLike[str]) -> Sink:
 
 
 def _as_sink(sink: object) -> Sink:
-    """Return the sink for a `Sink` object, a path or a URL. Raises `ConfigError` for anything else."""
+    """Return the sink for a `Sink` object, a path or a URL.
+
+    Raises `ConfigError` for anything else, and if the path or URL cannot be used.
+    """
     if isinstance(sink, Sink):
         return sink
     if isinstance(sink, str) and "://" in sink:
