@@ -205,9 +205,10 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Pass `result`, whose rows the sinks have, to the listener. Do nothing if it has this result or a later one.
+        """Pass `result`, whose rows the sinks have, to the listener.
 
-        Raises `MessageError` if the number of `result` is impossible.
+        Does nothing if the listener has got this result or a later one. Raises `MessageError` if the number of `result`
+        is impossible.
         """
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
@@ -317,7 +318,7 @@ class ProducerIntake:
         self._losses.report(f"{self._losses.who} {guard.describe(error)}", goes_on=False)
 
     def _compare_rows(self) -> None:
-        """Compare the producer's count of rows with the rows that have arrived, and report rows that are missing."""
+        """Report rows that the producer has counted and that have not arrived, unless the producer was cut off."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:

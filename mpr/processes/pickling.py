@@ -62,7 +62,7 @@ class _PlainPickler(pickle.Pickler):
 def dumps_plain(value: object) -> bytes | None:
     """Return the pickle of `value` if it consists of built-in types only, such as `int`, `str` and `list`; else None.
 
-    Also returns None if lists are nested too deeply. No code of a user runs when such a pickle is unpickled.
+    Also returns None if lists are nested too deeply. No code of a user runs when this pickle is unpickled.
     """
     with io.BytesIO() as file:
         try:

@@ -58,7 +58,7 @@ def _renew_once() -> None:
 def derive(*place: int) -> None:
     """Change the state of numpy's global generator. The new state depends only on the old one and on `place`.
 
-    The numbers in `place` must differ from those of every other worker. So no two workers draw the same numbers, but a
+    The numbers in `place` must differ from those of every other worker, so that no two workers draw the same numbers. A
     worker draws the same numbers in each run of a program that has set a seed. Does nothing if `numpy.random` is not
     imported.
     """

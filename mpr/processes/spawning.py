@@ -1,6 +1,6 @@
 """Starts processes for `spawn`, and makes the bytes from which each process of `spawn` and `forkserver` starts.
 
-The bytes are the preparation data (the paths, the main script, and the start method that the process itself uses by
+The bytes are the preparation data (the paths, the main script, and the start method that the new process itself uses by
 default), and then the pickle of the process object.
 """
 
