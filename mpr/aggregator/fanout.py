@@ -203,7 +203,10 @@ class Fanout:
         return 0.0 if since is None else time.monotonic() - since
 
     def stuck(self) -> SinkError:
-        """Return an error for a sink that hangs. Its text has the names of the durable sinks, and `stalled_secs()`."""
+        """Return an error for a sink that hangs. Any thread may call this.
+
+        The text of the error has the names of the durable sinks, and the seconds of `stalled_secs`.
+        """
         names = ", ".join(writer.name for writer in self._writers)
         return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 

@@ -69,7 +69,7 @@ class Listener(Protocol):
         """
 
     def sink_failed(self, error: SinkError) -> None:
-        """Report `error` to the callers of all tasks that have no result yet, because a sink has failed.
+        """Give `error` to the callers of all tasks that have no result yet, because a sink has failed.
 
         The tasks still run, because other sinks may be left.
         """

@@ -128,7 +128,7 @@ def _as_sink(sink: object) -> Sink:
 def _check_kind_of_path(path: object) -> None:
     """Raise `ConfigError` if `path` is not a str, or ends neither with '/' nor with `.rrd`.
 
-    An empty path and a device raise nothing here, because `FileSink` refuses them.
+    An empty path, a device and a FIFO raise nothing here, because `FileSink` refuses them.
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")
