@@ -16,13 +16,16 @@ These words have the same meaning in all modules of this package:
   (`transport/outbox.py`). A producer fills several outboxes, one after another. The first one has the number 0.
 - To announce: to send the message `SegmentReady`. It says up to which byte the producer has written an outbox.
 - Inline: the parent cannot open the outboxes of the producer, so their bytes come in messages.
-- Chunk, frame, manifest, footer and segment: parts of Rerun's file format (`rrd/__init__.py`).
+- Chunk, frame, manifest, footer and segment: parts of a Rerun stream (`rrd/__init__.py`).
+- Shared recording: the recording into which all producers log. A task may make other recordings itself.
 - Intake: the object in the parent that processes the messages and the rows of one producer.
 - Listener: the object in the parent that gets the results of a worker, for its pool.
+- Status page: memory in which a producer counts its rows, and names the task that it runs. The parent reads it
+  (`transport/status_page.py`).
 - Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died
   (`transport/result_journal.py`).
-- To take a result or rows: to read them in the parent, and to pass them to the listener or to the sinks.
-- To reap a dead worker: to take the rows and results that it has left, and to report its end to its pool.
+- To reap a dead worker: to pass the rows and results that it has left to the sinks and the listener, and to report its
+  end to the listener.
 - To cut off a producer: to use nothing more that it sends, because its bytes are damaged.
 - Durable sink: a sink, such as a file, that has all rows of a task before the pool gets the result of the task.
 - Live sink: a sink, such as a viewer, that may get the rows of a task later than the pool gets the result.

@@ -1,13 +1,10 @@
-"""Reads the messages of all producers. Hands rows to the sinks, and then each result to the listener of its worker.
+"""Runs the one thread that reads the messages of all producers of a recording, and handles the ends of producers.
 
-A *producer* is a process that logs, and its *hello* is its first message. A *listener* gets the results of a worker for
-its pool (`listener.py`). An *intake* processes the messages and rows of one producer (`intake.py`).
+A *listener* gets the results of a worker for its pool. To *reap* a dead worker is to pass the rows and results that it
+has left to the sinks and the listener, and to report its end to the listener.
 
-Covers: the one thread that reads all messages of producers, the producers that are connected, the deaths of workers.
-Does not cover: the messages of one producer (`intake.py`), tasks and processes (`scheduler`), the sinks (`sinks`).
-
-The listener gets a result only after the sinks have accepted the rows of its task. The order of messages ensures this:
-a producer sends the rows of a task before the result of the task, and one thread processes all messages in order.
+A producer sends the rows of a task before the result of the task, and the thread processes the messages of a producer
+in their order. So the listener gets a result only after the durable sinks have got the rows of the task.
 """
 
 from __future__ import annotations
@@ -54,8 +51,8 @@ _DRAIN_LIMIT_SECS = 1.0
 class Aggregator:
     """Reads the messages of all producers of one recording, in a thread of its own.
 
-    Passes the rows of a producer to `fanout`, which hands them to the sinks. Passes a worker's results to its listener.
-    If `has_blueprint` is true, the parent has set a blueprint (a layout of the viewer), and no worker can replace it.
+    Passes rows to `fanout`, and the results of a worker to its listener. `start` starts the thread, and `stop` ends it.
+    If `has_blueprint` is true, a blueprint that a worker sends does not replace the blueprint of the parent.
     """
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
@@ -100,57 +97,56 @@ class Aggregator:
     # --- from other threads ------------------------------------------------------------------------------------
 
     def listen(self, worker: int, listener: Listener) -> None:
-        """From now on, report results and the end of worker `worker` to `listener`. Any thread may call this."""
+        """Report the results and the end of worker number `worker` to `listener`. Any thread may call this.
+
+        Call this before the worker sends its hello, because its intake then gets the listener.
+        """
         self._listeners[worker] = listener
 
     def is_unknown(self, worker: int) -> bool:
-        """Return True if no hello of worker number `worker` has arrived. Any thread may call this.
-
-        Such a worker has not run any code of the user yet, except an import of the user's main module.
-        """
+        """Return True if worker number `worker` has sent no hello, or was reaped. Any thread may call this."""
         return all(each.hello.worker != worker for each in self._intakes.copy().values())
 
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Tell the aggregator's thread that worker number `worker` has ended with `exitcode` (None: unknown).
 
-        For at most 1 s, that thread still reads messages that the worker has sent. Then the thread reports the end to
-        the listener of the worker. Any thread may call this method, which does not wait.
+        That thread reaps the worker within about 1 s. Any thread may call this method, which does not wait.
         """
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 
     def soon(self, step: Callable[[], None]) -> None:
-        """Have the aggregator's thread call `step`, without waiting. If that thread has ended, call `step` at once.
+        """Have the aggregator's thread call `step`, without waiting. Any thread may call this.
 
-        Any thread may call this. Ctrl-C does not interrupt `step`, because it interrupts only the main thread.
+        If that thread has ended, `step` is called before this method returns.
         """
         self._steps.add(step)
 
     @property
     def ended(self) -> bool:
-        """True if the aggregator's thread has ended. The thread then passes no more rows to the sinks."""
+        """True if the aggregator's thread has ended or runs its last steps, and so passes no more rows to sinks."""
         return self._steps.closed
 
     def rows_logged(self) -> int:
-        """Return how many rows all producers have logged until now, for a display. Any thread may call this.
+        """Return how many rows all producers have logged until now. Any thread may call this.
 
-        Producers whose status page the parent cannot read do not count.
+        Rows of a producer whose status page the parent cannot read are not counted.
         """
         return self._rows_of_gone + sum(each.rows_logged() for each in self._intakes.copy().values())
 
     def look(self) -> None:
-        """Have the aggregator's thread read overdue results from the journals of the workers. Any thread may call this.
+        """Have the aggregator's thread read overdue results from the journals. Any thread may call this.
 
-        A worker writes each result into a journal in shared memory, and then sends it. A result is overdue if the
-        worker cannot send the result, because native code of the next task keeps the GIL.
+        A result is overdue if it should have arrived, but has not, for example because native code of the worker's next
+        task keeps the GIL.
         """
         if any(each.overdue_result() for each in self._intakes.copy().values()):
             self.soon(self._take_overdue)
 
     def wait_until_accepted(self, route: str, number: int, end: int, timeout_secs: float) -> bool:
-        """Wait until the sinks have the first `end` bytes of outbox number `number` of the producer with name `route`.
+        """Wait until the first `end` bytes of outbox number `number` of the producer named `route` were processed.
 
-        Returns True as soon as the sinks have these bytes, or a sink has failed. Returns False if neither happens
-        within `timeout_secs`. Any thread but the aggregator's may call this.
+        Returns True then, and also as soon as `fanout.failure` is set. Returns False if neither happens within
+        `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def is_accepted() -> bool:
@@ -161,7 +157,7 @@ class Aggregator:
             return self._progress.wait_for(is_accepted, timeout_secs)
 
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
-        """Wait until each worker of `listener` has sent `Goodbye`, its last message, or until the aggregator has ended.
+        """Wait until each worker of `listener` has said goodbye or was reaped, or until the aggregator has ended.
 
         Returns False if neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
         """
@@ -175,7 +171,7 @@ class Aggregator:
             return self._progress.wait_for(have_left, timeout_secs)
 
     def stop(self, timeout_secs: float) -> bool:
-        """Have the aggregator's thread read all messages that were sent before, and then end.
+        """Have the aggregator's thread process all messages that were sent before, and then end.
 
         Waits up to `timeout_secs`. Returns False if the thread still runs then, for example because a sink hangs.
         """
@@ -208,7 +204,7 @@ class Aggregator:
             self._notify_progress()
 
     def _take_next(self) -> bool:
-        """Run steps (see `soon`). Process the next message if there is one. Reap dead workers. Answer new producers.
+        """Run steps, process the next message or event if there is one, reap dead workers, and answer new producers.
 
         Returns False if the thread must end, because `stop` was called and no work is left.
         """
@@ -290,7 +286,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each new producer. A later call answers a producer that cannot get messages yet."""
+        """Answer the hello of each new producer. A producer that cannot get messages yet gets a later answer."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:
@@ -302,7 +298,10 @@ class Aggregator:
             self._release_if_dead(intake)
 
     def _reap_the_dead(self, queue_is_empty: bool) -> None:
-        """Reap each exited worker when all its messages were read (`queue_is_empty`: none waits), or after 1 s."""
+        """Reap each exited worker that has said goodbye or sent no hello, and any other one after a delay.
+
+        The delay is 0.02 s if no message waits (`queue_is_empty`), else 1 s.
+        """
         now = time.monotonic()
         for died, since in list(self._dead):
             found = [each for each in self._intakes.values() if each.hello.worker == died.worker]
@@ -312,10 +311,7 @@ class Aggregator:
                 self._reap(died, found)
 
     def _reap(self, died: WorkerExited, found: list[ProducerIntake]) -> None:
-        """Pass the rows and results that a dead worker has left to the sinks and the listener, and report its end.
-
-        `found` has the intake of the worker. It is empty if the worker has sent no hello.
-        """
+        """Reap a dead worker. `found` has its intake, and is empty if the worker has sent no hello."""
         listener = self._listeners.get(died.worker)
         last = max((each.last_rows_at for each in found if each.last_rows_at is not None), default=None)
         silent_secs = None if last is None else time.monotonic() - last

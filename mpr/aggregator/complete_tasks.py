@@ -1,10 +1,9 @@
 """Remembers which tasks of other engines are complete: every durable sink has all their rows.
 
-An engine such as Ray or Dask may run a task again after the task was complete, because its result was lost. The process
-that runs it asks first, and does not log the rows of a complete task again.
-
-Covers: the keys of complete tasks, and the count of their repeated runs.
-Does not cover: what a key stands for (`tasks/engine_task.py`), the run without rows (`producer/muted.py`).
+An engine such as Ray or Dask may run a complete task again, because its result was lost. The process that runs the task
+asks first, and does not log the rows of a complete task again. A *key* is a hash that identifies a task of an engine
+(`tasks/engine_task.py`). The *key filter* is memory in which processes see that a task is certainly not complete
+(`transport/key_filter.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ _REST_BYTES = KEY_BYTES - _BUCKET_BYTES
 class CompleteTasks:
     """Holds the keys of the complete tasks of one recording. Only the aggregator's thread calls the methods.
 
-    A million tasks take about 33 MB. A `set` of the same keys takes three times as much.
+    A million keys take about 33 MB. A `set` of the same keys takes three times as much.
 
     Parameters
     ----------
@@ -56,9 +55,9 @@ class CompleteTasks:
                     self._filter.add(key)
 
     def key_filter(self, hello: Hello) -> str:
-        """Return the address of the key filter, for the process of `hello`. Empty for a worker, which needs none.
+        """Return the address of the key filter for the process of `hello`. Makes the filter if there is none yet.
 
-        The filter is made at the first call. No task can be complete before that. Empty, too, if none can be made.
+        Returns "" for a worker, which needs no filter, and if no filter can be made.
         """
         if hello.worker:
             return ""
@@ -70,7 +69,7 @@ class CompleteTasks:
         return "" if self._filter is None else self._filter.address
 
     def close(self) -> None:
-        """Close the key filter."""
+        """Close the key filter, if there is one."""
         if self._filter is not None:
             self._filter.close()
             self._filter = None
@@ -85,11 +84,11 @@ class CompleteTasks:
         return at >= 0
 
     def answer(self, question: KeyWanted) -> KeyAnswer:
-        """Return the answer to `question`: whether the task with its key is complete. Counts a repeated run."""
+        """Return the answer to `question`, which asks if a task is complete. If so, count a repeated run."""
         return KeyAnswer(question.number, self._is_repeated(question.key))
 
     def _is_repeated(self, key: bytes) -> bool:
-        """Return True if the task with this key is complete. Then count the run that has asked, and log the first."""
+        """Return True if the task with this key is complete. Then count a repeated run, and log a warning once."""
         is_complete = key in self
         if is_complete:
             self.repeated += 1

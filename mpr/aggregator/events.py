@@ -1,10 +1,7 @@
 """Defines events: messages that threads of the parent send to the aggregator's thread.
 
-The aggregator's thread receives events and the messages of other processes by one call (`UpstreamServer.receive`). A
-*step* is a function that the aggregator's thread calls for another thread (`steps.py`).
-
-Covers: the types of events, and their bytes.
-Does not cover: sending them (`transport/sockets.py`), and what the thread does with them (`aggregator.py`).
+The aggregator's thread receives events and the messages of producers by one call (`UpstreamServer.receive`). A *step*
+is a function that the aggregator's thread calls for another thread (`steps.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, slots=True)
 class WorkerExited:
-    """Reports that the process of worker number `worker` has ended. `exitcode` is None if it is unknown."""
+    """Says that the process of worker number `worker` has ended. `exitcode` is None if it is unknown."""
 
     worker: int
     exitcode: int | None
@@ -24,10 +21,7 @@ class WorkerExited:
 
 @dataclass(frozen=True, slots=True)
 class StopRequested:
-    """Asks the aggregator's thread to end, after it has read all messages, run all steps and reaped all dead workers.
-
-    To reap a dead worker is to read the rows and results that it has left, and to report its end to its pool.
-    """
+    """Asks the aggregator's thread to end after it has read all messages, run all steps and reaped all dead workers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +46,7 @@ def encode(event: Event) -> bytes:
 
 
 def decode(data: bytes) -> Event:
-    """Return the event that `encode` has turned into the bytes `data`."""
+    """Return the event from which `encode` has made the bytes `data`."""
     if not data:
         return Wakeup()
     return StopRequested() if data == _STOP else WorkerExited(*json.loads(data))

@@ -1,14 +1,7 @@
-"""Passes rows to all sinks, and keeps the reason if rows are lost.
+"""Passes rows to all sinks of a recording, and keeps the reason if rows are lost.
 
-The aggregator's thread calls the methods, except for those that say otherwise.
-
-An *outbox* is the stream that the SDK of one process writes. A *segment* is a part of an outbox. A *chunk* is the unit
-in which the SDK writes rows. The manifests at the end of an outbox list its chunks. A *durable* sink, such as a file,
-has all rows of a task before the task has its result. A *live* sink, such as a viewer, may get the rows later.
-
-Covers: writing each segment to every durable sink, telling the live sinks about it, sinks that fail, notes of the
-parent in the recording, columns with different types in two processes.
-Does not cover: where segments come from (`outbox_intake.py`), what a sink does with segments (`sinks`).
+A *column* is a timeline, or a component of an entity. A *note* is a sentence of the parent in the recording, for
+example about lost rows.
 """
 
 from __future__ import annotations
@@ -31,6 +24,8 @@ from mpr.user_code import log as _log
 class Fanout:
     """Holds all sinks of one recording, and passes rows to them.
 
+    Until the aggregator's thread has ended, only this thread calls the methods, except for those that say otherwise.
+
     Parameters
     ----------
     writers:
@@ -38,11 +33,11 @@ class Fanout:
     feed:
         Gives segments to the live sinks; None if there are no live sinks.
     encode_notes:
-        Turns notes into an encoded Rerun stream. A note is a sentence of the parent, for example about lost rows.
+        Turns notes into an encoded Rerun stream, which is empty if logging is switched off.
     observer:
         Looks at all segments and manifests, without keeping them.
     store:
-        The encoded id of the shared recording (`rrd/store_id.py`).
+        The encoded store id of the shared recording (`rrd/store_id.py`).
     apart:
         True if every sink writes the rows of each task to a separate recording. A column may then have different types
         in two tasks.
@@ -55,10 +50,10 @@ class Fanout:
     conflicts:
         One sentence for each column to which two processes have given different types.
     failure:
-        The first reason why rows were lost; None if no rows were lost. Every later result has this error as its
-        outcome.
+        The first error of a sink or of the aggregator, or the first error about lost rows; None if there is no error.
+        Every later result has this error as its outcome.
     accepted_bytes, accepted_chunks:
-        How many bytes and chunks the sinks have got until now.
+        How many bytes and chunks were passed to the sinks until now.
     """
 
     def __init__(
@@ -95,7 +90,10 @@ class Fanout:
         return list(self._writers)
 
     def watch_failures(self, on_failure: Callable[[SinkError], None]) -> None:
-        """From now on, call `on_failure` with the error of each sink that fails, in the aggregator's thread."""
+        """From now on, call `on_failure` with the error of each durable sink that cannot write rows or manifests.
+
+        The aggregator's thread makes these calls.
+        """
         self._on_failure = on_failure
 
     def new_outbox(self) -> int:
@@ -105,8 +103,8 @@ class Fanout:
     def write(self, segment: Segment) -> int:
         """Write `segment` to all durable sinks, and pass it to the live sinks and the observer.
 
-        Returns the number of chunks in `segment`, after the durable sinks have written it. A durable sink that fails
-        gets no more segments.
+        Returns the number of chunks in `segment`. A durable sink that raises `SinkError` gets no more segments. Raises
+        `FormatError` if a sink that decodes rows finds damaged rows.
         """
         failpoints.reach("parent.segment")
         chunks = sum(frame.kind == framing.ARROW_MSG for frame in segment.frames)
@@ -125,11 +123,11 @@ class Fanout:
         return chunks
 
     def add_manifests(self, hello: Hello, outbox: int, footer: bytes, *, of_task: bool = False) -> int | None:
-        """Give the manifests in `footer` to all durable sinks, and add columns of two types to `conflicts`.
+        """Give the manifests in `footer` to all durable sinks, and note columns with two types in `conflicts`.
 
         `footer` is the payload of the last frame of outbox number `outbox`, which the producer of `hello` has written.
-        `of_task` says that all chunks are of one task. If every sink also keeps tasks apart, types are not compared.
-        Returns how many rows of the shared recording the manifests list; None if the manifests cannot be read.
+        If `of_task` is true, all chunks are of one task, and types are not compared if `apart` is true. Returns how
+        many rows of the shared recording the manifests list; None if the manifests cannot be read.
         """
         self._add_manifests(outbox, footer)
         self._observer.note(footer)
@@ -143,12 +141,12 @@ class Fanout:
         return rows
 
     def distrust(self) -> None:
-        """Have each durable sink check all its rows when it closes, because a producer has sent damaged bytes."""
+        """Tell each durable sink that a producer has sent damaged bytes (see `Writer.distrust`)."""
         for writer in self._writers:
             writer.distrust()
 
     def note(self, texts: Sequence[str]) -> None:
-        """Write the sentences `texts` into the recording. Does nothing without sentences, or without a durable sink."""
+        """Write the sentences `texts` into the recording. Does nothing without a durable sink, or if logging is off."""
         stream = self._encode_notes(texts) if texts and self._writers else b""
         if stream:
             self.write_stream(stream)
@@ -167,16 +165,15 @@ class Fanout:
     def all_rows(self, outbox: int) -> int | None:
         """Return the number of rows in outbox number `outbox`, as counted by a durable sink. None if no sink can count.
 
-        The caller needs this only if the manifest of the outbox is missing.
+        The outbox must have no manifest, because a sink counts only rows without one.
         """
         counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
         return next((count for count in counts if count is not None), None)
 
     def rows_after(self, outbox: int, chunks: int) -> int | None:
-        """Return the number of rows in outbox number `outbox` after its first `chunks` chunks.
+        """Return the number of the user's rows in outbox number `outbox` after its first `chunks` chunks.
 
-        Rows that mpr itself has logged are not counted. Returns None if no durable sink can count the rows, or if some
-        rows do not pass through this object (`route="direct"`).
+        Returns None if no durable sink can count the rows, or if `has_all` is false.
         """
         if not self._has_all:
             return None
@@ -184,7 +181,7 @@ class Fanout:
         return next((count for count in counts if count is not None), None)
 
     def stop_feeding(self) -> None:
-        """From now on, write only to the durable sinks, because the live sinks have ended."""
+        """Pass no more segments to the live sinks, because they have ended."""
         self._feed = None
 
     def fail(self, error: SinkError) -> None:
@@ -193,7 +190,7 @@ class Fanout:
         self.failure = self.failure or error
 
     def give_up(self, error: BaseException) -> BaseException:
-        """Set `failure`, the reason why rows are lost, to `error` unless it has an earlier error. Returns `failure`."""
+        """Set `failure` to `error` unless `failure` has an earlier error. Returns `failure`."""
         self.failure = self.failure or error
         return self.failure
 
@@ -206,7 +203,10 @@ class Fanout:
         return 0.0 if since is None else time.monotonic() - since
 
     def stuck(self) -> SinkError:
-        """Return an error for a sink that hangs, which names the durable sinks and the seconds of `stalled_secs`."""
+        """Return an error for a sink that hangs. Any thread may call this.
+
+        The text of the error has the names of the durable sinks, and the seconds of `stalled_secs`.
+        """
         names = ", ".join(writer.name for writer in self._writers)
         return SinkError(f"a sink has taken nothing for {self.stalled_secs():.0f} s: {names}")
 
@@ -216,7 +216,7 @@ class Fanout:
                 writer.add_manifests(outbox, footer)
 
     def rows_in(self, footer: bytes, store: bytes) -> int | None:
-        """The number of rows of the recording `store` that the manifests in `footer` describe; None if unreadable."""
+        """Return how many rows of the recording `store` the manifests in `footer` list; None if they cannot be read."""
         try:
             return manifest.all_rows(footer, store)
         except (FormatError, KeyError, ValueError) as error:
@@ -227,8 +227,8 @@ class Fanout:
     def _failing(self, writer: Writer) -> Iterator[None]:
         """If `writer` raises `SinkError` in the `with` block, log the error, abort `writer` and use it no more.
 
-        The error does not leave the block, because the other sinks continue. Even if no sink is left, this object still
-        accepts segments, because a worker with a full outbox waits until its segments are accepted.
+        Sets `failure` unless it has an earlier error. The error does not leave the block, because the other sinks
+        continue.
         """
         try:
             yield

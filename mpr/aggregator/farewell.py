@@ -1,9 +1,6 @@
-"""Asks processes for their last rows, because the recording is about to close.
+"""Asks processes for their last rows when the recording is about to close, and reports rows that are lost.
 
-The processes that are asked have joined the recording without being a worker of a pool.
-
-Covers: which processes are asked, the wait for their answers, and the sentences about lost rows.
-Does not cover: the workers of pools, which say goodbye when their pool ends.
+Workers of pools are not asked, because they say goodbye when their pool ends.
 """
 
 from __future__ import annotations
@@ -22,9 +19,7 @@ _LOOK_SECS = 0.01
 
 
 class FlushRequests:
-    """Asks all processes that have joined one recording for their last rows, and waits for the answers.
-
-    Workers of pools are not asked.
+    """Asks all processes of one recording that are no workers of a pool for their last rows, and waits for the answers.
 
     Parameters
     ----------
@@ -34,7 +29,7 @@ class FlushRequests:
     send:
         Sends a message to the process that has sent the given hello, if that process is still connected.
     soon:
-        Called with a function. The aggregator's thread then calls this function.
+        Has the aggregator's thread call the given function.
     """
 
     def __init__(
@@ -49,10 +44,10 @@ class FlushRequests:
         self._asked: list[ProducerIntake] | None = None
 
     def collect(self, timeout_secs: float) -> bool:
-        """Have all processes that have joined send their rows, and wait up to `timeout_secs` for the answers.
+        """Ask all processes that are no workers for their last rows, and wait up to `timeout_secs` for the answers.
 
-        Returns True if all have answered or ended. Returns False if a process that may still live has not answered by
-        then. `note_losses` reports missing rows later. Any thread but the aggregator's may call this.
+        Returns True if each of them has answered or ended by then, else False. Any thread but the aggregator's may call
+        this.
         """
         self._soon(self._ask)
         deadline = time.monotonic() + timeout_secs

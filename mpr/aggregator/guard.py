@@ -1,11 +1,7 @@
-"""Makes sure that damaged bytes of one producer do no harm to other producers. A producer is a process that logs.
+"""Cuts off a producer if its bytes cause an error in the parent, so that other producers are not affected.
 
-Covers: which errors are the fault of a producer's bytes, and the checks of a producer's first message.
-Does not cover: what follows for the producer (`intake.py`) and for its tasks (`scheduler`).
-
-Everything that the aggregator's thread does with the bytes of one producer runs in a guarded method. If the bytes raise
-an error there, only this producer is cut off: nothing more that it sends is used. Sinks check nothing, so the bytes are
-checked before a sink gets them (`rrd/checks.py`).
+Methods of an intake that process the bytes of a producer are decorated with `guarded`. Sinks do not check rows, so
+`rrd/checks.py` checks the rows before a sink gets them.
 """
 
 from __future__ import annotations
@@ -58,10 +54,10 @@ def guarded(method: Callable[Concatenate[G, P], None]) -> Callable[Concatenate[G
 
 
 def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call `call`, a method of a listener. Raises `MessageError` unchanged, and any other exception as `RuntimeError`.
+    """Call `call`, a method of a listener. Raises `MessageError` unchanged, other exceptions as `RuntimeError`.
 
-    A listener gets the results of a worker for its pool. `guarded` does not catch this `RuntimeError`, so the pool
-    ends. If the pool went on, a caller of the pool could wait for ever for a result that was not delivered.
+    The pool's scheduler has caused the other exceptions. `guarded` raises a `RuntimeError` again, and so does not cut
+    off the producer.
     """
     try:
         call(*args, **kwargs)
@@ -74,8 +70,8 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 def is_own_fault(error: Exception) -> bool:
     """Return True if a sink or this process has caused `error`, and not the bytes of a producer.
 
-    A plain `RuntimeError` counts as caused by this process, because threads, locks and `hear` raise it. Code that reads
-    the bytes of a producer does not raise it. Subclasses of `RuntimeError` do not count.
+    A plain `RuntimeError` counts as caused by this process, because threads, locks and `hear` raise it. Subclasses of
+    `RuntimeError` do not count.
     """
     return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
 
@@ -83,7 +79,7 @@ def is_own_fault(error: Exception) -> bool:
 def describe(error: Exception) -> str:
     """Return why the bytes of a producer cannot be used, as the end of a sentence whose subject is the producer.
 
-    An example is 'sent what is no message: ...'. The text is cut after 500 characters.
+    An example is 'sent what is no message: ...'. A long text is cut.
     """
     if isinstance(error, FormatError):
         text = f"sent data that is no Rerun stream: {error}"

@@ -1,19 +1,14 @@
 """Processes the messages of one producer. Passes its rows to the sinks, and then its results to the listener.
 
-A producer is a process that logs, such as a worker. Its outboxes are files in memory with its rows. The listener gets
-the results of a worker for its pool. The docstring of this package explains the other words.
+The listener gets the results of a worker for its pool. The journal is memory in which a worker keeps its last results.
+Outboxes are *inline* if the parent cannot open them, so that their bytes come in messages.
 
-Covers: the messages of one producer, its outboxes one after another, the rows and results that it leaves if it dies.
-Does not cover: which producers are connected or dead (`aggregator.py`), the frames of an outbox (`outbox_intake.py`).
+If a worker dies, the parent reads those results that did not arrive from the journal. Beside each result, the journal
+has the offset in the outbox at which the rows of the result end. The parent passes the rows up to this offset to the
+sinks before it passes the result to the listener.
 
-A worker writes each result into a journal in shared memory before it sends the result. If the worker dies, the parent
-reads from the journal those results that did not arrive. Beside each result, the journal has the offset in the outbox
-at which the rows of the result end. The parent passes the rows up to this offset to the sinks before it passes the
-result to the listener.
-
-Rows of recordings that tasks make themselves come in messages only. Such rows are lost if a worker dies before it
-has sent them. The parent does not use a result whose rows were lost in this way. The task of that result then fails or
-is retried, like a task that the worker had not finished.
+Rows of recordings that tasks make themselves come in messages only, and are lost if the worker dies before it has sent
+them. The parent does not use a journaled result whose rows were lost in this way.
 """
 
 from __future__ import annotations
@@ -75,7 +70,7 @@ _GAP_MAX = 1000
 
 @dataclass(frozen=True, kw_only=True)
 class IntakeContext:
-    """Holds the parts of a recording that all its intakes share. An intake processes the messages of one producer.
+    """Holds the parts of a recording that all its intakes share.
 
     Attributes
     ----------
@@ -92,9 +87,9 @@ class IntakeContext:
     complete_tasks:
         Remembers which tasks of other engines are complete.
     on_accepted:
-        Called without arguments each time that rows of an outbox were processed.
+        Called without arguments each time that bytes of an outbox were processed.
     has_blueprint:
-        True if the parent has set a blueprint (a layout of the viewer). No worker can replace this blueprint.
+        True if the parent has set a blueprint. No worker can replace this blueprint.
     """
 
     folder: Path
@@ -110,8 +105,8 @@ class IntakeContext:
 class ProducerIntake:
     """Processes the messages of one producer, and passes its rows to the sinks and its results to the listener.
 
-    Only the aggregator's thread may call the methods, except for those that say otherwise. `hello` is the first message
-    of the producer. `listener` gets the worker's results; it is None if the producer is no worker of a pool.
+    The aggregator makes this object when it gets the hello. Only the aggregator's thread may call the methods, except
+    for those that say otherwise. `listener` is None if the producer is no worker of a pool.
     """
 
     def __init__(self, hello: Hello, context: IntakeContext, listener: Listener | None) -> None:
@@ -145,7 +140,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process a message (a `MessageError` if it cannot be decoded). If it is not valid, cut off the producer."""
+        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -210,9 +205,10 @@ class ProducerIntake:
                 hear(listener.initializer_failed, self.hello, message)
 
     def _settle(self, result: Result) -> None:
-        """Pass `result`, whose rows the sinks have, to the listener, unless it was taken from the journal before.
+        """Pass `result`, whose rows the sinks have, to the listener.
 
-        Raises `MessageError` if the number of `result` is impossible.
+        Does nothing if the listener has got this result or a later one. Raises `MessageError` if the number of `result`
+        is impossible.
         """
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
@@ -235,7 +231,7 @@ class ProducerIntake:
             return message.result
 
     def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. Returns None if this process cannot open the outbox, and logs the reason."""
+        """Open the outbox at `address`. If this process cannot open it, log the reason and return None."""
         try:
             return OutboxReader(address, self._context.folder)
         except OSError as error:
@@ -250,9 +246,10 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox unless outboxes are inline, and answer. If that fails, cut off the producer.
+        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Answer in any case.
 
-        The producer writes into the outbox only after the answer. So the parent can read its rows if the producer dies.
+        If the outbox cannot be opened, cut off the producer. The producer writes into the outbox only after the answer,
+        so that the parent can read the outbox even if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
@@ -265,7 +262,8 @@ class ProducerIntake:
     def _switch_outbox(self) -> None:
         """Pass the remaining rows of the current outbox to the sinks. Then make the next outbox the current one.
 
-        Raises `FormatError` if the parent has not opened a next outbox, although outboxes are not inline.
+        Raises `FormatError` if the parent has not opened a next outbox, unless outboxes are inline or the producer is
+        cut off.
         """
         if self._next_reader is None and not self.is_inline and not self._is_cut_off:
             raise FormatError("an outbox begins that was not opened")
@@ -320,7 +318,7 @@ class ProducerIntake:
         self._losses.report(f"{self._losses.who} {guard.describe(error)}", goes_on=False)
 
     def _compare_rows(self) -> None:
-        """Compare the producer's count of rows with the rows that have arrived. If rows are missing, call `_fail`."""
+        """Report rows that the producer has counted and that have not arrived, unless the producer was cut off."""
         if not self._is_cut_off:
             missing = self._balance.compare(self._outbox.number, self._outbox.count_rows())
             if missing:
@@ -330,7 +328,8 @@ class ProducerIntake:
     def take_journaled(self, last: int | None = None) -> None:
         """Pass the journaled results that have not arrived, up to number `last` (None: all), to the listener.
 
-        The sinks get the rows of a result first. A result whose rows are lost is not passed.
+        The sinks get the rows of a result first. A result whose rows are lost is not passed. Does nothing if outboxes
+        are inline, or after the goodbye.
         """
         if self.is_inline or self.said_goodbye:
             # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
@@ -347,15 +346,12 @@ class ProducerIntake:
                 self._settle(result)
 
     def overdue_result(self) -> int:
-        """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
-
-        A result is overdue if it has not arrived 0.2 s after the worker began its last work item.
-        """
+        """Return `WorkerMemory.overdue_result`: the number of an overdue result, or 0. Any thread may call this."""
         return self._memory.overdue_result(self._last_result, self._message_count)
 
     @guarded
     def salvage(self) -> None:
-        """At the end, pass all complete rows to the sinks, also those not announced, and report missing rows."""
+        """At the producer's end, pass all complete rows to the sinks, also those not announced. Report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -392,7 +388,7 @@ class ProducerIntake:
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:
-        """Return True if the sinks have the first `end` bytes of outbox number `number`. Any thread may call this."""
+        """Return True if the first `end` bytes of outbox number `number` were processed. Any thread may call this."""
         outbox = self._outbox
         return outbox.number > number or (outbox.number == number and outbox.consumed >= end)
 
@@ -401,7 +397,7 @@ class ProducerIntake:
         return self._memory.rows_logged()
 
     def rows_since_result(self) -> int | None:
-        """Return how many rows have arrived since the worker's last result; None if they cannot be counted."""
+        """Return how many of the user's rows have arrived since the last result; None if they cannot be counted."""
         return self._outbox.rows_since_result()
 
 

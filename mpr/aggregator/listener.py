@@ -1,9 +1,7 @@
 """Defines the interface through which the aggregator reports workers and their results to a pool.
 
-`scheduler/worker_events.py` has the only implementation.
-
-Covers: the calls for workers that are ready, fail or end, for results and for lost rows.
-Does not cover: which process sends which message (`intake.py`).
+`scheduler/worker_events.py` has the only implementation. A *work item* is one or several tasks that a worker gets
+together.
 """
 
 from __future__ import annotations
@@ -25,7 +23,7 @@ class SurvivingRows:
     Attributes
     ----------
     rows:
-        How many rows have arrived since the last result of the worker; None if they cannot be counted.
+        How many rows of the user have arrived since the last result of the worker; None if they cannot be counted.
     silent_secs:
         The seconds from the arrival of the last rows until the parent processed the end of the worker; None if no rows
         have arrived.
@@ -38,43 +36,40 @@ class SurvivingRows:
 class Listener(Protocol):
     """Receives reports about the workers of a pool. The aggregator's thread makes all calls. No method may wait.
 
-    A method raises `MessageError` if the worker should not have sent the message of the call. mpr then uses nothing
-    more of this worker. A method must not raise any other error, because mpr then ends the pool. Each `hello` is the
-    first message of the worker that the call is about.
+    A method raises `MessageError` if the worker should not have sent the message of the call. mpr then cuts off the
+    worker. Any other error ends the pool. Each `hello` is the first message of the worker that the call is about.
     """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
         """Note that the worker of `hello` can run tasks from now on. Its initializer took `init_micros` microseconds.
 
-        `status_page` says which task the worker runs; None if the parent cannot read the memory of the worker.
+        `status_page` is None if the parent cannot read the status page of the worker.
         """
 
     def skipped(self, hello: Hello, skipped: Skipped) -> None:
-        """Put the work item (one or several tasks) that `skipped` names into the queue again.
+        """Put the work item that `skipped` names into the queue again, because the worker did not run it.
 
-        The worker did not run this item, because the pool has taken it back. Does nothing if the worker does not have
-        the item any more.
+        Does nothing if the worker does not have the item any more.
         """
 
     def unfit(self, hello: Hello) -> None:
-        """Replace a worker by a new process, because the rows that the worker logs from now on cannot be used."""
+        """Replace a worker by a new process, because rows that it has logged are lost or cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
         """Return a description of the task that a worker has begun, for sinks that keep the rows of each task apart.
 
-        `began` is the message of the worker about this task. Returns None if the pool no longer knows the task, for
-        example because the pool was terminated.
+        `began` is the message of the worker about this task. Returns None if the pool no longer knows the task.
         """
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
         """Give the tasks of `result` their outcomes.
 
-        If `failure` is None, the sinks have all rows of these tasks. If rows are lost, `failure` is an error, which
-        becomes the outcome of all these tasks.
+        If `failure` is None, the sinks have all rows of these tasks. If rows are lost, `failure` is the outcome of all
+        these tasks.
         """
 
     def sink_failed(self, error: SinkError) -> None:
-        """Report `error` to the callers of all tasks that have no result yet, because a sink has failed.
+        """Give `error` to the callers of all tasks that have no result yet, because a sink has failed.
 
         The tasks still run, because other sinks may be left.
         """
@@ -87,16 +82,13 @@ class Listener(Protocol):
     ) -> list[str]:
         """Decide what happens to the tasks of worker number `worker`, which has ended. Its messages were read before.
 
-        `exitcode` is None if it is unknown. `said_goodbye` is True if the worker has sent its last message, `Goodbye`.
-        `kept` returns which rows of the worker have survived. Returns sentences, which are then written into the
+        `exitcode` is None if it is unknown. `said_goodbye` is True if the worker has sent `Goodbye`. `kept` is a
+        function that returns the `SurvivingRows` of the worker. Returns sentences, which are then written into the
         recording.
         """
 
     def recording_ended(self) -> None:
-        """Forget all workers, also those that still live, because the recording has ended.
-
-        Ends the pool, too, unless the pool has ended already.
-        """
+        """Forget all workers, and end the pool if it has not ended already, because the recording has ended."""
 
     def broken(self, error: BaseException) -> None:
         """End the pool, because the aggregator has failed. All tasks without a result get `error`."""

@@ -1,8 +1,4 @@
-"""Makes sentences about lost rows of a process that has ended, for the log and the recording.
-
-Covers: rows of recordings that the tasks of the process have made themselves.
-Does not cover: rows of the shared recording (`farewell.py`, `row_balance.py`).
-"""
+"""Makes sentences about lost rows of recordings that the tasks of a process have made themselves."""
 
 from __future__ import annotations
 
@@ -12,8 +8,8 @@ from mpr.transport.messages import Hello
 def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
     """Return a sentence for each kind of loss of the process that has sent `hello`; an empty list if nothing is lost.
 
-    `unsent_rows` is the number of rows that were in the memory of the process when it ended. `lost_results` is the
-    number of journaled results that the parent does not use, because rows of their tasks were lost.
+    `unsent_rows` is the number of rows that the process had not sent when it ended. `lost_results` is the number of
+    journaled results that the parent does not use, because rows of their tasks were lost.
     """
     who = f"worker {hello.worker}" if hello.worker else "a process"
     ended = f"{who} (pid {hello.pid}) ended"

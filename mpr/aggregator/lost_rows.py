@@ -1,10 +1,7 @@
-"""Reports that rows of one producer are lost, and says which of its results fail for this reason.
+"""Reports that rows of one producer are lost, and decides which of its results fail for this reason.
 
-A producer is a process that logs, such as a worker. The other words stand in the docstring of this package.
-
-Covers: the log, the note in the recording, the results and the deliveries that fail.
-Does not cover: how a loss is noticed (`row_balance.py`, `guard.py`), sentences about a process that has ended
-(`loss_notes.py`).
+A process that has joined is a producer that is no worker of a pool. It asks by a message `Sync` if its rows have
+arrived, and gets the answer `Synced`.
 """
 
 from __future__ import annotations
@@ -51,19 +48,20 @@ class LostRows:
 
     @property
     def failure(self) -> BaseException | None:
-        """The error of all further results; None if they count."""
+        """The error that every further result of the producer gets as its outcome; None if there is no such error."""
         return self._fanout.failure or self._failure
 
     def answer(self, number: int) -> Synced:
-        """Return the answer to the `Sync` of this number."""
+        """Return the answer to `Sync` number `number`. The answer says if rows are lost, and of which tasks."""
         self._last_sync = number
         failure = self.failure
         return Synced(number, *self._loss) if failure is None else Synced(number, str(failure), NO_END)
 
     def report(self, reason: str, *, goes_on: bool) -> None:
-        """Report that rows of the producer are lost. A worker's further results fail, and its pool replaces it.
+        """Log `reason`, which says why rows of the producer are lost, and write it into the recording.
 
-        No pool replaces a process that has joined. If it `goes_on`, only the tasks that have begun fail.
+        All further results of a worker then fail, and its pool replaces it. For a process that has joined, `goes_on`
+        decides: if true, only tasks that have begun fail; if false, all later ones fail, too.
         """
         if goes_on and not self._hello.worker:
             self._loss = (reason, self._last_sync + 1)
@@ -75,7 +73,10 @@ class LostRows:
             hear(self._listener.unfit, self._hello)
 
     def report_undelivered(self, message: Undelivered) -> None:
-        """Report what the producer itself has reported. If rows are lost, its further results fail."""
+        """Log the reason in `message`, and write it into the recording.
+
+        If `message.rows_are_lost`, further results of the producer fail.
+        """
         if message.rows_are_lost:
             self._failure = DeliveryError(message.reason)
         _log.log(logging.ERROR if message.rows_are_lost else logging.WARNING, "mpr: %s", message.reason)

@@ -1,7 +1,6 @@
 """Gives the processes and tasks of a recording their numbers. No two processes, and no two tasks, get the same number.
 
-Covers: the numbers of workers and of processes that have joined, and the indices of tasks that no pool runs.
-Does not cover: how a process asks for indices and uses them (`producer/task_indices.py`).
+The number of a task is its *index*. Tasks of a pool get their indices from the pool instead.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ INDICES_MAX = 1024
 
 
 class RecordingNumbers:
-    """Counts the processes and the tasks of one recording. Any thread may call the methods."""
+    """Counts the processes and the tasks of one recording. Any thread may call the methods, except for `welcome`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,8 +29,8 @@ class RecordingNumbers:
         """Return the answer to `hello`, with the number of the process that has sent `hello`.
 
         A worker keeps its number, the process that has made the recording has 0, and any other process gets a new
-        number. `inline` is True if the process has to send its rows in messages. `key_filter`
-        is a function that returns the address of the key filter for `hello`.
+        number. `inline` is True if the process has to send its rows in messages. `key_filter` returns the address of
+        the key filter for a hello. Only the aggregator's thread may call this.
         """
         if hello.worker or hello.is_owner:
             return Welcome(inline, hello.worker, key_filter(hello))
@@ -56,9 +55,9 @@ class RecordingNumbers:
         return self.new_indices(1)
 
     def answer(self, count: int) -> Indices:
-        """Reserve `count` indices for tasks, and return the message with them. The message answers an `IndicesWanted`.
+        """Reserve `count` indices for tasks, and return the message with them.
 
-        Raises `MessageError` if `count` is 0 or above `INDICES_MAX`, because the request is damaged then.
+        Raises `MessageError` if `count` is not from 1 to `INDICES_MAX`, because the request is damaged then.
         """
         if not 0 < count <= INDICES_MAX:
             raise MessageError(f"it wants {count} indices")

@@ -1,12 +1,4 @@
-"""Passes the frames of one outbox to the sinks.
-
-An *outbox* is a file in memory, into which the SDK of a producer (a process that logs) writes a Rerun stream. A *frame*
-is one message of the stream: rows, or the footer at the end of the stream. The manifests in the footer list the chunks,
-the units in which the SDK writes rows.
-
-Covers: reading complete frames, frames that arrive in several messages, manifests, freeing the memory of the outbox.
-Does not cover: which outbox comes next and which rows a result needs (`intake.py`), the sinks (`fanout.py`).
-"""
+"""Passes the complete frames of one outbox to the sinks, and frees their memory in the outbox."""
 
 from __future__ import annotations
 
@@ -32,9 +24,9 @@ class OutboxIntake:
     reader:
         Reads the outbox; None if the bytes of the outbox come in messages.
     fanout:
-        Passes segments (parts of an outbox) to the sinks.
+        Passes segments to the sinks.
     keeps_blueprint:
-        True if a blueprint (a layout of the viewer) in this outbox does not replace the blueprint of the parent.
+        True if a blueprint in this outbox does not replace the blueprint of the parent.
     counts_rows:
         True if all rows since the worker's last result are in this outbox. If False, these rows cannot be counted.
     """
@@ -85,7 +77,7 @@ class OutboxIntake:
         self._settled_chunks = self._chunks
 
     def rows_since_result(self) -> int | None:
-        """Return how many rows have arrived since the worker's last result; None if they cannot be counted."""
+        """Return how many of the user's rows have arrived since the last result; None if they cannot be counted."""
         return None if self._settled_chunks is None else self._fanout.rows_after(self._id, self._settled_chunks)
 
     def count_rows(self) -> int | None:
@@ -99,8 +91,8 @@ class OutboxIntake:
         """Pass complete frames to all sinks, up to the byte `announced.end`, and free their memory in the outbox.
 
         `task` is the task that has logged the rows; None if the task is unknown or there is none. If `wanted` is False,
-        the frames are dropped. Returns True if the sinks have got frames. Raises `FormatError` if the bytes are no
-        Rerun stream, or if bytes are missing.
+        the frames are dropped. Returns True if the sinks have got frames. Raises `FormatError` if the bytes are damaged
+        or missing.
         """
         if self._reader is not None:
             return self._consume(self._reader, announced.end, task, wanted=wanted)
@@ -120,8 +112,8 @@ class OutboxIntake:
     def consume_rest(self, task: TaskInfo | None, *, wanted: bool) -> bool:
         """Pass all complete frames in the outbox to the sinks, also frames that the producer has not announced.
 
-        `task`, `wanted`, the returned value and the error are as for `consume`. If the bytes of the outbox come in
-        messages, this method does nothing and returns False.
+        `task`, `wanted`, the returned value and the error are as for `consume`. Does nothing and returns False if the
+        outbox is inline.
         """
         return self._reader is not None and self._consume(self._reader, self._reader.size(), task, wanted=wanted)
 
@@ -156,8 +148,8 @@ class OutboxIntake:
     def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
         """Find the complete frames between the bytes that the sinks have and the offset `end`.
 
-        Returns the frames without the footer, the footer (None: not there yet), and the offset of the first byte that
-        belongs to none of them. Raises `FormatError` if the bytes are no Rerun stream.
+        Returns the frames without the footer, the footer (None: not there yet), and the offset up to which all bytes
+        were used. Raises `FormatError` if the bytes are no Rerun stream.
         """
         first = self.consumed
         if first == 0:

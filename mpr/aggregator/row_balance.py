@@ -1,13 +1,7 @@
 """Compares the rows that producers have counted with the rows that have reached the sinks.
 
-A producer is a process that logs. An outbox is a file in memory, into which a producer writes its rows.
-
-Covers: the comparison for one producer, and the sums of a recording.
-Does not cover: how a process counts (`producer/row_account.py`), and reading the rows (`outbox_intake.py`).
-
-The two numbers are compared at the end of each outbox. The SDK writes a manifest there, which says how many rows the
-outbox has. The producer sends its count after the last bytes of the outbox. If the outboxes have fewer rows than the
-producer has counted, rows are lost.
+The SDK writes a manifest at the end of each outbox, which says how many rows the outbox has. The producer sends its
+count after the last bytes of the outbox. If the outboxes have fewer rows than the producer has counted, rows are lost.
 """
 
 from __future__ import annotations
@@ -72,8 +66,7 @@ class RowBalance:
     def count(self, rows: int) -> None:
         """Note that the producer has counted `rows` rows in all its outboxes until now.
 
-        The outboxes may have more rows, but not fewer. Raises `FormatError` if `rows` is above 2**48, because the
-        number is damaged: no process can log so many rows.
+        Raises `FormatError` if `rows` is above 2**48, because no process can log so many rows.
         """
         _check(rows)
         if rows > self._counted:
@@ -87,9 +80,9 @@ class RowBalance:
     def compare(self, outbox: int, rows: int | None) -> str:
         """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
-        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. If rows are missing,
-        returns a text such as '3 of its rows are lost (...)'. Each missing row is reported only once. Returns an empty
-        text if no more rows are missing, or if the rows of an outbox are unknown.
+        `rows` is None if the number is unknown. A second call for the same outbox adds nothing. If rows are missing
+        that were not reported before, returns a text such as '3 of its rows are lost (...)'. Otherwise, or if the rows
+        of any outbox until now are unknown, returns an empty text.
         """
         if outbox > self._added:
             self._added = outbox
@@ -124,7 +117,7 @@ class TaskRecordingBalance:
         """Add `counted` rows and `came` rows of the recording with this number, and compare the sums.
 
         Returns a sentence about missing rows that were not reported before, or an empty text. Raises `FormatError` if
-        no process can have logged so many rows.
+        `counted` is above 2**48, because no process can log so many rows.
         """
         _check(counted)
         self._totals.counted += counted

@@ -1,9 +1,6 @@
 """Finds the task to which the rows of a worker belong.
 
-A *mark* is a note in the shared memory of a worker about its last task (`transport/task_mark.py`).
-
-Covers: the messages about the begin and the end of tasks, and the mark that a dead worker has left.
-Does not cover: the rows (`outbox_intake.py`), what a sink does with the task (`sinks/directory.py`).
+A *mark* is a note in the status page of a worker about its last task (`transport/task_mark.py`).
 """
 
 from __future__ import annotations
@@ -58,16 +55,16 @@ class RowOwner:
             self.task.ended(ended.seconds, ended.error)
 
     def outbox_begins(self, number: int) -> None:
-        """Note that the next rows come from outbox number `number`. Rows after the end of a task belong to no task."""
+        """Note that the next rows come from outbox number `number`. If the task has ended, they belong to no task."""
         if self.task is not None and self.task.is_over:
             self.task = None
         self._apply_mark(number)
 
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
-        """Read the last task of a dead worker from the mark in its memory, because messages about the task may be lost.
+        """Read the last task of a dead worker from its mark, because messages about the task may be lost.
 
-        `status_page` is this memory; None if the parent cannot read it. `outbox` is the number of the outbox whose rows
-        the parent reads now.
+        `status_page` is None if the parent cannot read the page. `outbox` is the number of the outbox that the parent
+        reads now.
         """
         self._mark = None if status_page is None else read_mark(status_page)
         self._apply_mark(outbox)

@@ -1,8 +1,4 @@
-"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads.
-
-Covers: adding steps from any thread, and running them in one thread.
-Does not cover: what the steps do, and waking the thread (`aggregator.py`).
-"""
+"""Provides a queue of steps. A step is a function without arguments that one thread calls for other threads."""
 
 from __future__ import annotations
 
@@ -14,8 +10,6 @@ from mpr.threads import aside
 
 class StepQueue:
     """Runs steps in the thread that owns the queue, in the order in which other threads have added them.
-
-    The aggregator's thread owns the only queue.
 
     Parameters
     ----------

@@ -1,8 +1,4 @@
-"""Receives the rows of recordings that the tasks of one process make themselves. These rows come in messages only.
-
-Covers: passing such rows to the sinks, comparing them with the count of the process, and the answer to the process.
-Does not cover: rows of the shared recording (`outbox_intake.py`).
-"""
+"""Receives the rows of recordings that the tasks of one process make themselves. These rows come in messages only."""
 
 from __future__ import annotations
 
@@ -42,9 +38,9 @@ class TaskRecordingIntake:
     def take(self, message: TaskRecordingRows, *, wanted: bool) -> str:
         """Pass the stream of `message` to all sinks. If `wanted` is False, drop it.
 
-        In any case, tell the process how many bytes were processed until now, because it may wait for this answer.
-        Returns a sentence about rows that the process has counted and that are missing, or an empty text. Raises
-        `FormatError` if the data is no complete stream.
+        In any case, tell the process how many bytes were processed until now. Returns a sentence about rows that the
+        process has counted and that are missing, or an empty text. Raises `FormatError` if the data is no complete
+        stream, or the count is impossible.
         """
         data = bytes(message.data)
         try:

@@ -1,11 +1,7 @@
 """Finds timelines and components to which several processes give different types.
 
 A column is a timeline, or a component of an entity. Rerun keeps one type for each column of a recording, and shows rows
-of another type wrongly or not at all. An outbox is a file in memory, into which a process writes its rows. The types
-are read from the manifests that the SDK writes at the end of each outbox. The rows themselves are not decoded.
-
-Covers: comparing the types, and a sentence for each conflict.
-Does not cover: what follows from a conflict (`fanout.py`).
+of another type wrongly or not at all. The types are read from manifests, and rows are not decoded.
 """
 
 from __future__ import annotations
@@ -33,8 +29,8 @@ class ColumnTypes:
         """Compare the type of each column in `footer` with the first type that this column had. Remember new columns.
 
         `footer` is the payload of the last frame of a Rerun stream. `who` names the process that has written the
-        stream. Returns a sentence for each column whose type differs from its first type. A type that was reported
-        before is not reported again.
+        stream. Returns a sentence for each column whose type differs from its first type, unless one of the two types
+        is null, or this type of the column was reported before.
         """
         sentences = []
         for store, schema in manifest.schemas(footer):
@@ -62,7 +58,7 @@ def _sentence(column: _Column, first: str, first_who: str, other: str, other_who
 
 
 def _type_name(kind: pa.DataType, *, is_timeline: bool) -> str:
-    """Return a name for the type `kind` of a column. Two types are the same if their names are the same.
+    """Return a name for the type `kind` of a column. Two types with one name count as the same type.
 
     The name for a timeline is in the words of `rr.set_time`: a sequence, a duration or a timestamp.
     """

@@ -1,11 +1,4 @@
-"""Reads the memory that a worker shares with the parent: its status page, and the journal of its results.
-
-The status page has counters and the number of the task that runs (`transport/status_page.py`). The worker writes each
-result into the journal before it sends the result (`transport/result_journal.py`).
-
-Covers: everything that the parent reads there. If the memory cannot be opened, the answers say that nothing is known.
-Does not cover: what follows from the answers (`intake.py`), the outboxes (`outbox_intake.py`).
-"""
+"""Reads the memory that a worker shares with the parent: its status page, and the journal of its results."""
 
 from __future__ import annotations
 
@@ -38,7 +31,8 @@ class WorkerMemory:
     page:
         The status page; None if the process has none, if the parent cannot open it, or after `close`.
     is_readable:
-        True if the parent can read the memory files of the process. If False, all rows and results come in messages.
+        False if the process has a status page that the parent could not open. All rows and results then come in
+        messages.
     """
 
     def __init__(self, hello: Hello, folder: Path) -> None:
@@ -64,7 +58,8 @@ class WorkerMemory:
         """Yield (segment, number of messages, result) for each result in the journal, the oldest first.
 
         The rows of the result are in the outboxes up to the end of the segment. The parent may use the result only
-        after this number of messages has arrived. The iterator ends early if the journal is damaged.
+        after this number of messages has arrived. Yields nothing if the memory cannot be read, or if the journal is
+        damaged.
         """
         if self.page is not None:
             with contextlib.suppress(OSError, ValueError):
@@ -73,9 +68,9 @@ class WorkerMemory:
     def overdue_result(self, last_result: int, message_count: int) -> int:
         """Return the number of the last journaled result if it is overdue; 0 if it is not. Any thread may call this.
 
-        A result is overdue if it has not arrived 0.2 s after the worker began its last work item. `last_result` is the
-        number of the last result that has arrived. `message_count` is the number of messages that have arrived. Returns
-        0 if a message that the worker sent before the result has not arrived, because the parent must process it first.
+        A result is overdue if it has not arrived 0.2 s after the worker began its last work item, although all messages
+        that the worker sent before the result have arrived. `last_result` is the number of the last result that has
+        arrived. `message_count` is the number of messages that have arrived.
         """
         # `ValueError` means that another thread is just closing the status page.
         with contextlib.suppress(ValueError):

@@ -2,9 +2,7 @@
 
 A chunk is a table with rows of one entity. A frame is one message of the file format. A segment is a piece of a stream
 of rows, made of frames. A manifest is a table at the end of a stream, with the entities and columns of the stream.
-
-Covers: the first chunks of the recording while it grows, and the manifests of the streams that processes send.
-Does not cover: the layout (`default.py`), and entities that mpr itself logs, which are left out.
+Entities that mpr itself logs are left out.
 """
 
 from __future__ import annotations
@@ -58,11 +56,11 @@ class Contents:
         self._peeked: list[bytes] = []
 
     def peek(self, segment: Segment) -> None:
-        """Look at `segment`, the next rows of the recording. Only the thread of the aggregator calls this method.
+        """Keep a copy of the chunks of `segment` for `learn`, until 200 chunks or 8 MiB were kept in all.
 
-        The aggregator receives the rows of all processes in the parent. This method keeps a copy of the segment's
-        chunks for `learn`, until there are 200 chunks or 8 MiB. It sets `has_layout` if there is a blueprint in the
-        segment. It ignores rows of telemetry, and of recordings that tasks make themselves.
+        Sets `has_layout` if there is a blueprint in the segment. Ignores rows of telemetry, and rows of recordings that
+        tasks make themselves. Only the aggregator's thread, which receives the rows of all processes, calls this
+        method.
         """
         if segment.store is not None or segment.telemetry:
             return
@@ -119,6 +117,6 @@ class Contents:
                     self.timelines[field.name] += rows
 
     def snapshot(self) -> dict[str, frozenset[str]]:
-        """Return a copy of `kinds`: the archetypes of each entity that is known now, such as `Points2D`."""
+        """Return a copy of `kinds`: the archetypes of each entity that is known now."""
         with self._lock:
             return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}

@@ -1,12 +1,8 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
-mpr makes a layout, because the viewer's own layout would make each chart of a pool as large as a view of the user's
-data. A state timeline is a row of coloured states in the viewer. The layout has room for as many state timelines as the
-pools have workers at a time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
-
-Covers: a view for each space (2D, 3D) and for each group of scalars, the views of pools, panels and the timeline.
-Entities whose paths have the same first part are one group.
-Does not cover: which data there is (`contents.py`), when a new layout is made (`updates.py`).
+In the viewer's own layout, each chart of a pool would be as large as a view of the user's data. A state timeline is a
+row of coloured states in the viewer. The layout has room for as many state timelines as the pools have workers at a
+time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
 """
 
 from __future__ import annotations
@@ -150,9 +146,11 @@ def _grid(views: Sequence[rrb.View]) -> list[Any]:
 
 
 def user_views(kinds: Kinds) -> list[rrb.View]:
-    """Return a view for each space, for each group of scalars, and for each text, tensor, bar chart, graph or map.
+    """Return the views of the user's data. `kinds` has the archetypes of each entity of the user.
 
-    `kinds` has the archetypes of each entity of the user.
+    Entities whose paths have the same first part are one group. A group with 3D data gets a 3D view, and a 2D view for
+    each camera. Any other group gets 2D views of its 2D data (`_spaces`). The scalars of a group have one view. Each
+    entity with a state, text document, tensor, bar chart, graph or map has a view of its own.
     """
     import rerun.blueprint as rrb
 
@@ -200,9 +198,9 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins of the 2D views for the 2D entities at `paths`. A view shows all data at and below its origin.
 
-    `kinds` has the archetypes of each entity. If there are several images, each image gets its own view. This view also
+    `kinds` has the archetypes of each entity. If there are several images, each image gets its own view, which also
     shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path
-    of all entities, one view shows everything.
+    of all entities, one view shows everything. The list is empty if `paths` is empty.
     """
     if not paths:
         return []
@@ -218,7 +216,7 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
 
 
 def _common(paths: Sequence[str]) -> str:
-    """Return the longest entity path that is equal to each of `paths` or above it; `/` if there is no other."""
+    """Return the longest entity path that is above or equal to all `paths`; `/` if there is no other."""
     split = [_parts(path) for path in paths]
     common: list[str] = []
     for level in zip(*split, strict=False):
@@ -242,7 +240,6 @@ def _parts(path: str) -> list[str]:
 def bucket(state_timelines: int) -> int:
     """Return 8, 11 or 12, a number of state timelines that has the same layout as `state_timelines`.
 
-    The layout changes only above 8 and above 11 state timelines. So layouts are cached under the result of this
-    function, and not under `state_timelines` itself.
+    Layouts are cached under this number, because the layout changes only above 8 and above 11 state timelines.
     """
     return next((limit for limit in (_LEGEND, _MANY_TIMELINES - 1) if state_timelines <= limit), _MANY_TIMELINES)

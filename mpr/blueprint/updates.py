@@ -1,7 +1,7 @@
 """Makes a new viewer layout when the recording has new entities or pools, because the first layout cannot know them.
 
-Covers: whether a new layout is needed, and which timeline the viewer shows first.
-Does not cover: the layout itself (`default.py`), and writing the layout into the recording (`recording/runtime.py`).
+The archetypes of an entity are the kinds of data that it has, such as `Points2D`. A state timeline is a row of coloured
+states in the viewer, which shows what a worker does over time.
 """
 
 from __future__ import annotations
@@ -44,17 +44,14 @@ class BlueprintUpdates:
         self._failed = False
 
     def add_pool(self, size: int, kinds: frozenset[str]) -> None:
-        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records from now on.
-
-        The next call of `refresh` makes a layout with this pool.
-        """
+        """Add a pool with `size` workers. `kinds` are the kinds of telemetry that the pool records."""
         with self._lock:
             self._state_timelines += size
             self._kinds |= kinds
 
     @property
     def records_telemetry(self) -> bool:
-        """True if a pool records telemetry, so that the recording has rows of mpr."""
+        """True if a pool that was added records telemetry."""
         return bool(self._kinds)
 
     def refresh(self) -> tuple[bytes, bool]:

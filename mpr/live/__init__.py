@@ -17,8 +17,9 @@ These words have the same meaning in all modules:
 - Live sink: a viewer or a server. A durable sink is, for example, a file.
 - Exporter: the process that sends rows to one live sink. Each live sink has one exporter at a time, which ends when its
   connection breaks. The parent then starts another exporter.
-- Replay log: a list of files with the rows that exporters send.
-- Slice: a part of such a file that the parent has an exporter send at a time.
+- Replay log: a list of files with the rows that exporters send. Each file has a number.
+- Memory ring: a file of the replay log that is in memory and drops its oldest segments.
+- Slice: a part of a file of the replay log, which the parent has an exporter send at a time.
 - Chunk: the unit in which the Rerun SDK sends rows: some rows of one entity.
 - Segment: some whole frames of the `.rrd` format, with the rows of one process (`rrd/__init__.py`).
 - Launcher: the object that starts processes, and reports those that have ended (`processes/launcher.py`).

@@ -1,9 +1,6 @@
 """Defines the values with which an exporter starts. An exporter is the process that sends rows to one live sink.
 
 A live sink is a viewer or a server. This module does not import the Rerun SDK, because only the exporter needs the SDK.
-
-Covers: the values, and the name of the function that an exporter runs.
-Does not cover: the messages after the start (`messages.py`).
 """
 
 from __future__ import annotations
@@ -28,13 +25,11 @@ class ExporterConfig:
     application_id, recording_id:
         The ids of the recording.
     head:
-        An encoded Rerun stream that the exporter sends before all other data: store infos, properties
-        and blueprint.
+        An encoded Rerun stream that the exporter sends before all other data: store infos, properties and blueprint.
     first:
         True if this is the first exporter of the sink. Only the first one opens the viewer of a `SpawnViewerSink`.
     environ:
-        The environment variables of the parent, which the exporter sets. They are needed because an exporter that a
-        fork server starts has the older variables of the fork server.
+        The environment variables of the parent, which the exporter sets, because a fork server has older ones.
     pipe:
         The connection to the parent.
     """

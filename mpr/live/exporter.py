@@ -1,16 +1,11 @@
 """Runs an exporter: the process that sends the rows of a recording to one live sink, which is a viewer or a server.
 
-This process can wait, hang or die without harm to the parent. The replay log is a list of files with the rows to send.
-A slice is a part of such a file.
+The replay log is a list of files with the rows to send. A slice is a part of such a file. An exporter can wait, hang or
+die without harm to the parent.
 
-Covers: connecting to a viewer or serving viewers, sending slices of the replay log, reporting progress.
-Does not cover: starting and killing exporters (`supervisor.py`, `exporter_handle.py`), the replay log
-(`replay_log.py`), and connecting each kind of sink (`sinks/viewers.py`).
-
-The Rerun SDK connects only once. If a viewer does not read, the SDK waits without limit. After the connection has
-broken, the SDK loses all rows that it gets. So an exporter lives only as long as one connection. When the connection
-breaks, the exporter ends. The parent then starts another exporter, which sends everything again. A viewer ignores a
-chunk that it already has, because each chunk has an id.
+An exporter lives only as long as one connection, because the Rerun SDK connects only once, and loses all rows that it
+gets after the connection has broken. The parent then starts another exporter, which sends the replay log again. A
+viewer ignores a chunk that it already has, because each chunk has an id.
 
 ```
 parent ── Load(file) and its descriptor, SendSlice(file, start, end), Finish ► exporter ── the SDK ──► viewer
@@ -188,11 +183,7 @@ def _read(fd: int, offset: int, size: int) -> bytes:
 
 
 def _be_silent() -> None:
-    """Discard everything that this process writes to stderr from now on.
-
-    The reason is that the SDK repeats its messages about a broken connection there. The parent logs each broken
-    connection once.
-    """
+    """Discard all output to stderr, because the SDK repeats its messages about a broken connection there."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 2)
     os.close(null)

@@ -1,12 +1,7 @@
 """Starts and replaces the exporters of one live sink, and tells them which rows to send. Runs in the parent.
 
 A live sink is a viewer or a server. An exporter is the process that sends rows to it. The replay log is a list of files
-with these rows (`replay_log.py`). A slice is a part of such a file that an exporter sends at a time. A new exporter
-sends all rows of the replay log again, because the viewer may be a new one, too.
-
-Covers: starting and replacing an exporter, the messages to and from the exporter, and the end of the exporter.
-Does not cover: the thread that does this for all live sinks (`supervisor.py`), and the code in the exporter's process
-(`exporter.py`).
+with these rows (`replay_log.py`). A slice is a part of such a file that an exporter sends at a time.
 """
 
 from __future__ import annotations
@@ -107,7 +102,7 @@ class ExporterHandle:
 
     @property
     def is_down(self) -> bool:
-        """True if there is no exporter, so that one has to be started."""
+        """True if there is no exporter, and the sink has not got all rows."""
         return self._state is ExporterState.DOWN
 
     @property
@@ -185,11 +180,9 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        `now` is the present `time.monotonic()`. If the exporter was told to send the previous slice less than 25 ms
-        ago, nothing is sent. The result is then the time at which to call this method again. In all other cases, the
-        result is None.
-
-        If `is_last` is true, the slice is sent at once. If there are no new rows, the exporter is told to finish.
+        If the last slice was requested less than 25 ms before `now` (in seconds of `time.monotonic`), sends nothing,
+        and returns the time at which to call this method again. In all other cases, returns None. If `is_last` is true,
+        this delay is left out, and the exporter is told to finish if there are no new rows.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -280,7 +273,7 @@ class ExporterHandle:
     def reap(self) -> None:
         """Read the last messages of the exporter, which has ended, and close the connection to it.
 
-        If the exporter had not sent everything, set `retry_at`, so that another one is started.
+        If the exporter has not reported `Done`, set `retry_at` for the next exporter.
         """
         self.listen()
         self.release()
@@ -300,7 +293,7 @@ class ExporterHandle:
             self._reason = reason
 
     def kill(self) -> None:
-        """Send SIGKILL to the exporter, if there is one. This does not wait until it has ended."""
+        """Send SIGKILL to the exporter, if there is one, without waiting for its end."""
         if self._pid is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGKILL)
@@ -325,12 +318,10 @@ class _Backoff:
         self._secs = _FIRST_RETRY_SECS
 
     def wait(self) -> None:
-        """Delay the next attempt, because an attempt has failed."""
         self.at = time.monotonic() + self._secs
         self._secs = min(2 * self._secs, _LAST_RETRY_SECS)
 
     def reset(self) -> None:
-        """Use the shortest delay again, because an exporter has sent rows."""
         self._secs = _FIRST_RETRY_SECS
 
 
@@ -350,13 +341,10 @@ class _Starvation:
         return self._since
 
     def begin_again(self, now: float) -> None:
-        """Start the measurement again at the time `now`, because the sink has just taken some rows."""
         self._since = now
 
     def end(self) -> None:
-        """Stop the measurement, because the exporter has sent all slices that it was told to send."""
         self._since = None
 
     def report(self) -> None:
-        """Remember that the user was warned, so that no second warning is logged."""
         self.is_reported = True

@@ -2,9 +2,6 @@
 
 An exporter is the process that sends rows to one live sink, such as a viewer. The replay log (`replay_log.py`) is a
 list of files with these rows. Each of these files has a number. All offsets are in bytes.
-
-Covers: the types of messages, in both directions.
-Does not cover: sending and reading them (`exporter.py`, `exporter_handle.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ from dataclasses import dataclass
 class Load:
     """To the exporter: the replay log's file `number` is now in use. Its descriptor follows on the same connection.
 
-    `is_memory` is True if the file is a memory ring: a file in memory that drops its oldest bytes.
+    `is_memory` is True if the file is a memory ring: a file in memory that drops its oldest segments.
     """
 
     number: int

@@ -1,14 +1,10 @@
 """Keeps the rows that the durable sinks have accepted, for live sinks that connect late or are slow.
 
-A durable sink is, for example, a file. A live sink is a viewer or a server. The readers of the log are exporters: the
-processes that send rows to live sinks. Words of the file format, such as frame and segment, are in `rrd/__init__.py`.
+The readers of the log are exporters: the processes that send rows to live sinks. Words of the file format, such as
+frame and segment, are in `rrd/__init__.py`.
 
-Covers: the files that hold the rows (the file of a `FileSink`, or a ring of limited size in memory).
-Does not cover: the time at which each reader gets the rows (`supervisor.py`, `exporter_handle.py`, `exporter.py`).
-
-A replay log has a head (header, store infos, properties, blueprint), which every reader gets first. The log also has
-one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no such file, or if
-its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+A replay log has one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no
+such file, or if its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
 
 The first 8 bytes of the ring are a mark: the offset up to which bytes are dropped. The ring writes the mark before it
 drops bytes. A reader first reads frames, and then the mark. The frames are valid if they do not begin before this
@@ -128,8 +124,7 @@ class ReplayLog:
     head:
         A stream without its `END` frame: header, store infos, properties, blueprint.
     file:
-        The `ByteLog` of a file that gets all rows, or None if there is no such file. Other processes can read this
-        file.
+        The `ByteLog` of a file that gets all rows of the shared recording, or None if there is no such file.
     folder:
         A private folder. If the system has no files in memory, the memory ring makes its file there.
     """

@@ -1,8 +1,4 @@
-"""Defines the statistics of a live sink (a viewer or a server), which `SharedRecording.stats()` returns.
-
-Covers: the values for one live sink.
-Does not cover: counting them (`exporter_handle.py`).
-"""
+"""Defines the statistics of a live sink (a viewer or a server), which `SharedRecording.stats()` returns."""
 
 from __future__ import annotations
 
@@ -13,16 +9,15 @@ from dataclasses import dataclass
 class LiveSinkStatistics:
     """Says how many chunks one live sink has got. A chunk is some rows of one entity.
 
-    An exporter is the process that sends rows to the sink. If the connection breaks, the exporter ends, and mpr starts
-    another exporter. The new exporter sends the rows again, from the beginning if the recording has a `FileSink`, else
-    the last 256 MiB.
+    An exporter is the process that sends rows to the sink. If its connection breaks, mpr starts another exporter, which
+    sends the rows again: from the beginning if the recording has a `FileSink`, else the last 256 MiB.
 
     Attributes
     ----------
     sink:
         The kind and the URL of the sink.
     state:
-        The present state of the exporter:
+        The state of the exporter. After the recording is closed, the state does not change.
 
         - 'starting': its process starts, or it connects to the viewer.
         - 'waiting for a viewer': no viewer listens at the URL yet.
@@ -30,15 +25,10 @@ class LiveSinkStatistics:
         - 'finishing': the recording is being closed, and all rows were sent. The viewer may not have read all of them.
         - 'done': the viewer or server has read all rows that were sent, and the exporter has ended.
         - 'not running': there is no exporter now. While the recording is open, mpr starts another one within 2 s.
-
-        After the recording is closed, the state does not change. If it is 'done' and `missing_chunks` is 0, the viewer
-        or server lacks no row.
     sent_chunks:
-        The number of chunks that were sent over the present connection, or over the last one if there is none now. Only
-        if the state is 'done', it is certain that the viewer or server has read all of them.
+        The number of chunks that were sent over the present connection, or over the last one if there is none now.
     missing_chunks:
-        The number of chunks of the recording that were not sent. While the recording is open, these chunks may still be
-        sent. When the recording is closed, they are missing in the viewer or server.
+        The number of chunks of the recording that were not sent. While the recording is open, they may still be sent.
     connections:
         How often an exporter has connected to a viewer, or has started a server.
     """

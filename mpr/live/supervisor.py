@@ -1,15 +1,8 @@
 """Runs the live sinks of a recording, in the parent. A thread starts an exporter for each sink, and sends it messages.
 
 A live sink is a viewer or a server. An exporter is the process that sends rows to one live sink. The replay log has
-files with these rows. A slice is a part of such a file.
-
-Covers: the thread, the events that wake it up, and its end within a time limit.
-Does not cover: one sink and its exporter (`exporter_handle.py`), the code in the exporter's process (`exporter.py`),
-and the rows (`replay_log.py`).
-
-The aggregator (`aggregator/aggregator.py`) only reports that the durable sinks, such as files, have accepted rows.
-Everything that can wait, hang or fail is in the exporters. This thread exchanges messages of a few bytes with the
-exporters. The thread gives an exporter no further slice until the exporter has sent the last one.
+files with these rows. A slice is a part of such a file. The thread gives an exporter no further slice until the
+exporter has sent the last one.
 """
 
 from __future__ import annotations
@@ -134,7 +127,7 @@ class LiveSupervisor:
         return [self._wakeup.fileno(), *pipes, *launcher.waitables()]
 
     def _step(self, launcher: Launcher) -> float | None:
-        """Start each exporter whose `retry_at` has passed, and tell each exporter that is ready to send new rows.
+        """Start exporters whose `retry_at` has passed, unless the recording ends, and have ready ones send new rows.
 
         Returns the number of seconds until this method must be called again; None if it need not be called before an
         event, such as new rows or a message.

@@ -1,13 +1,10 @@
-"""Pickles by value with cloudpickle. Keeps the file names of functions, and can send functions with `lru_cache`.
+"""Pickles with cloudpickle: functions that a worker cannot import are pickled by value, which means with their code.
 
-A function that is pickled by value is pickled with its code. A function that is pickled by name is imported in the
-worker.
-
-cloudpickle leaves the file names out from version 3.1.3 on. Without them, a traceback shows neither the file nor the
-source line of a function of `__main__` or of a notebook.
+Unlike cloudpickle from version 3.1.3 on, this module keeps the file names of functions, so that tracebacks show the
+lines of functions of `__main__` and of notebooks.
 
 cloudpickle pickles the wrapper of `functools.lru_cache` by its name, even if no other process finds this name. For such
-a wrapper, this module sends the function and the limits of the cache. The cache itself begins empty in each worker.
+a wrapper, this module sends the function and the limits of the cache. The cache begins empty in each worker.
 """
 
 from __future__ import annotations
@@ -26,8 +23,8 @@ import cloudpickle
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
     """Return the pickle of `value`, as `cloudpickle.dumps` does. Functions of `__main__` are pickled with their code.
 
-    `protocol` and `buffer_callback` have the same meaning as in `pickle.dumps`. Raises the error of cloudpickle if
-    `value` cannot be pickled.
+    `protocol` and `buffer_callback` are those of `pickle.dumps`. Raises the error of cloudpickle if `value` cannot be
+    pickled.
     """
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)

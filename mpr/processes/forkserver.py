@@ -1,8 +1,4 @@
-"""Starts processes by forking a server process that has imported the modules which workers need.
-
-Covers: the fork servers of mpr, the start of a worker, and a server that was killed or stopped.
-Does not cover: the modules that a server imports (`start.py`), the parts that all start methods share (`launcher.py`).
-"""
+"""Starts processes by forking a server process that has imported the modules which workers need."""
 
 from __future__ import annotations
 
@@ -192,11 +188,11 @@ class ForkServerLauncher(ProcessLauncher):
         return _Popen(process_obj, self._connect)
 
     def _connect(self, fds: list[int]) -> tuple[int, int]:
-        """Return the sentinel of a new child, and the write end of the pipe from which the child reads its work.
+        """Return the sentinel of a child, and the write end of the pipe from which the child reads its work.
 
-        `fds` are descriptors that the child needs. The first call without descriptors uses a child that the constructor
-        has requested in advance. For any other call, the server forks a new child, because descriptors can only be sent
-        with the request for a child.
+        `fds` are descriptors that the child needs. The first call without descriptors gets the child that the
+        constructor has requested. For any other call, the server forks a new child, because descriptors can only be
+        sent with the request.
         """
         if self._ahead and not fds:
             return self._ahead.pop(0)

@@ -1,8 +1,4 @@
-"""Starts worker processes and reports which have ended: the interface `Launcher`, and the start method `spawn`.
-
-Covers: the parts that all start methods share, such as ending a worker whose parent has ended.
-Does not cover: the fork server (`forkserver.py`), the zygote of `fork` (`zygote.py`), and what a worker runs.
-"""
+"""Starts worker processes and reports which have ended: the interface `Launcher`, and the start method `spawn`."""
 
 from __future__ import annotations
 
@@ -33,8 +29,7 @@ SERVER_LOOK_SECS = 0.5
 class Launcher(ABC):
     """Starts worker processes that run `target(config, shared)`, and reports which of them have ended.
 
-    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor. If `start`, `waitables`
-    or `ended` raises, mpr ends the pool with an error.
+    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor.
     """
 
     @abstractmethod
@@ -68,10 +63,8 @@ class Launcher(ABC):
 def ctrl_c_blocked() -> Iterator[None]:
     """Block SIGINT (Ctrl-C) in the processes that this thread starts within the `with` block.
 
-    Each of these processes later calls `ignore_ctrl_c`, which unblocks the signal and ignores it.
-
-    The reason is that Ctrl-C reaches the whole process group. If it reached a worker that imports the SDK, the worker
-    would print a traceback.
+    Each of these processes later calls `ignore_ctrl_c`. Ctrl-C reaches the whole process group, and a worker that
+    imports the SDK at this moment would print a traceback.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -89,8 +82,7 @@ def ignore_ctrl_c() -> None:
 class StoppedServers:
     """Continues the servers of a launcher if a signal such as SIGSTOP has stopped them.
 
-    While a server is stopped, it starts no worker, and does not report the end of a worker. The servers belong to mpr,
-    so other programs have no reason to stop them.
+    While a server is stopped, it starts no worker, and does not report the end of a worker.
     """
 
     def __init__(self) -> None:
@@ -164,7 +156,7 @@ def start_process(child: process.BaseProcess) -> None:
     """Start `child`, also if this process is daemonic, such as a worker of `multiprocessing.Pool` or joblib.
 
     `multiprocessing` refuses children of daemonic processes, because nothing would end them. Processes of mpr end with
-    their parent. The code of `multiprocessing` runs here with another current process, which is not changed itself.
+    their parent.
     """
     if not process.current_process().daemon:
         child.start()
@@ -194,10 +186,9 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 def guard_against_orphans(watched: int | None = None) -> None:
     """Make this process end when its parent ends.
 
-    `watched` is the read end of a pipe. Only the parent has the write end, which closes when the parent ends. If
-    `watched` is None, this function uses the pipe that `multiprocessing` makes for each child. On Linux, the kernel
-    sends SIGKILL when the write end closes (`F_SETSIG`, `O_ASYNC`), even if native code holds the GIL. On macOS, a
-    thread waits until the write end closes, and then ends this process.
+    `watched` is the read end of a pipe whose write end only the parent has. If `watched` is None, this is the pipe that
+    `multiprocessing` makes for each child, and the function does nothing if there is none. When the write end closes,
+    the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -1,7 +1,4 @@
-"""Decides if workers can import the program's `__main__`, and forbids making a pool during this import.
-
-Covers: the main module. Does not cover: pickling functions of `__main__` (`pickling.py`).
-"""
+"""Decides if workers can import the program's `__main__`, and forbids making a pool during this import."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from mpr.threads import check_threads
 
 
 def prepare_main() -> None:
-    """Check that this process may start workers, and prepare `__main__` for them.
+    """Check that this process may start workers. Delete `__main__.__file__` if it is `<stdin>`, which is no file.
 
     Raises `RuntimeError` in a worker that is importing `__main__`, because each worker would start a pool of its own.
     Raises `ConfigError` if gevent or eventlet has replaced the threads of this process.
@@ -36,9 +33,8 @@ def prepare_main() -> None:
 def workers_import_main() -> bool:
     """Return True if a worker imports the program's `__main__`, by the rules of `multiprocessing.spawn`.
 
-    If the result is False, functions of `__main__` are pickled by value, which means with their code. A worker does not
-    import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`. It does not import
-    a file `__main__.py` either.
+    A worker does not import the `__main__` of a notebook, of the interactive prompt, of `python -c` or of `python -`,
+    nor the `__main__.py` of `python -m <package>` or of `python <folder>`.
     """
     main = sys.modules.get("__main__")
     return _can_be_imported(getattr(getattr(main, "__spec__", None), "name", None), getattr(main, "__file__", None))

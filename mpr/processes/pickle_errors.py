@@ -1,8 +1,4 @@
-"""Finds the part of a value that cannot be pickled, so that an error message can name it.
-
-Covers: arguments of partials, variables of functions, items, attributes. Does not cover: the error
-(`task_pickling.py`).
-"""
+"""Finds the part of a value that cannot be pickled, so that an error message can name it."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from mpr.user_code import is_a, passes, represent, type_name
 
 
 def find_culprit(value: object) -> str | None:
-    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
+    """Return a text that says which part of `value` cannot be pickled; None if no such part is found.
 
     The text is, for example, "its attribute 'lock' is a _thread.lock".
     """
@@ -31,10 +27,10 @@ def find_culprit(value: object) -> str | None:
 
 
 def _culprit(value: object, seen: set[int]) -> str | None:
-    """Return a text that says which part of `value` cannot be pickled; None if no single part is the cause.
+    """Return a text that says which part of `value` cannot be pickled; None if no part is the cause.
 
-    `seen` has the ids of the objects that the search has visited. If each part of `value` that cannot be pickled was
-    visited before, these objects refer to each other in a circle. Then the result is "".
+    `seen` has the ids of the objects that the search has visited. If the only possible causes are parts that lead back
+    to a visited object, the result is "".
     """
     seen.add(id(value))
     in_circle = False

@@ -1,13 +1,10 @@
 """Pickles values for another process. Uses cloudpickle if pickle fails.
 
-Covers: values of any type. Does not cover: functions, results and exceptions of tasks (`task_pickling.py`).
-
 The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
 of pickle allows.
 
-Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. The worker imports such
-functions, so an initializer and a task of one module share the globals of that module. Lambdas, closures and functions
-of a notebook are sent by value, which means with their code.
+Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. cloudpickle sends
+lambdas, closures and functions of a notebook by value, which means with their code.
 """
 
 from __future__ import annotations
@@ -28,7 +25,7 @@ def dumps(value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, and after it the buffers of large values, which are not in the pickle.
 
     With `by_value`, cloudpickle pickles classes and functions of `__main__` with their code. Raises the error of
-    cloudpickle if both pickle and cloudpickle fail.
+    cloudpickle if cloudpickle fails.
     """
     buffers: list[pickle.PickleBuffer] = []
     data = pickled(value, buffers, by_value=by_value)
@@ -38,8 +35,7 @@ def dumps(value: object, *, by_value: bool = False) -> list[Buffer]:
 def pickled(value: object, buffers: list[pickle.PickleBuffer] | None, *, by_value: bool = False) -> bytes:
     """Return the pickle of `value`. The memory of large values, such as arrays, is added to the list `buffers`.
 
-    If `buffers` is None, this memory is copied into the pickle. `by_value` is as in `dumps`. Raises the error of
-    cloudpickle if both pickle and cloudpickle fail.
+    If `buffers` is None, this memory is copied into the pickle. `by_value` and the error are as in `dumps`.
     """
     out_of_band = None if buffers is None else buffers.append
     if workers_import_main() and not by_value:
@@ -66,7 +62,7 @@ class _PlainPickler(pickle.Pickler):
 def dumps_plain(value: object) -> bytes | None:
     """Return the pickle of `value` if it consists of built-in types only, such as `int`, `str` and `list`; else None.
 
-    No code of a user runs when such a pickle is unpickled.
+    Also returns None if lists are nested too deeply. No code of a user runs when this pickle is unpickled.
     """
     with io.BytesIO() as file:
         try:
@@ -77,10 +73,10 @@ def dumps_plain(value: object) -> bytes | None:
 
 
 def loads(payload: Sequence[Buffer]) -> Any:
-    """Return the value in `payload`, a list that `dumps` has returned in another process.
+    """Return the value in `payload`, a list that `dumps` has returned.
 
-    The sender of `payload` must have proved that it knows the recording's secret, because unpickling can run any code.
-    For the same reason, this function may raise any error.
+    Unpickling runs code of the sender, so the sender must have proved that it knows the recording's secret. This
+    function may raise any error.
     """
     # The buffers are made writable, because arrays use them as memory and are writable with `multiprocessing` too.
     buffers = [bytearray(part) if isinstance(part, bytes) else part for part in payload[1:]]
@@ -90,11 +86,8 @@ def loads(payload: Sequence[Buffer]) -> Any:
 class Portable:
     """Holds a value for the arguments of a `Process`, and pickles the value with the pickler of `multiprocessing`.
 
-    If that pickler fails, cloudpickle pickles the value. With the start method `fork`, nothing is pickled, because the
-    child inherits the value.
-
-    The child unpickles the value when its code reads the property `value` for the first time. If unpickling fails, this
-    code gets the error, and can report it to the parent.
+    If that pickler fails, cloudpickle pickles the value. With the start method `fork`, nothing is pickled. The child
+    unpickles the value when its code reads `value` for the first time, so that this code gets any error.
     """
 
     def __init__(self, value: Any) -> None:
@@ -104,10 +97,7 @@ class Portable:
 
     @classmethod
     def of_pickle(cls, data: bytes) -> Portable:
-        """Return an object with the value in the pickle `data`.
-
-        The value is unpickled when the property `value` is read.
-        """
+        """Return an object with the value in the pickle `data`. The value is unpickled when `value` is read."""
         portable = cls(None)
         portable._data = data
         return portable

@@ -11,10 +11,7 @@ A worker finds these generators after a fork:
 | generators of the program (`fork` only) | are copies, as in `multiprocessing`; see `docs/troubleshooting.md` |
 | Rerun's ids of rows (`fork` only) | the counter in them is a copy, but the time in them (ns) is not |
 
-A fork server has `numpy.random` if another library imports it: pandas does, and the SDK imports pandas if it is there.
-
-Covers: numpy's global generator.
-Does not cover: `spawn`, because a new interpreter has no copies.
+A zygote forks the workers of a pool with `fork`. A fork server forks those of a pool with `forkserver`.
 """
 
 from __future__ import annotations
@@ -43,7 +40,7 @@ _server = _ServerState()
 def renew_in_children() -> None:
     """From now on, give numpy's global generator a random state in each child of this fork server.
 
-    This happens before the child imports the main script. So a seed that the main script sets on import is not lost.
+    This happens before the child imports the main script, so a seed that the main script sets on import is not lost.
     """
     if _server.pid is None:
         # The hook is registered only once, because it cannot be removed.
@@ -61,10 +58,9 @@ def _renew_once() -> None:
 def derive(*place: int) -> None:
     """Change the state of numpy's global generator. The new state depends only on the old one and on `place`.
 
-    The numbers in `place`, such as the number of the worker, must differ from those of every other worker. So no two
-    workers draw the same numbers. But if the program has set a seed, each worker draws the same numbers in each run of
-    the program. PyTorch's DataLoader derives the seeds of its workers in the same way. Does nothing if `numpy.random`
-    is not imported.
+    The numbers in `place` must differ from those of every other worker, so that no two workers draw the same numbers. A
+    worker draws the same numbers in each run of a program that has set a seed. Does nothing if `numpy.random` is not
+    imported.
     """
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:

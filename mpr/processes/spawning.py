@@ -1,11 +1,7 @@
 """Starts processes for `spawn`, and makes the bytes from which each process of `spawn` and `forkserver` starts.
 
-The process first reads its preparation data: the paths, the main script, and the start method that the process itself
-uses by default. After that, the process reads the pickle of its process object.
-
-Covers: the start, and the start method that the new process uses by default. `loky` and joblib define a default start
-method of their own in their workers. Other processes do not know this method, so the new process does not get it.
-Does not cover: the process of a fork server (`forkserver.py`).
+The bytes are the preparation data (the paths, the main script, and the start method that the new process itself uses by
+default), and then the pickle of the process object.
 """
 
 from __future__ import annotations
@@ -25,7 +21,8 @@ from mpr.errors import died_at_start
 def starting_bytes(process_obj: process.BaseProcess, popen: Any) -> memoryview:
     """Return the bytes that the new process of `process_obj` reads at its start.
 
-    Calls `popen.duplicate_for_child` for each file descriptor that the new process needs.
+    Calls `popen.duplicate_for_child` for each file descriptor that the new process needs. Raises `WorkerStartError` as
+    `check_place` does.
     """
     buffer = io.BytesIO()
     check_place()
@@ -58,9 +55,8 @@ def check_place() -> None:
 def _known_start_method() -> str | None:
     """Return the default start method of this process, for a new process.
 
-    Returns None if no default is chosen yet, or if a library of this process has defined the method. The new process
-    then uses the default of its platform. Without `allow_none`, `get_start_method` would choose the default, and the
-    program could no longer choose another start method.
+    Returns None if no default is chosen yet, or if a library such as joblib has defined the method, because the new
+    process does not know this method. The new process then uses the default of its platform.
     """
     method = multiprocessing.get_start_method(allow_none=True)
     return method if method in multiprocessing.get_all_start_methods() else None
@@ -106,7 +102,6 @@ class _SpawnPopen(popen_spawn_posix.Popen):
 
 
 def close_fds(*fds: int) -> None:
-    """Close all file descriptors in `fds`."""
     for fd in fds:
         os.close(fd)
 

@@ -1,7 +1,4 @@
-"""Chooses the start method and the number of processes, and makes the launcher.
-
-Covers: the checks of these arguments of `mpr.Pool`. Does not cover: the launchers (`launcher.py` and others).
-"""
+"""Chooses the start method and the number of processes, and makes the launcher."""
 
 from __future__ import annotations
 
@@ -62,8 +59,8 @@ def make_launcher(method: StartMethod, preload: bool, target: str, shared: Any) 
 
     Each worker calls the function `target` ("module:function") with two arguments: its own config, and `shared`. With
     'fork' the workers inherit `shared`. With the other methods, `shared` is pickled. If `preload` is true, a fork
-    server imports the SDK before it forks workers. Raises `WorkerStartError` if no worker could start, because the
-    working directory or the main script is gone.
+    server imports the SDK before it forks workers. Raises `WorkerStartError` if `method` is not 'fork' and the working
+    directory or the main script is gone.
     """
     if method == "fork":
         return ZygoteLauncher(target, shared)

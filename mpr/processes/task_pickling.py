@@ -1,7 +1,4 @@
-"""Pickles functions, arguments, results and exceptions of tasks, and unpickles them in the other process.
-
-Covers: the errors that users see if pickling fails. Does not cover: the choice of the pickler (`pickling.py`).
-"""
+"""Pickles functions, arguments, results and exceptions of tasks, and unpickles them in the other process."""
 
 from __future__ import annotations
 
@@ -27,10 +24,7 @@ from mpr.user_code import describe, is_a, passes, plain_name, represent, traceba
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return a name for `function` in messages: its qualified name, or the name of its type if it has no name.
-
-    `function` may be any callable.
-    """
+    """Return a name for the callable `function` in messages: its qualified name, or that of its type if it has none."""
     name = None
     try:
         name = getattr(function, "__qualname__", None)
@@ -47,10 +41,9 @@ def task_name(function: Callable[..., Any]) -> str:
 def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tuple[bytes, bytes]:
     """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
-    With `by_value`, the pickle has the code of a function of `__main__`, for a process that has another `__main__`.
-    Raises `UnpicklableTaskError` if `function` cannot be pickled. The text of the error names the part that cannot be
-    pickled, if it can be found. Any other error, such as a `ValueError` from a user's `__reduce__`, is raised itself,
-    with a note.
+    If `by_value` is true, the pickle has the code of a function of `__main__`, for a process that has another
+    `__main__`. Raises `UnpicklableTaskError` if `function` is not callable or cannot be pickled. Any other error, such
+    as a `ValueError` from a user's `__reduce__`, is raised itself, with a note.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -164,13 +157,11 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
-    """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
+    """Return a list: the pickle of `value`, and after it the buffers of large values. `value` has arguments of tasks.
 
-    With `by_value`, classes and functions of `__main__` are pickled with their code.
-
-    `name` is the name of the task function. Raises `UnpicklableTaskError` if the arguments cannot be pickled. The text
-    of the error names the part that cannot be pickled, if it can be found. Any other error, such as a `ValueError` from
-    a user's `__reduce__`, is raised itself, with a note.
+    `name` is the name of the task function. If `by_value` is true, classes and functions of `__main__` are pickled with
+    their code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. Any other error, such as a
+    `ValueError` from a user's `__reduce__`, is raised itself, with a note.
     """
     try:
         return dumps(value, by_value=by_value)
@@ -218,9 +209,9 @@ class _Shown:
 def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     """Pickle the results of tasks. Returns a list (the pickle and its buffers), and a bool.
 
-    The bool is True if the results were pickled together, as one list. This happens if they consist of built-in types
-    only, or if there is a single result. Other results are pickled one by one, so that the parent gets the rest if it
-    cannot unpickle one of them. `parts_of_results` splits such a pickle.
+    The bool is True if the results were pickled together, as one list. This happens if all consist of built-in types
+    only, or if there is a single result that can be pickled. Other results are pickled one by one, so that the parent
+    gets the rest if it cannot unpickle one of them. `parts_of_results` splits such a pickle.
 
     The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
     `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
@@ -245,7 +236,7 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
 def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
     """Pickle `result`. Returns a pair: True if the task has failed, and a list (the pickle and its buffers).
 
-    If the task has failed, or if `result` cannot be pickled, the pickle is that of the error.
+    A task whose result cannot be pickled has failed, too. If the task has failed, the pickle is that of the error.
     """
     if type(result) is Failure:
         return True, result.payload
@@ -276,7 +267,7 @@ def _itself(error: BaseException) -> BaseException:
 
 
 class _WithoutSetters:
-    """Pickles as the exception `error`. Its attributes are set without its `__setattr__`.
+    """Pickles as the exception `error`, whose attributes are set without its `__setattr__` when it is unpickled.
 
     The `__setattr__` of a frozen dataclass raises, so such an exception with fields cannot be unpickled in the usual
     way.
@@ -313,11 +304,10 @@ def dump_exception(error: BaseException) -> list[Buffer]:
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Return the exception in `payload`, which `dump_exception` has made.
+    """Return the exception in `payload`, which `dump_exception` has made. Raises nothing.
 
     The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. If
-    `payload` cannot be unpickled, or has no exception, the result is a `TaskError`. This function itself raises
-    nothing.
+    `payload` cannot be unpickled, or has no exception, returns a `TaskError`.
     """
     try:
         inner, name, text = loads(payload)

@@ -1,8 +1,4 @@
-"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread.
-
-Covers: the launcher in the parent, and the code of the zygote.
-Does not cover: the parts that all start methods share (`launcher.py`).
-"""
+"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread."""
 
 from __future__ import annotations
 
@@ -37,10 +33,9 @@ from mpr.threads import CARRIER
 class ZygoteLauncher(Launcher):
     """Starts workers for `fork`: its zygote forks them.
 
-    The constructor forks the zygote, and warns if the parent has other threads. A fork is safe only in a process with
-    one thread, and the zygote never starts a thread. So a worker that replaces a dead one is forked as safely as the
-    first worker. The workers inherit `shared`, so it is not pickled. The pipe between the parent and the zygote only
-    transports configs, process ids and exit codes of workers.
+    The constructor forks the zygote, and warns if the parent has other threads, because a fork is safe only in a
+    process with one thread. The zygote never starts a thread, so it can safely fork a worker at any time. The workers
+    inherit `shared`, so it is not pickled.
 
     Parameters
     ----------

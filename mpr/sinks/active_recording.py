@@ -1,12 +1,8 @@
 """Uses the active recording of the calling program as a sink.
 
-The active recording is the one to which plain `rr.log` logs, for example after `rr.init(...)` and `rr.save(...)`.
-
-The ambient recording is another recording that gets the rows if the user has named no sinks, and if the active
-recording has other ids. Only the pytest plugin sets an ambient recording: the recording of the running test.
-
-Covers: finding the active recording, sending rows to it, the time limit for sending, the ambient recording.
-Does not cover: the sinks of the active recording, which the calling program chooses.
+The *active recording* is the one to which plain `rr.log` logs, for example after `rr.init(...)`. The *ambient
+recording* is the recording of the test that the pytest plugin runs. It gets the rows if the user has named no sinks,
+and if no active recording has the ids of mpr's recording.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the sinks of
 the active recording may hang. Blueprints that workers send are left out.
@@ -36,14 +32,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class ActiveRecordingSink(Sink):
-    """A sink that stands for the recording to which plain `rr.log` of this process logs, or for the ambient recording.
+    """Stands for the recording to which plain `rr.log` of this process logs, or for the ambient recording.
 
     The sink is valid only in this process.
 
     Attributes
     ----------
     application_id, recording_id:
-        The ids of that recording.
+        The ids of the recording of mpr whose rows the sink gets.
     """
 
     application_id: str
@@ -55,9 +51,9 @@ class ActiveRecordingSink(Sink):
         return (f"the active recording {self.recording_id}",)
 
     def open(self, context: OpenContext) -> ActiveRecordingWriter:
-        """Return a new writer for this sink. Raises `SinkError` if there is no such recording any more.
+        """Return a new writer for this sink. Only mpr itself calls this.
 
-        Only mpr itself calls this.
+        Raises `SinkError` if the active or ambient recording is gone.
         """
         return ActiveRecordingWriter(self)
 
@@ -68,8 +64,7 @@ class ActiveRecordingSink(Sink):
 def find(application_id: str, recording_id: str | None) -> ActiveRecordingSink | None:
     """Return the active recording as a sink if it has these ids, else the ambient recording, else None.
 
-    If `recording_id` is None, the active recording may have any recording id. The ambient recording need not have these
-    ids.
+    If `recording_id` is None, the active recording may have any recording id. The ambient recording may have other ids.
     """
     stands_in = current()
     found = _own(application_id, recording_id)
@@ -96,11 +91,11 @@ def _own(application_id: str, recording_id: str | None) -> ActiveRecordingSink |
 class ActiveRecordingWriter(Writer):
     """Sends rows to the active recording of the calling program, or to the ambient recording.
 
-    A caller gets the result of a task only after the sinks of that recording have the rows of the task. If these sinks
-    need more than `SINK_TIMEOUT_SECS` seconds for one segment, this writer logs a warning and sends nothing more. Later
-    results do not wait for these sinks. `missed` counts the chunks that were not sent, and `close` logs this number.
+    If the sinks of that recording need more than `SINK_TIMEOUT_SECS` seconds for one segment, this writer logs a
+    warning and sends nothing more, so that results do not wait for these sinks. `close` logs how many chunks were not
+    sent.
 
-    Raises `SinkError` if there is no such recording any more.
+    Raises `SinkError` if the active or ambient recording is gone.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -136,7 +131,7 @@ class ActiveRecordingWriter(Writer):
         return self._published
 
     def open(self, preamble: bytes) -> None:
-        """Keep the header of `preamble`. `accept` puts it before each segment, because the SDK needs it.
+        """Keep the header of `preamble`, which `accept` puts before each segment for the SDK.
 
         Nothing of the preamble is sent, because the active recording has its own properties.
         """
@@ -236,7 +231,7 @@ def opened(writer: Any) -> None:
 
 
 def closed(writer: Any) -> None:
-    """Stop counting `writer` as open, because it writes nothing more. Does nothing if `writer` is not counted."""
+    """Stop counting `writer` as open. Does nothing if `writer` is not counted."""
     _writers.discard(writer)
 
 

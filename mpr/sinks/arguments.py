@@ -1,7 +1,6 @@
 """Adds arguments for sinks to the command line of a user's script: `--save`, `--connect`, `--serve` and others.
 
-Covers: the arguments, and the sinks that they stand for.
-Does not cover: the command `mpr run`, which has its own options (`cli.py`).
+The command `mpr run` has its own options (`cli.py`).
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
 """Defines the interface of sinks: `Sink`, which a user gives to mpr, and `Writer`, which a durable sink opens.
 
-A sink gets rows as segments (`rrd/segment.py`): whole frames from one outbox. An outbox is the file in memory in which
-a process that logs leaves its rows for the parent. A manifest is a table of chunks (`rrd/manifest.py`). The `END` frame
-is the last frame of an outbox, and its payload has the manifests of the outbox.
-
-Covers: the methods and attributes of sinks and writers that other packages use. No other package checks the class of a
-sink.
-Does not cover: the sinks themselves, which are in the other files of this package.
+A segment is some whole frames from one outbox (`rrd/segment.py`). An outbox is the file in memory in which a process
+that logs leaves its rows for the parent. The `END` frame is the last frame of an outbox. Its payload has the manifests
+of the outbox, which are tables of its chunks.
 """
 
 from __future__ import annotations
@@ -33,7 +29,7 @@ class OpenContext:
     application_id, recording_id:
         The ids of the shared recording.
     format_is_known:
-        Whether mpr knows the file format of the installed Rerun SDK, so that frames can be copied without decoding.
+        True if mpr knows the file format of the installed Rerun SDK, so that it can copy frames without decoding them.
     """
 
     application_id: str
@@ -57,9 +53,9 @@ class OpenContext:
 class Sink(ABC):
     """The base class of all sinks: destinations for the rows of a recording, with their settings.
 
-    A subclass must define `_places`, and must set those of the class attributes below whose default is wrong for it. A
-    durable sink must also define `open`. A live sink derives from `LiveSink` (`viewers.py`) instead. The settings of an
-    object must never change.
+    A subclass must define `_places`, and must set each class attribute below whose default is wrong for it. A durable
+    sink must also define `open`. A live sink derives from `LiveSink` (`viewers.py`) instead. The settings of an object
+    must never change.
     """
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
@@ -104,10 +100,9 @@ class Writer(ABC):
     mpr calls `open` first, then `accept` and `add_manifests` any number of times, and at last either `close` or
     `abort`. Only one thread at a time calls the methods.
 
-    A subclass must define the abstract methods, and may define the others. It must keep all rows that `accept` has
-    taken, even if a later call fails. A method that fails must raise `SinkError`. If `accept` or `add_manifests` raises
-    it, mpr calls `abort`, and then only the other sinks get rows. All later results have this error as their outcome,
-    and closing the recording raises it.
+    A subclass must define the abstract methods. It must keep all rows that `accept` has taken, even if a later call
+    fails. If `accept` or `add_manifests` raises `SinkError`, mpr calls `abort`, and then only the other sinks get rows.
+    All later results have this error as their outcome, and closing the recording raises it.
     """
 
     #: If mpr cannot read rows back from this sink: a text for errors that says how a user can see the rows. Else empty.
@@ -180,8 +175,7 @@ class Writer(ABC):
     def timed_rows(self) -> int | None:
         """Return the number of rows that have times; None if the sink cannot count them.
 
-        `mpr verify` compares a file with this number. Static rows have no times, and are not counted, because the SDK
-        drops a static row if a later one replaces it.
+        Static rows have no times. They are not counted, because the SDK drops a static row if a later one replaces it.
         """
         return None
 

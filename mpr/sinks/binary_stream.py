@@ -1,8 +1,4 @@
-"""Defines `BinaryStreamSink`, from which threads and event loops of this process read the encoded recording as bytes.
-
-Covers: the file that holds the bytes (first in memory, then on the disk), and the interface for readers.
-Does not cover: writing the bytes (`rrd/writer.py`), and waiting for them (`rrd/byte_log.py`).
-"""
+"""Defines `BinaryStreamSink`, from which threads and event loops of this process read the encoded recording."""
 
 from __future__ import annotations
 
@@ -31,8 +27,8 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """The file of one stream: in memory until it has more than `memory_bytes` bytes, and then on the disk.
 
-    The file is closed, and its memory or disk space is released, when nothing refers to this object any more. The
-    methods are those that a `FileWriter` (`rrd/writer.py`) needs of its file.
+    The file is closed, and its space is released, when nothing refers to this object any more. The methods are those
+    that a `FileWriter` (`rrd/writer.py`) needs of its file.
     """
 
     # `published` is always True, because readers may have read any byte already, so the stream has to be finished.
@@ -181,8 +177,8 @@ class BinaryStreamSink(Sink):
 
         Each part is bytes, usually of a few megabytes at most: a separate stream without a footer, which can be decoded
         without the other parts. Viewers that get data in pieces need this, for example
-        `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first part. Errors are raised as in
-        `for data in sink`.
+        `gradio_rerun.Rerun(streaming=True)`. Each iteration starts at the first part. Errors are raised as in `for data
+        in sink`.
         """
         return StreamParts(self)
 

@@ -1,11 +1,8 @@
 """Writes a file by decoding all rows and encoding them again. mpr does so if it does not know the SDK's file format.
 
 The SDK's reader decodes every segment. The parent then sends the chunks to a recording stream, and the SDK writes them
-into the file. Only public functions of the SDK are used. This is slower than copying (`rrd/writer.py`): 240 to 430 MB/s
-were measured. Blueprints that workers send are left out.
-
-Covers: the writer of one such file.
-Does not cover: the choice between copying and decoding (`file.py`), the SDK's reader (`sdk/reader.py`).
+into the file. This is slower than copying (`rrd/writer.py`): 240 to 430 MB/s were measured. Blueprints that workers
+send are left out.
 """
 
 from __future__ import annotations
@@ -53,7 +50,7 @@ class DecodingWriter:
         self._send(preamble)
 
     def begin(self, header: bytes) -> None:
-        """Keep `header`, the header of a stream, for later segments. Used instead of `open` if there is no preamble."""
+        """Keep `header`, the header of a stream, which the SDK needs before each segment."""
         self._streams = StandaloneStreams(header)
 
     def accept(self, segment: Segment, *, published: bool) -> None:

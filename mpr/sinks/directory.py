@@ -1,12 +1,7 @@
 """Defines `DirectorySink`, which writes one file per task, each with its own recording id.
 
-Covers: the names and properties of the files, and rows that belong to no task.
-Does not cover: how a file is written (`rrd/writer.py`) and how ids are replaced (`rrd/relabel.py`).
-
-A worker writes its rows into an outbox (a file in memory), and begins a new outbox after each task that has logged. So
-the rows of a task have their own manifest, and the task's file is finished before the caller gets the task's result.
-Rows that belong to no task (from the parent or an initializer) are in the file `shared.rrd`, which has the id of the
-shared recording.
+A worker begins a new outbox (a file in memory for its rows) after each task that has logged. So the rows of a task have
+their own manifest, and the file of the task is finished before the caller gets the result of the task.
 """
 
 from __future__ import annotations
@@ -283,12 +278,12 @@ def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> by
 class DirectorySink(Sink):
     """A folder with one recording per task, for example one recording per episode of a data set.
 
-    The recording of a task has the rows that the task has logged, its own id and its own name. A task may set the name
-    and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker, for
-    how many seconds, and how the function ended. The file is finished before the caller gets the result of the task. If
-    a task logs nothing, there is no file for this task. Rows that belong to no task (from the parent or an initializer)
-    are in `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is
-    in no file.
+    The recording of a task has the rows that the task has logged, its own id and its own name. The task may set the
+    name and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker,
+    for how many seconds, and how the function ended. The file is finished before the caller gets the result of the
+    task. A task that logs nothing has no file. Rows that belong to no task (from the parent or an initializer) are in
+    `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is in no
+    file.
 
     Parameters
     ----------
@@ -303,7 +298,8 @@ class DirectorySink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` is not the name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type, or if `name` has another field or does not give the
+        name of an `.rrd` file.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -334,7 +330,8 @@ class DirectorySink(Sink):
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Return a new writer for this sink. Only mpr itself calls this.
 
-        Raises `SinkError` if the folder cannot be used, or if mpr does not know the file format of the SDK.
+        Raises `SinkError` if the folder or the file `shared.rrd` cannot be made, or if mpr does not know the file
+        format of the SDK.
         """
         context.check_format("a DirectorySink needs")
         folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)

@@ -1,9 +1,4 @@
-"""Defines `FileSink`, which writes one `.rrd` file with the rows of all workers.
-
-Covers: the settings of the file and their checks, and the choice between copying and decoding.
-Does not cover: how a file is written (`rrd/writer.py`, `decoding.py`), and recordings that tasks make themselves
-(`per_recording.py`).
-"""
+"""Defines `FileSink`, which writes one `.rrd` file with the rows of all workers."""
 
 from __future__ import annotations
 
@@ -25,7 +20,8 @@ class FileSink(Sink):
 
     When a caller gets the result of a task, the rows of that task are in the file. Another process can then read them,
     with `rr.chunk.RrdReader(path).stream()` or the viewer. The file gets its final name with the first rows. Until then
-    it is named `.<name>.part`. So if a run fails before the first rows, an older file stays unchanged.
+    it is named `.<name>.part`, so that an older file stays if a run fails before its first rows. If the file cannot be
+    made, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -33,19 +29,18 @@ class FileSink(Sink):
         The path of the file. If its folder is missing, the folder is made. An existing file is replaced. If the path is
         a link, the file that the link leads to is replaced, and the link stays.
     write_footer:
-        Whether the file ends with a manifest, as with `rr.FileSink`. A manifest is a table of the chunks in the file. A
-        chunk is some rows of one entity. If a pool runs `map` with `chunksize=1`, each task makes at least one chunk
-        for each entity. While the file grows, the manifest takes about 250 bytes of memory per chunk, and more bytes on
-        the disk. When the file is closed, the manifest takes 2 to 5 kB of memory per chunk for a short time. Without
-        the manifest, a program can read the file only from front to back, and `rerun rrd verify` refuses the file.
+        Whether the file ends with a manifest (a table of its chunks), as with `rr.FileSink`. A chunk is some rows of
+        one entity. The manifest takes about 250 bytes of memory per chunk while the file grows, and 2 to 5 kB per chunk
+        for a short time when the file is closed. Without the manifest, a program can read the file only from front to
+        back, and `rerun rrd verify` refuses the file.
     compact:
         Whether `rerun rrd optimize` merges small chunks when the file is closed. This writes the file a second time.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or if `compact` is true and
-        `write_footer` is false. If the file cannot be made, opening the recording raises `SinkError`.
+        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or has a null character, or if
+        `compact` is true and `write_footer` is false.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -73,7 +68,8 @@ class FileSink(Sink):
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Open the file for a new recording, and return its writer. Only mpr itself calls this.
 
-        Raises `SinkError` if the file or its folder cannot be made.
+        Raises `SinkError` if the file or its folder cannot be made, or if a setting needs a file format that mpr does
+        not know.
         """
         folder = Path(self.path).parent
         try:
@@ -98,7 +94,7 @@ class FileSink(Sink):
     def check_direct(self) -> None:
         """Raise `ConfigError` if `write_footer` is false. Only mpr itself calls this.
 
-        The reason is that the files of the workers can be put together only with their footers.
+        The reason is that mpr can put the files of the workers together only with their footers.
         """
         if not self.write_footer:
             raise ConfigError(

@@ -1,9 +1,6 @@
 """Gives each segment to one of several files, by a key: the recording or the task that the segment belongs to.
 
 A segment is a piece of an encoded Rerun stream (`rrd/segment.py`).
-
-Covers: the choice of a file for each segment, the limit of open files, and closing all files.
-Does not cover: the choice of the keys, and opening new files (`per_recording.py`, `directory.py`).
 """
 
 from __future__ import annotations
@@ -68,7 +65,10 @@ class FileRouter(Generic[K]):
         self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Give `segment` to the file of its key. If the file is not open, open it. Raises `SinkError` if this fails."""
+        """Give `segment` to the file of its key. If the file is not open, open it first.
+
+        Raises `SinkError` if the file cannot be opened or written.
+        """
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
         self._by_outbox.setdefault(segment.outbox, {})[key] = file

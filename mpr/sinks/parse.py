@@ -1,8 +1,4 @@
-"""Makes sinks from objects, paths, URLs and words that a user or an environment variable gives.
-
-Covers: the meaning of each form, the default file, and checks that concern several sinks.
-Does not cover: checks of the settings of one sink, which its class does.
-"""
+"""Makes sinks from objects, paths, URLs and words that a user or an environment variable gives."""
 
 from __future__ import annotations
 
@@ -79,7 +75,7 @@ def _checked(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is empty or not set.
+    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is not set or names none.
 
     The value of the variable is words as in `sink_of_word`, separated by commas. Raises `ConfigError` if a word is no
     sink.
@@ -115,7 +111,10 @@ def sink_of_path(path: str | os.PathLike[str]) -> Sink:
 
 
 def _as_sink(sink: object) -> Sink:
-    """Return the sink for a `Sink` object, a path or a URL. Raises `ConfigError` for anything else."""
+    """Return the sink for a `Sink` object, a path or a URL.
+
+    Raises `ConfigError` for anything else, and if the path or URL cannot be used.
+    """
     if isinstance(sink, Sink):
         return sink
     if isinstance(sink, str) and "://" in sink:
@@ -127,10 +126,9 @@ def _as_sink(sink: object) -> Sink:
 
 
 def _check_kind_of_path(path: object) -> None:
-    """Raise `ConfigError` if `path` neither ends with '/' nor is the path of an `.rrd` file.
+    """Raise `ConfigError` if `path` is not a str, or ends neither with '/' nor with `.rrd`.
 
-    Without this check, `sinks="episodes"` would make one file without a suffix, which the viewer does not open. An
-    empty path and a device raise nothing here, because `FileSink` refuses them.
+    An empty path, a device and a FIFO raise nothing here, because `FileSink` refuses them.
     """
     if not isinstance(path, str):
         raise ConfigError(f"{path!r} is no path of a sink: give a str or a pathlib.Path")

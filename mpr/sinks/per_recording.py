@@ -1,8 +1,4 @@
-"""Writes the shared recording to one file, and each recording that tasks make themselves to another file.
-
-Covers: finding the recording that a segment belongs to, and the names of the other files.
-Does not cover: how a file is written (`rrd/writer.py`).
-"""
+"""Writes the shared recording to one file, and each recording that tasks make themselves to another file."""
 
 from __future__ import annotations
 
@@ -154,7 +150,7 @@ class PerRecordingWriter(Writer):
     def _path(self, recording_id: str) -> Path:
         """Return a new path for the file of the recording `recording_id`, in the folder of the main file.
 
-        No path is returned twice: a number is added to the name if necessary.
+        A number is added to the name if an earlier recording has this name.
         """
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"

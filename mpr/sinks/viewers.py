@@ -1,11 +1,7 @@
-"""Defines the live sinks: viewers and servers.
+"""Defines the live sinks: viewers and servers. An exporter is the process that sends rows to one live sink.
 
-No result waits for a live sink, and a live sink cannot cause lost rows in a file. With `route="direct"`, this is
-different, because workers send rows to viewers themselves. An exporter is the process that sends rows to one live sink
-(`live/exporter.py`).
-
-Covers: the classes of live sinks, their checks and ports, and the way in which an exporter connects to each sink.
-Does not cover: sending rows to live sinks (`live/supervisor.py`, `live/exporter.py`).
+No result waits for a live sink, and a live sink cannot cause lost rows in a file, except with `route="direct"`: workers
+then send rows to viewers themselves.
 """
 
 from __future__ import annotations
@@ -44,8 +40,8 @@ class LiveSink(Sink):
     logs a warning.
 
     A subclass must define `_url`. It must also define `_with_ports` if the sink listens at a port, `_start_program` if
-    the sink needs a program, and `_sdk_sink` if the rows do not go to `_url` by `rr.GrpcSink`. If one of the last two
-    raises, the exporter ends, and mpr tries again with a new exporter.
+    the sink needs a program, and `_sdk_sink` if the rows do not go to `_url` by `rr.GrpcSink`. If `_start_program` or
+    `_sdk_sink` raises, the exporter ends, and mpr tries again with a new exporter.
     """
 
     is_live = True
@@ -119,7 +115,7 @@ class GrpcSink(LiveSink):
     Raises
     ------
     ConfigError
-        If the URL has another scheme or path, or no host or port.
+        If `url` is no URL of this form.
     """
 
     url: str = field(default=_EXAMPLE, kw_only=False)
@@ -303,7 +299,8 @@ class SpawnViewerSink(LiveSink):
         The largest amount of memory for rows in the viewer: '2GB', or '25%' of the machine's memory. Above this limit,
         the oldest rows are dropped.
     server_memory_limit:
-        The same for the server in the viewer's process, which receives the rows and passes them to the viewer.
+        The largest amount of memory for rows in the server that receives the rows for the viewer, in the viewer's
+        process.
     hide_welcome_screen:
         Whether the viewer hides its welcome screen, as in `rr.spawn`.
     headless:
