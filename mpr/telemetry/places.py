@@ -1,7 +1,4 @@
-"""Numbers the places of a pool, and gives each place a state timeline.
-
-A pool of n workers has the places 0 to n - 1. A worker gets the place of the worker that it replaces. A state timeline
-is an entity that shows the states of the workers at one place, one after another.
+"""Numbers the places of a pool, and gives each place a state timeline. The docstring of the package explains both.
 
 Covers: which place and which state timeline a worker gets.
 Does not cover: the rows in a state timeline (`worker_timeline.py`).
@@ -15,12 +12,9 @@ _MORE_TIMELINES = 8
 
 
 class Places:
-    """Holds the places of a pool, numbered from 0, and the state timeline of each place.
+    """Holds the places of a pool, and the state timeline of each place.
 
-    Parameters
-    ----------
-    size:
-        The number of workers that the pool has at a time.
+    `size` is the number of workers that the pool has at a time.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,7 +26,7 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give the worker `worker` a free place. Return the number of the place, and the number of its state timeline.
+        """Give the worker `worker` a free place. Return the numbers of the place and of its state timeline.
 
         The number of a state timeline is the number of the first worker that it shows.
         """
@@ -47,8 +41,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool of n workers
-        has 2 * n + 8 state timelines already, the next worker continues the old one.
+        If the worker has died (`lost`), the next worker there gets a new state timeline, as long as the pool has fewer
+        than 2 * `size` + 8.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:
