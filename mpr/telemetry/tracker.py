@@ -71,8 +71,7 @@ class TelemetryTracker(PoolObserver):
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """Give the worker with the number `worker` a place and a state timeline, because its process is about to start.
-        """
+        """Give the worker with the number `worker`, which is about to start, a place and a state timeline."""
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)
