@@ -18,12 +18,11 @@ class DaskEngine(Engine):
     ----------
     options:
         The arguments of the pool about the engine. `engine` is the client of the user, or "dask" for the current client
-        of this process. If there is none, a cluster is started. `processes` is the number of its workers (None: the
-        number of CPUs). `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
+        of this process, or else a new cluster. `processes` is the number of workers of a new cluster (None: the number
+        of CPUs). `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
     retries:
-        The number of times that Dask runs a chunk again if it has failed (`retries` of `Client.submit`). In addition,
-        Dask runs tasks again whose worker has died, as its configuration says
-        (`distributed.scheduler.allowed-failures`).
+        The number of times that Dask runs a failed chunk again (`retries` of `Client.submit`). Dask counts deaths of
+        workers separately (`distributed.scheduler.allowed-failures`).
 
     Raises
     ------

@@ -18,8 +18,7 @@ class RayEngine(Engine):
     ----------
     options:
         The arguments of the pool about the engine. `processes` is the number of CPUs of a new cluster (None: all CPUs
-        of this machine). A running cluster keeps its number. `options` are those of `ray.remote` for each chunk, such
-        as `{"num_gpus": 1}`.
+        of this machine). `options` are those of `ray.remote` for each chunk, such as `{"num_gpus": 1}`.
     retries:
         The number of times that Ray runs a chunk again if its worker has died (`max_retries` of Ray).
 

@@ -24,7 +24,9 @@ FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 
 def check(prefix: str, function: Callable[..., Any]) -> None:
-    """Raise `ConfigError` if `prefix` is no format string, or has a field that is neither in `FIELDS` nor an argument.
+    """Raise `ConfigError` if `prefix` is no format string, or has an unknown field.
+
+    A field is known if it is in `FIELDS`, or is an argument of `function`.
     """
     try:
         names = list(_names(prefix))
