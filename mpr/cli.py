@@ -86,8 +86,7 @@ def _say(text: str, colour: str | None = None) -> None:
 
 @main.command()
 def doctor() -> None:
-    """Print whether mpr knows the file format of the installed Rerun SDK, and finds all functions of the SDK that mpr
-    uses.
+    """Print whether mpr knows the file format of the installed Rerun SDK, and finds all SDK functions that it uses.
 
     The exit status is 0 if both are true, else 1. The command also says if mpr was not tested with this release of the
     SDK.

@@ -1,7 +1,7 @@
 """Defines the error classes of mpr. Those that a user may catch are in one tree.
 
-All errors can be pickled. A sink is a destination of rows, such as a file. `FormatError` and `ReleasedError` are not in
-the tree, because they never reach a user.
+All errors can be pickled. A sink is a destination of rows, such as a file. `FormatError` and `ReleasedError` are
+internal, so they are not in the tree.
 
 ```
 MprError
@@ -80,8 +80,8 @@ class RecordingClosedError(RecordingError):
 class JoinError(RecordingError):
     """This process cannot join a recording. The message has the reason.
 
-    Possible reasons: the process has not inherited the data that it needs, the process of the recording does not
-    answer, or the recording belongs to another machine or another user.
+    For example, the process has not inherited the data that it needs, the process of the recording does not answer, or
+    the recording belongs to another machine or another user.
 
     Attributes
     ----------
@@ -107,8 +107,8 @@ class ConflictError(RecordingError):
 class DeliveryError(RecordingError):
     """Rows that were logged could not be written to the sinks.
 
-    The call that returns the result of a task raises this error if rows of the task may be missing. The end of the
-    recording raises this error if any rows are missing.
+    The call that returns the result of a task raises this error if rows of the task may be missing.
+    `SharedRecording.close` raises it if any rows are missing.
     """
 
 

@@ -83,8 +83,7 @@ LIVE_FAREWELL_SECS = 3.0
 
 
 def outbox_limit(workers: int) -> int:
-    """Return the number of bytes that may wait in the outbox of each worker, if there are `workers` workers (1 or
-    more).
+    """Return the number of bytes that may wait in the outbox of each of `workers` workers (1 or more).
 
     The result lies between `OUTBOX_MIN_BYTES` and `OUTBOX_MAX_BYTES`.
     """

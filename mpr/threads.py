@@ -239,8 +239,7 @@ class BoundedThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
-        """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end, including the end of earlier
-        steps.
+        """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Earlier steps run before it.
 
         Returns True if `step` has ended, and raises its error. Returns False if the time is over. `step` is then not
         cancelled, and its later error is ignored.

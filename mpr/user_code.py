@@ -47,8 +47,7 @@ def passes(error: BaseException) -> bool:
 
 
 def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
-    """Return True if the type of `value` is `kind` or a subclass of `kind`, or of one of its classes if `kind` is a
-    tuple.
+    """Return True if the type of `value` is `kind` or a subclass of `kind`. `kind` may be a tuple of classes.
 
     Unlike `isinstance`, this function does not read `value.__class__`, which may be a property in a user's class.
     """
@@ -72,7 +71,7 @@ def plain_name(kind: type[Any]) -> str:
 def describe(error: BaseException) -> str:
     """Return the type and the text of `error`, such as 'ValueError: no digits'.
 
-    Works even if the `__str__` of the exception raises.
+    If the `__str__` of the exception raises, a fixed text replaces its text.
     """
     try:
         text = f"{error}"
@@ -167,8 +166,7 @@ def end_forked(pid: int, error: BaseException | None) -> None:
 
 
 def exit_with(error: BaseException | None) -> NoReturn:
-    """End this forked process with the exit code that Python uses for a program that ends with `error` (None: no
-    error).
+    """End this forked process with Python's exit code for a program that ends with `error` (None: no error).
 
     Nothing is flushed, because all buffers, sockets and recordings of this process are copies of its parent's.
     """
@@ -230,8 +228,7 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 
 
 def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) -> None:
-    """Print the message `msg % args` and `error`, which a handler or a filter of logging has raised, to the original
-    stderr.
+    """Print the message `msg % args`, and the `error` of a user's handler or filter of logging, to the original stderr.
 
     Prints nothing if `logging.raiseExceptions` is false.
     """

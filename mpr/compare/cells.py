@@ -152,10 +152,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the content of `values` as flat arrays: which values are null, the lengths of lists, and the numbers and
-    texts.
+    """Return the content of `values` as flat arrays.
 
-    Two cells of one type are equal if all these arrays are equal.
+    The arrays have the numbers and texts, the lengths of lists, and which values are null. Two cells of one type are
+    equal if all these arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []

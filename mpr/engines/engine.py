@@ -1,6 +1,6 @@
-"""Defines the interface of an engine.
+"""Defines the interface of an engine, which runs the tasks of a pool in place of mpr's own workers.
 
-Covers: the interface, and the future of a chunk for engines without futures of `concurrent.futures`.
+Covers: the class `Engine`, and the future of a chunk for engines without futures of `concurrent.futures`.
 Does not cover: the engines themselves, each of which has a module of its own.
 """
 
@@ -50,10 +50,10 @@ class Engine(ABC):
         """End the engine if this object has started it."""
 
     def failure(self, error: BaseException, task: str) -> BaseException:
-        """Return the error for `task`, the name of the first task of a chunk, if the engine raises `error` instead of
-        an answer.
+        """Return the error for the tasks of a chunk, if the engine has raised `error` instead of an answer.
 
-        This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died.
+        This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died. `task` is the
+        name of the first task.
         """
         if not self.is_death(error):
             return error

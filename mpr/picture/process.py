@@ -216,8 +216,7 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """A context manager that runs a viewer without a window within the block, and yields a client that controls the
-    viewer.
+    """A context manager that runs a viewer without a window, and yields a client that controls the viewer.
 
     Parameters
     ----------
@@ -314,10 +313,10 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Let the viewer show the time `at` (None: the last time) on `timeline` (None: the timeline that the viewer has
-    chosen).
+    """Let the viewer show the time `at` on `timeline`. `state` is the present state of the viewer.
 
-    `state` is the present state of the viewer. Raises `PictureError` if the recording has no such timeline.
+    By default (None), use the last time, and the timeline that the viewer has chosen. Raises `PictureError` if the
+    recording has no such timeline.
     """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline

@@ -156,7 +156,8 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    Closing the standard input of the process asks it to end. After 5 s, the process and the viewer are killed.
+    The process is asked to end by closing its standard input. After 5 s, or when the process has ended, what is left is
+    killed.
     """
     assert process.stdin is not None
     # The process ends when its standard input closes.

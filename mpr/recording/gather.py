@@ -86,11 +86,10 @@ class WorkerFiles:
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
-        """Copy the workers' files to the durable sinks, which `fanout` writes to. Call this when no worker writes any
-        more.
+        """Copy the workers' files to the durable sinks, which `fanout` writes to.
 
-        If a file or the folder cannot be read, `fanout` gets a `SinkError`, which the end of the recording raises. The
-        other files are still copied.
+        Call this when no worker writes any more. If a file or the folder cannot be read, `fanout` gets a `SinkError`,
+        which the end of the recording raises. The other files are still copied.
         """
         try:
             paths = sorted(self.folder.iterdir())

@@ -56,7 +56,7 @@ class ParentMembership:
         """Announce to the aggregator all rows that this process has logged.
 
         Returns (name of the producer in messages, number of its outbox, announced bytes of this outbox). An outbox is a
-        file in memory with rows. Returns None if this process has no producer, because it has logged no rows.
+        file in memory with rows. Returns None if this process has no producer yet.
         """
         if self._producer is None:
             return None

@@ -100,11 +100,7 @@ class RecordingRuntime:
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare `route='direct'`: make the folder of the workers' files, and keep the URLs of the live sinks for the
-        workers.
-
-        If a later part of the recording cannot start, `undo` removes the folder.
-        """
+        """Prepare `route='direct'`: make a folder for the workers' files, which `undo` can remove, and keep URLs."""
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
@@ -124,10 +120,7 @@ class RecordingRuntime:
 
     @property
     def writers(self) -> Sequence[Writer]:
-        """The writers of the durable sinks, also of those that have failed.
-
-        Empty if logging is off, or if all sinks are live.
-        """
+        """The writers of the durable sinks. Empty if logging is switched off, or if all sinks are live."""
         return self._opened.writers
 
     @property
@@ -187,10 +180,7 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """Return a function that yields all rows (see `Replay` in `replay.py`).
-
-        Raises `SinkError` if no sink can be read.
-        """
+        """Return a function that yields all rows (see `replay.py`). Raises `SinkError` if no sink can be read."""
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
@@ -218,7 +208,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return as text why no process can join, and which sinks have the rows; None if processes can join."""
+        """Return why no process can join, and the names of the sinks that have the rows; None if processes can join."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -268,11 +258,8 @@ class RecordingRuntime:
     def close(self, *, failed: bool) -> None:
         """End all parts. A second call waits until the first call has ended. Does nothing in a forked child.
 
-        If `failed` is true, a file without a row of the user does not replace an older file.
-
-        Raises `SinkError` if a sink has failed, and `DeliveryError` if a process that could not join has lost rows. If
-        `failed` is false, also raises `DeliveryError` if rows have not arrived, and `ConflictError` if two workers gave
-        one timeline or component two types.
+        `failed` is true if the `with` block has raised. A file without a row of the user then does not replace an older
+        file. Raises the errors of `SharedRecording.close`.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))

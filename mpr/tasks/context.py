@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """Holds the times, the prefix, the recording and the settings of one task, and sets them during each step of the
-    task.
+    """Holds the times, prefix, recording and settings of one task, and sets them during each step of the task.
 
     Parameters
     ----------

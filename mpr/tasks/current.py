@@ -96,7 +96,7 @@ _together: ContextVar[bool] = ContextVar("mpr_delivered_together", default=False
 
 @around
 def delivered_together() -> Iterator[None]:
-    """Within the block, tasks do not deliver their rows, because the caller delivers them later."""
+    """A context manager. Tasks in its block do not deliver their rows, because the caller delivers the rows later."""
     token = _together.set(True)
     yield
     _together.reset(token)

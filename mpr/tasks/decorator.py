@@ -64,8 +64,8 @@ def task(
     exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
 
     The function starts without any times set. After the call, the times of its caller are set again. If another task
-    calls the function, the function is a part of that task. If there is no open recording to join, the function logs to
-    the current recording.
+    calls the function, the function is a part of that task. If no recording was inherited,
+    or if it is closed or on another machine, the function logs to the current recording.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -96,7 +96,7 @@ def task(
         A call of the function raises this if a field such as `{config.cam_id}` has no value.
     JoinError
         A call raises this if the inherited recording is open, but its process does not answer. The first call waits for
-        120 s, and later calls for 5 s. Also if gevent or eventlet has replaced the threads of this process.
+        120 s, and later calls for 5 s. Also raised if gevent or eventlet has replaced the process's threads.
     DeliveryError, RecordingClosedError
         A call raises these if the function has returned, but the sinks did not get its rows. If the function itself has
         raised, this loss is only logged. A call also raises these if the task gets no index before the function begins.
@@ -130,10 +130,10 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`, which logs to the recording of `config` (None: the inherited
-    recording).
+    """Return `function` as a task with `options`.
 
-    The result is a coroutine function, a generator function or an async generator function if `function` is one.
+    The task logs to the recording of `config`, or to the inherited recording if `config` is None. The result is a
+    coroutine function, a generator function or an async generator function if `function` is one.
     """
     # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
     # Nothing can be delivered then.

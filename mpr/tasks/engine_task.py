@@ -59,7 +59,7 @@ class EngineCall:
     def is_repeated(self, is_complete: Callable[[bytes], bool]) -> bool:
         """Return True if the rows of this call are in the recording already, from an earlier run.
 
-        `is_complete(key)` asks the parent. It is not called in the first run, or without a key.
+        `is_complete(key)` asks the parent. It is not called if `attempt` is 0, or if `key` is empty.
         """
         return bool(self.key) and self.attempt != 0 and is_complete(self.key)
 

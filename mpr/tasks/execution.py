@@ -92,9 +92,9 @@ class Execution:
             self._begin_timeline(options.timeline)
 
     def _new_task(self, options: TaskOptions, producer: Producer) -> CurrentTask:
-        """Return the identity of a task that no pool has submitted.
+        """Return the identity, with a new index, of a task that no pool has submitted.
 
-        If no task of a pool calls it, also set `_engine_call`.
+        Outside of a pool, also set `_engine_call`, the call of another engine's task, if there is one.
         """
         attempt = 1
         if not self._in_pool:
@@ -158,8 +158,7 @@ class Execution:
                 producer.deliveries.check(self._began)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """Mark the task as ended. Return the producer that must deliver its rows; None if `close` has nothing to
-        deliver.
+        """Mark the task as ended. Return the producer that must deliver its rows; None if no delivery is needed.
 
         `error` is the exception of the body; None if the body has returned. The text of `error` is written into the
         recording, unless `error` only means that a generator was closed or a coroutine was cancelled.

@@ -39,10 +39,10 @@ class Places:
         return place, timeline
 
     def release(self, place: int, *, lost: bool) -> None:
-        """Free `place`, because the worker there has ended.
+        """Free `place`, because the worker there has ended. The next worker there continues the state timeline.
 
-        If the worker has died (`lost`), the next worker there gets a new state timeline, as long as the pool has fewer
-        than 2 * `size` + 8.
+        But if the worker has died (`lost`), the next worker gets a new state timeline, as long as there are fewer than
+        2 * `size` + 8.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -139,8 +139,8 @@ class Rows:
     """Holds the rows that are written together.
 
     The keys of `state_timelines` are the numbers of the state timelines. The keys of `spans` are names of functions.
-    `names` has the name of the chart line of each place, such as "worker 1, 4". It is empty if no worker has started
-    since the last write.
+    `names` has the name of the chart line of each place, such as "worker 1, 4"; empty if no worker has started since
+    the last write.
     """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)

@@ -95,7 +95,10 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the remaining rows and the insights. A second call does nothing."""
+        """Stop the thread, and write the remaining rows and, with the kind "pool", the insights.
+
+        A second call does nothing.
+        """
         if self._closed:
             return
         self._closed = True
@@ -174,8 +177,7 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return what the process of the worker `worker` uses now: CPU (percent of a core), memory (MB), threads, open
-        files.
+        """Return (CPU in percent of a core, memory in MB, threads, open files) of the worker with the number `worker`.
 
         Values that are unknown are NaN. The CPU is unknown at the first call for a worker.
         """
@@ -209,10 +211,10 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Passes an exception of a `with` block to `Sampler.fail` instead of raising it, because telemetry must not fail a
-    task.
+    """Passes an exception of a `with` block to `Sampler.fail` instead of raising it.
 
-    An exception from a signal handler, such as `KeyboardInterrupt`, is raised.
+    The reason is that telemetry must not fail a task. An exception from a signal handler, such as `KeyboardInterrupt`,
+    is raised.
     """
 
     def __init__(self, sampler: Sampler) -> None:

@@ -29,7 +29,7 @@ _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """Declares the attributes of a work item that have the arguments of its tasks.
+    """The attributes of a work item that have the arguments of its tasks.
 
     `payload` is a pickle, followed by its out-of-band buffers. `mode` says how a function gets its arguments: `CALL`,
     `STAR` or another mode of `transport/messages.py`.
@@ -57,8 +57,8 @@ class SlowTasks:
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
         """Keep the task `slow`, which took `micros` microseconds. Call this only if `wants` has returned True.
 
-        `work_item` has the arguments of the task, and `task` is the index of the task in `work_item`. The 11th slowest
-        task is dropped.
+        `work_item` has the arguments of the task, and `task` is the index of the task in `work_item`. If there are then
+        11 tasks, the fastest is dropped.
         """
         number = next(self._numbers)
         self._undescribed[number] = work_item, task

@@ -295,10 +295,9 @@ class WorkerTimeline:
             self._show(since_ns, IDLE)
 
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
-        """Show the task in `work`, if it has run for at least `after_ns` nanoseconds at `now_ns`, and has no result
-        yet.
+        """Show the task that runs according to `work`, if there is one, in the state timeline.
 
-        Does nothing if no task runs.
+        It is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result yet.
         """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
