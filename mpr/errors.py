@@ -117,7 +117,7 @@ class PictureError(RecordingError):
 
 
 class NoViewerError(PictureError):
-    """This machine can draw no picture of any recording, because a viewer or a graphics driver is missing."""
+    """This machine can draw no picture of any recording, for example because no viewer is installed."""
 
 
 class PoolError(MprError):
@@ -197,14 +197,14 @@ class WorkerDiedError(PoolError):
     exitcode:
         The exit code of the worker, negative for a signal, as in `multiprocessing.Process.exitcode`. None if unknown.
     ended:
-        True if the task had run to its end before the worker ended. Its result is lost.
+        True if the task had run to its end before the worker ended, so that only its result is lost.
     rows:
         The number of rows of the task that are in the recording; None if unknown.
     silent_secs:
         The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
     engine:
-        The name of the engine (Ray, Dask or an executor), and what the engine says about the death. None if the worker
-        belongs to mpr. With an engine, the `__cause__` is the error of the engine.
+        (name of the engine, what the engine says about the death). The `__cause__` is then the error of the engine. None
+        if the worker belongs to mpr.
     """
 
     def __init__(
@@ -282,7 +282,7 @@ def describe_process(worker: int, pid: int) -> str:
 def describe_exit(exitcode: int | None) -> str:
     """Return `exitcode` in words, such as 'was killed by SIGTERM' or 'exited with code 3'.
 
-    A negative `exitcode` is the number of a signal. None means unknown.
+    A negative `exitcode` means a signal, such as -9 for signal 9. None means unknown.
     """
     if exitcode is None:
         return "ended in an unknown way"

@@ -34,10 +34,9 @@ CALLBACKS: Final = "mpr-callbacks"
 
 
 def is_thread_of_ours() -> bool:
-    """Return True if the name of the calling thread begins with `mpr-`.
+    """Return True if the name of the calling thread begins with `mpr-`, and is not `CALLBACKS`.
 
-    Returns False for threads that run callbacks of users (`CALLBACKS`). The threads of `run_to_completion` and `aside`
-    have other names.
+    The threads of `run_to_completion` and `aside` have other names.
     """
     name = threading.current_thread().name
     return name.startswith("mpr-") and name != CALLBACKS

@@ -120,8 +120,8 @@ def writable(text: str) -> str:
 class Contained:
     """A context manager that logs an exception of its block, and lets the program continue after the block.
 
-    An exception that may come from a signal leaves the block (see `passes`). A process that the block forks
-    in a thread of mpr ends with the block (see `end_forked`).
+    An exception that may come from a signal leaves the block (see `passes`). A process that the block forks in a
+    thread of mpr ends with the block (see `end_forked`).
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 
     `parts` is a generator function with one `yield`. The code behind the `yield` runs after the block, also if the
     block raises. Unlike `contextlib.contextmanager`, this decorator sets no attribute of the exception, because a
-    frozen dataclass would raise then.
+    user's exception may be a frozen dataclass.
     """
 
     @functools.wraps(parts)

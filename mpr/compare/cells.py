@@ -223,9 +223,8 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    For two tensors of different shapes, the text has the shapes. For more than 16 numbers, it says how many differ by
-    more than `tolerance` allows (see `are_close`), and by how much. Otherwise it has the values of both cells,
-    shortened.
+    Cells of more than 16 numbers are described by their sizes, or by how many values differ and how much. Other cells
+    are described by their values, shortened. `tolerance` is that of `are_close`.
     """
     shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
     if shapes[0] != shapes[1] and None not in shapes:

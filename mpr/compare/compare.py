@@ -40,8 +40,8 @@ _MANY_SHIFTED = 3
 class Difference(NamedTuple):
     """Describes one difference.
 
-    `text` is a sentence. `moment` is the name of a timeline and the time of the difference there, as a number of the
-    timeline or in nanoseconds. It is None if the difference has no time.
+    `text` is a sentence. `moment` is (name of a timeline, time of the difference as a sequence number or in
+    nanoseconds). It is None if the difference has no time.
     """
 
     text: str
@@ -310,7 +310,7 @@ class _Pair:
     def _words_of_pixels(self, name: str, stamp: tuple[Any, ...], cell: pa.Array, its: pa.Array) -> str | None:
         """Return in words how the pixels of two images differ; empty if none differs.
 
-        Returns None if the component `name` is no image buffer, or if its format is not known.
+        Returns None if the component `name` is no image buffer, or if the pixels cannot be decoded.
         """
         from mpr.compare.pixels import words_of_pixels
 

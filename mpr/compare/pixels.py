@@ -30,7 +30,7 @@ _CHANNELS = {1: 1, 2: 3, 3: 4, 4: 3, 5: 4}
 def words_of_pixels(
     expected: pa.Array, found: pa.Array, expected_format: pa.Array, found_format: pa.Array, tolerance: float
 ) -> str | None:
-    """Return in words which pixels of two images differ, and how much; empty if none differs.
+    """Return in words how two images differ in size, type or pixels; empty if no pixel differs.
 
     `expected` and `found` are cells with the bytes of the pixels. The next two parameters are the cells with the
     formats of the images. Pixels within `tolerance` count as equal, as in `cells.are_close`. Returns None if the module

@@ -35,7 +35,7 @@ _LOOK_SECS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """The tasks of one work item, in a form that every pickler takes.
+    """The tasks of one work item, in a form that every pickler can pickle.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Answer:
     status, payload:
         The same as in the message `Result` of `transport/messages.py`.
     worker, pid:
-        The number of the engine's worker in the recording (0: it could not join), and its process id.
+        The number of the engine's worker in the recording (0: the chunk as a whole has failed), and its process id.
     micros, flush_micros:
         The time from the start of the chunk until its rows were delivered, and the part of this time after the last
         task. Both are in microseconds.
@@ -100,8 +100,8 @@ def run_chunk(chunk: Chunk) -> Answer:
 
     If all rows of `chunk` are in the recording from an earlier run, the rows of this run are dropped.
 
-    This function raises nothing, because engines wrap exceptions in classes of their own. If the recording cannot be
-    joined or the rows cannot be delivered, the error is the outcome of all tasks.
+    This function raises nothing, because engines wrap exceptions in classes of their own. If a step outside of the
+    tasks fails, such as joining the recording, the error is the outcome of all tasks.
     """
     started_ns = time.monotonic_ns()
     try:
@@ -177,7 +177,7 @@ def _logging(producer: Producer, *, is_muted: bool) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=16)
 def _function(code: bytes) -> Callable[..., Any]:
-    """Return the task function in the pickle `code`. The last 16 functions are kept."""
+    """Return the task function in the pickle `code`. The last 16 functions are cached."""
     return task_pickling.load_function(code)
 
 

@@ -59,7 +59,7 @@ class EngineDispatcher(TaskDispatcher):
     callbacks:
         The thread that runs callbacks of the user.
     by_value:
-        True, because functions of `__main__` must be pickled by value.
+        True: functions of `__main__` are pickled by value, because an engine's workers have another `__main__`.
     """
 
     by_value = True
@@ -151,7 +151,7 @@ class EngineDispatcher(TaskDispatcher):
         future.add_done_callback(lambda done: self._thread.soon(lambda: self._settle(work_item, done)))
 
     def pid(self, worker: int) -> int | None:
-        """The process id of the engine's worker with the number `worker`; None if it has not sent an answer."""
+        """Return the process id of the engine's worker `worker` (a number); None if it has not sent an answer."""
         return self._pids.get(worker)
 
     def begin_feeding(self, feeder: object) -> None:
@@ -192,7 +192,7 @@ class EngineDispatcher(TaskDispatcher):
     def _settle(self, work_item: WorkItem, future: Future[Answer]) -> None:
         """Give the tasks of `work_item` their outcomes from `future`, which is done.
 
-        Does nothing if they have outcomes.
+        Does nothing if the tasks have outcomes already.
         """
         if work_item not in self.work:
             # It was cancelled, or the pool was terminated.
@@ -240,7 +240,7 @@ class EngineDispatcher(TaskDispatcher):
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls. The tasks of earlier calls still run."""
+        """Accept no new tasks. Tasks that were accepted before still run."""
         self._thread.do(self.lifecycle.close)
 
     def wait_until_done(self) -> None:

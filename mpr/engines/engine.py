@@ -65,7 +65,10 @@ class Engine(ABC):
 class ChunkFuture(Future[Answer]):
     """A future of `concurrent.futures` for a chunk, for engines that have futures of their own: Ray and Dask.
 
-    `cancel()` asks the engine to cancel the chunk. It is called if this future is cancelled before the chunk has ended.
+    Parameters
+    ----------
+    cancel:
+        Asks the engine to cancel the chunk. Called if this future is cancelled before the chunk has ended.
     """
 
     def __init__(self, cancel: Callable[[], object]) -> None:

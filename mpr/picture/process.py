@@ -301,7 +301,7 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Call `ask` again after each `TimeoutError`, and return its result.
+    """Call `ask` until it raises no `TimeoutError`, and return its result.
 
     There is no limit here, because the caller of this process limits the time for the whole picture.
     """

@@ -100,7 +100,10 @@ class RecordingRuntime:
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare `route='direct'`: make a folder for the workers' files, which `undo` can remove, and keep URLs."""
+        """Prepare `route='direct'`: make a folder for the workers' files, and keep the URLs of the live sinks.
+
+        If the recording cannot start, `undo` removes the folder.
+        """
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
@@ -130,7 +133,7 @@ class RecordingRuntime:
 
     @property
     def closed(self) -> bool:
-        """True if `close` was called, even if it has not ended yet."""
+        """True if `close` was called, even if `close` has not ended yet."""
         return self._ending.begun
 
     @property
@@ -332,7 +335,7 @@ class RecordingRuntime:
         """Write the number of rows with times, and of lost rows, to the sink of `writer`, for `mpr verify`.
 
         Nothing is written if no pool records telemetry, because the recording then has only rows of the user. Nothing
-        is written either if the sink cannot count its rows.
+        is written either if the sink cannot count its rows, or if mpr does not know the file format of the SDK.
         """
         wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
         rows = writer.timed_rows() if wanted else None

@@ -144,12 +144,12 @@ class SharedRecording:
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Return a function that calls `fn`, and logs to this recording from any process of this user on this machine.
 
-        Use the function with other engines, such as Dask or joblib. It can be pickled with pickle and with cloudpickle.
-        The pickle contains a secret.
+        Use the returned function with other engines, such as Dask or joblib. It can be pickled with pickle and with
+        cloudpickle. The pickle contains a secret.
 
-        When the function returns or raises, its rows are in every durable sink (such as a file). If Ray or Dask repeats
-        a complete call, its rows are not logged again. A call after the end of the recording raises
-        `RecordingClosedError`.
+        When the returned function has returned or raised, its rows are in every durable sink (such as a file). If they
+        cannot get there, the call raises `DeliveryError`, unless `fn` has raised. If Ray or Dask repeats a complete
+        call, its rows are not logged again. A call after the end of the recording raises `RecordingClosedError`.
 
         `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a
         class.

@@ -64,8 +64,8 @@ def task(
     exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
 
     The function starts without any times set. After the call, the times of its caller are set again. If another task
-    calls the function, the function is a part of that task. If no recording was inherited,
-    or if it is closed or on another machine, the function logs to the current recording.
+    calls the function, the function is a part of that task. If no recording was inherited, or if it is closed or on
+    another machine, the function logs to the current recording.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -194,8 +194,8 @@ def decorated(
 def _is_being_defined(function: Callable[..., Any]) -> bool:
     """Return True if `function` is a plain function that pickle cannot find by its name.
 
-    During `@mpr.task`, the name is not set yet. Later, it leads to the decorated function, which pickle then finds. A
-    local function is never found, and cloudpickle pickles it by value.
+    During `@mpr.task`, the name is not set yet. Later, the name leads to the decorated function, which pickle then
+    finds. A local function is never found, and cloudpickle pickles it by value.
     """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
@@ -211,8 +211,9 @@ def _found_at(function: Any) -> Any:
 class _Renamed(FunctionLike):
     """A decorated function that pickle may not find by its name.
 
-    It is made if the module has the undecorated function under this name, or if the function is no plain function. It
-    is pickled as the function and the options, unless the module has it under its name: `detect = mpr.task(detect)`.
+    The reason is that the module has the undecorated function under this name, or that this is no plain function. The
+    object is pickled as the function and the options, unless the module has the object itself: `detect =
+    mpr.task(detect)`.
     """
 
     __slots__ = ("_made_of",)

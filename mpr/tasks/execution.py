@@ -123,7 +123,7 @@ class Execution:
     def step(self) -> Iterator[None]:
         """Set the task's context within the `with` block. Restore the context of the caller after the block.
 
-        The block runs one step: a whole function, or a generator up to its next `yield`.
+        The block runs one step: a whole function, or a generator or coroutine up to its next pause.
         """
         if self._context is None:
             yield
@@ -175,8 +175,8 @@ class Execution:
     def _keys(self, error: BaseException | None) -> bytes:
         """Return the key of the engine's task, which is complete when its rows are delivered.
 
-        Returns b"" if there is no such task. Also if the body has raised `error`, because the rows of a failed run do
-        not replace those of the next run.
+        Returns b"" if there is no such task, or if the body has raised `error`, because the engine may then run the
+        task again.
         """
         return b"" if error is not None or self._engine_call is None else self._engine_call.key
 

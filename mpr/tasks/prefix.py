@@ -68,8 +68,8 @@ def arguments_of(
 def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
     """Return `prefix` with the values of its fields for `task`.
 
-    `arguments` are the arguments of the call, by name. A slash in a value is escaped. Raises `ConfigError` if a field
-    has no value, such as `{config.cam_id}` if the argument `config` has no attribute `cam_id`.
+    `arguments` are the arguments of the call, by name. Raises `ConfigError` if a field has no value, such as
+    `{config.cam_id}` if the argument `config` has no attribute `cam_id`.
     """
     import rerun as rr
 

@@ -48,7 +48,8 @@ class Wrapped(FunctionLike):
 class _WrappedCall:
     """Calls `function` as a task of the recording of `config`.
 
-    cloudpickle pickles a `Wrapped` as a function that refers to this object. It pickles this object by `__reduce__`.
+    cloudpickle pickles a `Wrapped` as a function that refers to this object. Every pickler pickles this object by its
+    `__reduce__`.
     """
 
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:

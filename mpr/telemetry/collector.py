@@ -15,7 +15,7 @@ _ERRORS = 100
 
 
 class RowCollector:
-    """Keeps the rows of a pool's telemetry until `take` returns them. `TelemetryTracker` calls it under its own lock.
+    """Keeps the rows of a pool's telemetry until `take` returns them. `TelemetryTracker` holds a lock during each call.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class RowCollector:
         self._errors_left = _ERRORS
 
     def add_state(self, timeline: int, at_ns: int, state: str, worker: int) -> None:
-        """Keep a row: the state timeline `timeline` shows `state`, a state of the worker `worker`, from `at_ns` on.
+        """Record in the state timeline `timeline` that the worker `worker` has the state `state` from `at_ns` on.
 
         `timeline` and `worker` are numbers. `at_ns` is in nanoseconds of the monotonic clock. Does nothing without the
         kind "workers".

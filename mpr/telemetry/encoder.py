@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
     """Encode rows and insights as a whole stream in the format of `.rrd` files.
 
-    The recording id in the stream is a placeholder, which `RecordingRuntime.accept_telemetry` replaces.
+    The ids of the recording in the stream are placeholders, which `RecordingRuntime.accept_telemetry` replaces.
 
     Parameters
     ----------

@@ -35,7 +35,7 @@ class WorkerInsights:
     working_secs:
         The time in tasks, including `held_back_secs`.
     flushing_secs:
-        The time, summed over all tasks, in which the SDK encoded the rows of a task after its end.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows.
     held_back_secs:
         The time in which `rr.log` waited for slow sinks.
     """

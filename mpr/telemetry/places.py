@@ -26,9 +26,10 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give the worker `worker` a free place. Return the numbers of the place and of its state timeline.
+        """Give the worker `worker` the first free place (place 0 if none is free).
 
-        The number of a state timeline is the number of the first worker that it shows.
+        Returns the number of the place, and the number of its state timeline, which is that of the first worker shown
+        there.
         """
         place = self._free.pop(0) if self._free else 0
         timeline = self._timelines.get(place)

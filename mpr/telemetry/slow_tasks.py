@@ -41,7 +41,7 @@ class Arguments(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SlowTasks:
-    """Keeps the 10 slowest tasks, with their arguments as text."""
+    """Keeps the 10 slowest tasks. `describe` turns their arguments into text."""
 
     #: (duration in microseconds, number, task). It is a heap, so the shortest of these durations comes first.
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)

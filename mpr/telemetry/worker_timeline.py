@@ -48,7 +48,7 @@ class WorkerTotals:
     working_ns:
         The time in tasks that have ended.
     flushing_ns:
-        The time in which the SDK encoded the rows of tasks after their end.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows.
     back_pressure_ns:
         The time in which `rr.log` waited for the sinks.
     current_ns:
@@ -77,7 +77,8 @@ class WorkerTotals:
     def add(self, count: int, working_ns: int, result: Result) -> None:
         """Add `count` tasks that have ended, and that took `working_ns` nanoseconds together.
 
-        `result` has their numbers of rows and bytes, and the time in which the SDK encoded the rows.
+        `result` has their numbers of rows and bytes, and the time in which the worker waited for the SDK to encode the
+        rows.
         """
         self.tasks += count
         self.rows += result.rows
@@ -118,7 +119,7 @@ class WorkerTotals:
 
 
 class WorkerTimeline:
-    """Makes the rows and insights of one worker from its events. `TelemetryTracker` calls it under its own lock.
+    """Makes the rows and insights of one worker from its events. `TelemetryTracker` holds a lock during each call.
 
     Parameters
     ----------
@@ -174,8 +175,7 @@ class WorkerTimeline:
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
         """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
 
-        Returns the time in microseconds that these tasks took together, without the time in which the SDK encoded their
-        rows.
+        Returns the time in microseconds that these tasks took together, without the time in which the SDK encoded rows.
         """
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
@@ -297,7 +297,8 @@ class WorkerTimeline:
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
         """Show the task that runs according to `work`, if there is one, in the state timeline.
 
-        It is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result yet.
+        The task is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result
+        yet.
         """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
