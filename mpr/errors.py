@@ -203,8 +203,8 @@ class WorkerDiedError(PoolError):
     silent_secs:
         The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
     engine:
-        (name of the engine, what the engine says about the death). The `__cause__` is then the error of the engine. None
-        if the worker belongs to mpr.
+        (name of the engine, what the engine says about the death). The `__cause__` is then the engine's error. None if
+        the worker belongs to mpr.
     """
 
     def __init__(

@@ -66,8 +66,8 @@ def _check_mode(mode: int) -> None:
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are those of `os.open`.
 
-    Raises `OSError` if the file cannot be opened, is a link, or is not regular. A FIFO is refused before it is opened,
-    because opening a FIFO may wait.
+    Raises `OSError` if the file cannot be opened, is a link, or is not regular. The kind of an existing file is checked
+    before it is opened, because opening a device may have effects.
     """
     with contextlib.suppress(FileNotFoundError):
         check_regular(path, follow=False)

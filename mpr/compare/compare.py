@@ -384,8 +384,8 @@ def _unmatched(
 ) -> tuple[_Unmatched, _Unmatched]:
     """Return the places (`Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
-    The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. A cell that occurs
-    twice in one series must occur twice in the other, unless `is_static` is true.
+    The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
+    twice in `one` and once in `other`, `other` lacks one cell, unless `is_static` is true.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]

@@ -81,11 +81,10 @@ class Entity:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files at `paths` that are damaged, or that the SDK cannot read, or that make it crash, each with the
-    reason.
+    """Return the files at `paths` that are damaged, or that the SDK cannot read, each with the reason.
 
-    Another process reads the files, because `differences` reads in the calling process, which a crash would end. Raises
-    `RecordingError` if the other process cannot start or fails.
+    Another process reads the files, because some files make the SDK crash. `differences` reads in the calling process.
+    Raises `RecordingError` if the other process cannot start or fails.
     """
     from mpr.sdk import programs
 

@@ -87,10 +87,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Write `stage`, the name of the step that begins now, to standard output.
-
-    If this process takes too long, the caller names the last step in its error.
-    """
+    """Write `stage`, the name of the step that begins now, to standard output, for an error of the caller."""
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 

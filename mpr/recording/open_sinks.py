@@ -138,6 +138,6 @@ def encoded_notes(entity_path: str, application_id: str, recording_id: str, note
 
 
 def _messages(stream: bytes) -> bytes:
-    """Return the bytes of `stream` without its header and without its last frame, which has the footer."""
+    """Return the bytes of `stream` without its header and without its footer (the last frame)."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -128,7 +128,6 @@ class RecordingRuntime:
 
     @property
     def urls(self) -> list[str]:
-        """For each live sink, the URL at which a person sees the rows."""
         return self._opened.urls
 
     @property
@@ -167,7 +166,6 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Return the present counts of chunks, bytes, rows, messages and processes."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,

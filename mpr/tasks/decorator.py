@@ -201,7 +201,6 @@ def _is_being_defined(function: Callable[..., Any]) -> bool:
 
 
 def _found_at(function: Any) -> Any:
-    """Return the object that pickle finds by the module and name of `function`; None if there is none."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)

@@ -63,8 +63,6 @@ def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -
 
 
 class _RowWriter:
-    """Sends the rows of one call of `encoded` to a recording stream of the SDK."""
-
     def __init__(self, stream: rr.RecordingStream, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> None:
         self._stream = stream
         self._pool = pool

@@ -230,7 +230,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Call `step`, and return the processor time in seconds that the calling thread has used for it."""
+    """Call `step`, and return the processor time of the call in seconds."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

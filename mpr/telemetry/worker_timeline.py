@@ -68,10 +68,6 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker accepts tasks from the time `now_ns` on.
-
-        `pid` is its process id. Its initializer took `init_micros` microseconds.
-        """
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
@@ -88,11 +84,9 @@ class WorkerTotals:
         self.current_ns = 0
 
     def note_current(self, current_ns: int) -> None:
-        """Record that the present task has run for `current_ns` nanoseconds."""
         self.current_ns = current_ns
 
     def note_back_pressure(self, back_pressure_ns: int) -> None:
-        """Record that `rr.log` has waited for `back_pressure_ns` nanoseconds since the start of the worker."""
         self.back_pressure_ns = back_pressure_ns
 
     def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
