@@ -322,9 +322,9 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the longest of the arrays of `_leaves(cell)` if it has more than 16 numbers or truth values, else None.
+    """Return the longest array of `_leaves(cell)`, if it has more than 16 numbers or truth values.
 
-    Returns None if `cell` has texts.
+    Returns None otherwise, and if `cell` has texts.
     """
     if pa.types.is_string(_innermost(cell.type)):
         return None

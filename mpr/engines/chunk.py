@@ -68,7 +68,7 @@ class Answer:
     Attributes
     ----------
     status, payload:
-        The same as in the message `Result` of `transport/messages.py`.
+        `RETURNED`, `RAISED` or `APART` of `transport/messages.py`, and the pickled results or errors of the tasks.
     worker, pid:
         The number of the engine's worker in the recording (0: the chunk as a whole has failed), and its process id.
     micros, flush_micros:

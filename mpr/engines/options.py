@@ -25,7 +25,7 @@ class EngineOptions:
     processes:
         The number of workers of an engine that the pool starts; None for the engine's own number.
     options:
-        Options for each call of the engine.
+        The `engine_options` of `mpr.Pool`: the engine's options for each chunk of tasks.
     """
 
     engine: object

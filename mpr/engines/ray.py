@@ -12,7 +12,7 @@ from mpr.errors import MissingDependencyError
 
 
 class RayEngine(Engine):
-    """The cluster of Ray to which this process is connected, or a new one on this machine.
+    """The cluster of Ray to which this process is connected, or a new cluster on this machine.
 
     Parameters
     ----------

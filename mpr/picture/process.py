@@ -87,7 +87,10 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 
 
 def _report(stage: str) -> None:
-    """Write `stage`, the name of the step that begins now, to standard output, for an error of the caller."""
+    """Write `stage`, the name of the step that begins now, to standard output.
+
+    The caller reads it if the time is over.
+    """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
 

@@ -309,7 +309,7 @@ class _Steps(Generator[Any, Any, Any]):
 
 
 class _Part:
-    """Awaits `body`: one `__anext__`, `asend`, `athrow` or `aclose` of an async generator."""
+    """Awaits `body`, one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, as steps of the task."""
 
     def __init__(self, body: Any, execution: Execution) -> None:
         self._body = body.__await__()

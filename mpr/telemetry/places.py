@@ -28,8 +28,8 @@ class Places:
     def take(self, worker: int) -> tuple[int, int]:
         """Give the worker `worker` the first free place (place 0 if none is free).
 
-        Returns the number of the place, and the number of its state timeline, which is that of the first worker shown
-        there.
+        Returns (number of the place, number of its state timeline). The number of a state timeline is the number of the
+        first worker that it shows.
         """
         place = self._free.pop(0) if self._free else 0
         timeline = self._timelines.get(place)
