@@ -137,9 +137,9 @@ def start_aside(thread: threading.Thread) -> None:
 def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    Ctrl-C ends the wait, but not the step. If no thread can be started, because the interpreter exits, the calling
-    thread runs the step. A thread of mpr (`is_thread_of_ours`) does not wait for the new thread, because the step may
-    itself wait for the calling thread.
+    Ctrl-C ends the wait, but not the step. If no thread can be started, for example at the interpreter's exit, the
+    calling thread runs the step. A thread of mpr (`is_thread_of_ours`) does not wait for the new thread, because the
+    step may itself wait for the calling thread.
     """
     raised: list[BaseException] = []
     is_over = Latch()

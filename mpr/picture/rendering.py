@@ -156,8 +156,8 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    The process is asked to end by closing its standard input. After 5 s, or when the process has ended, what is left is
-    killed.
+    The process ends when its standard input is closed. If it has not ended after 5 s, it is killed. Then the viewer is
+    killed if it still runs.
     """
     assert process.stdin is not None
     # The process ends when its standard input closes.

@@ -1,9 +1,9 @@
 """Does the parent's part of `route="direct"`, with which each worker writes its rows into a file of its own.
 
 At the end, the parent copies the frames of these files into the file of the recording. A frame is one message of the
-`.rrd` format with its header. If a worker was killed, its file may end within a frame, and the complete frames are
-copied. The programs of the SDK cannot do this: `rerun rrd merge` holds the whole recording in memory, and `rerun rrd
-route` fails if two files have different columns.
+`.rrd` format with its header. If a worker was killed, its file may end within a frame, and only the complete frames are
+copied. The parent does not use the programs of the SDK for this, because `rerun rrd merge` holds the whole recording in
+memory, and `rerun rrd route` fails if two files have different columns.
 
 Covers: which sinks are refused, the folder of the workers' files, copying these files.
 Does not cover: the worker's part (`producer/direct.py`).

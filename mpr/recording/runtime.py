@@ -189,8 +189,8 @@ class RecordingRuntime:
     def connection_info(self, workers: int) -> ConnectionInfo:
         """Return the data by which processes join the recording.
 
-        `workers` is the number of processes that will use the data. The more there are, the fewer bytes may wait in the
-        outbox (the file in memory) of each process.
+        `workers` is the number of processes that will use the data, and share the memory for outboxes
+        (`limits.outbox_limit`).
         """
         return ConnectionInfo(
             application_id=self.options.application_id,
@@ -227,10 +227,11 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, and then update the layout.
+        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, with the ids of the recording.
 
-        The stream gets the ids of the recording. Does nothing if there is no durable sink, or if mpr does not know the
-        file format of the SDK. If the aggregator's thread has ended, the rows are dropped.
+        Then update the layout, and write it if it is new and a viewer or the user's program reads the recording now.
+        Does nothing if there is no durable sink, or if mpr does not know the file format of the SDK. If the
+        aggregator's thread has ended, nothing is written.
         """
         if not self._takes_telemetry():
             return

@@ -210,9 +210,8 @@ def _found_at(function: Any) -> Any:
 class _Renamed(FunctionLike):
     """A decorated function that pickle may not find by its name.
 
-    The reason is that the module has the undecorated function under this name, or that this is no plain function. The
-    object is pickled as the function and the options, unless the module has the object itself: `detect =
-    mpr.task(detect)`.
+    The name leads to the undecorated `function`, or `function` is no plain function. So this object is pickled as
+    `function` and the options, unless the name leads to this object: `detect = mpr.task(detect)`.
     """
 
     __slots__ = ("_made_of",)
