@@ -56,8 +56,8 @@ def run(
 
     Calls in the script that choose a destination for the rows, such as rr.save and rr.spawn, open nothing. A blueprint
     in such a call is used. A rerun.RecordingStream that the script makes keeps the files that the script gives it.
-    Without a file, its rows are in the file of the run if the script shows them in a viewer and does not call rr.init.
-    Otherwise they are in a file of their own, beside the file of the run.
+    Without a file, its rows are in a file of their own, beside the file of the run. But if the script shows them in a
+    viewer and does not call rr.init, they are in the file of the run.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command

@@ -35,7 +35,8 @@ class Series:
     arrays:
         For each chunk (a table with rows of one entity): an array with a list of values for each row.
     times:
-        For each array: the times of its rows, by the name of the timeline. A row may have no time (None).
+        For each array: the times of its rows, by the name of the timeline. A time is a sequence number or in
+        nanoseconds, or None.
     """
 
     type: str
@@ -71,7 +72,7 @@ class Entity:
     timelines:
         The Arrow type of the times on each timeline, as text.
     ranges:
-        The first and the last time on each timeline.
+        The first and the last time on each timeline, as sequence numbers or in nanoseconds.
     """
 
     temporal: dict[str, Series] = field(default_factory=dict)

@@ -89,7 +89,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 def _report(stage: str) -> None:
     """Write `stage`, the name of the step that begins now, to standard output.
 
-    The caller reads it if the time is over.
+    If drawing takes too long, the error of the caller names the last stage.
     """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()

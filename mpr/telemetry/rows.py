@@ -1,6 +1,7 @@
 """Defines the kinds of telemetry, and the rows that are recorded.
 
-Times are in nanoseconds of the monotonic clock. The docstring of the package explains the words.
+Times are in nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines, spans
+and samples.
 
 Covers: the fields of the rows.
 Does not cover: making rows (`tracker.py`), encoding them (`encoder.py`).
