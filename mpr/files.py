@@ -208,7 +208,10 @@ class MemoryFile:
 
 
 def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
-    """Make a file in memory. Return (descriptor, ""), or (None, reason) if the system cannot make such a file."""
+    """Make a file in memory. Return (descriptor, ""), or (None, reason) if the system cannot make such a file.
+
+    `is_sealed` is that of `MemoryFile`.
+    """
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None, "this system has no memfd_create"
     try:

@@ -52,10 +52,11 @@ class SharedRecording:
         and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr uses the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
-        2. The active recording of this process, if `rr.init` was called with this application id.
-        3. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
+        2. The active recording of this process, if `rr.init` was called with these ids.
+        3. The recording of the running test, if mpr's pytest plugin records this test.
+        4. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
 
-        In the last two cases, a message on stderr says where the rows go, except within a test that is recorded.
+        In cases 2 and 4, a message on stderr says where the rows go.
     blueprint:
         A blueprint, as in `rr.send_blueprint`. Every sink gets this blueprint before any row. A blueprint that a worker
         sends does not replace this one.

@@ -64,8 +64,8 @@ def task(
     exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
 
     The function starts without any times set. After the call, the times of its caller are set again. If another task
-    calls the function, the function is a part of that task. If no recording was inherited, or if it is closed or on
-    another machine, the function logs to the current recording.
+    calls the function, the function is a part of that task. If no open recording on this machine was inherited, the
+    function logs to the current recording.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
