@@ -29,13 +29,13 @@ The rest of this page is a map for readers of the code. It uses these words:
   worker ──► tasks ──► producer ◄── rr.log (sdk)          telemetry looks at scheduler and workers
 ```
 
-There are five groups of packages, and six modules that all packages use.
+There are five groups of packages, and six modules that any package may import.
 
 For users:
 
 - `pool`: the calls of `mpr.Pool`, their results, `imap`, the executor, the progress bar
 - `recording`: `mpr.SharedRecording`, and the parts of a recording from start to end
-- `run`: `mpr run`; `pytest_plugin`: the plugin; `cli.py`: the other commands
+- `run`: `mpr run`; `pytest_plugin`: the plugin; `cli.py`: the command line
 
 In the parent:
 
@@ -101,9 +101,8 @@ Where to look:
 - Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
   `sdk/recordings.py` and `sdk/times.py` use them.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
-- An exception, a `repr` or a callback of a user may raise. Which code then prevents the end of a thread of mpr?
-  `user_code.py`, and `scheduler/outcomes.py` for results. Callbacks have a thread of their own
-  (`scheduler/callbacks.py`).
+- Which code keeps an error in a user's `repr`, exception or callback from ending a thread of mpr? `user_code.py`, and
+  `scheduler/outcomes.py` for results. Callbacks have a thread of their own (`scheduler/callbacks.py`).
 - Which tests does the pytest plugin record, and which recordings does it keep? `pytest_plugin/recording/retention.py`.
 - How does mpr open and make files, also in memory? `files.py`. How large may something be, and how long may a step
   take? `limits.py`.

@@ -56,8 +56,8 @@ def run(
 
     Calls in the script that choose a destination for the rows, such as rr.save and rr.spawn, open nothing. A blueprint
     in such a call is used. A rerun.RecordingStream that the script makes keeps the files that the script gives it.
-    Without a file, its rows are in the file of the run if the script shows them in a viewer and does not call rr.init.
-    Otherwise they are in a file of their own, beside the file of the run.
+    Without a file, its rows are in a file of their own, beside the file of the run. But if the script shows them in a
+    viewer and does not call rr.init, they are in the file of the run.
     """
     from mpr.errors import MprError
     from mpr.run.command import run as run_command
@@ -80,16 +80,16 @@ def run(
 
 
 def _say(text: str, colour: str | None = None) -> None:
-    """Write a line with "mpr run:" and `text` to stderr. If stderr is a terminal, `text` has `colour` (None: plain)."""
+    """Write a line with "mpr run:" and `text` to stderr. In a terminal, `text` has `colour` (None: no colour)."""
     click.echo(f"{click.style('mpr run:', bold=True)} {click.style(text, fg=colour)}", err=True)
 
 
 @main.command()
 def doctor() -> None:
-    """Print whether mpr knows the file format of the installed Rerun SDK, and finds all functions that mpr uses.
+    """Print whether mpr knows the file format of the installed Rerun SDK, and finds all SDK functions that it uses.
 
-    The exit status is 0 if mpr knows the file format and finds all functions, else 1. If mpr was not tested with this
-    release of the SDK, this is printed, too, but does not change the exit status.
+    The exit status is 0 if both are true, else 1. The command also says if mpr was not tested with this release of the
+    SDK.
     """
     import rerun
 
@@ -144,9 +144,10 @@ def recover(paths: tuple[Path, ...]) -> None:
 
 
 def _recovery_of_tests() -> Callable[[Path], str | None]:
-    """Return a function that repairs the recording of a test, and returns None for all other files.
+    """Return a function that repairs the recording of a test that ran when pytest was killed.
 
-    Without pytest, the function always returns None.
+    The function takes the path of a file, and returns what it has done as text. It returns None if the file is no
+    recording of such a test, or if pytest is not installed.
     """
 
     @functools.cache
@@ -172,8 +173,8 @@ def verify(paths: tuple[Path, ...]) -> None:
 
     When mpr closes a recording of a pool with telemetry, it writes the number of rows into the file. This command reads
     the whole FILE, counts its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows
-    are missing. It is 2 if a FILE cannot be read, or has no such number. With several files, it is the highest of their
-    statuses.
+    were lost or the numbers differ. It is 2 if a FILE cannot be read, or has no such number. With several files, it is
+    the highest of their statuses.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification
@@ -249,7 +250,7 @@ def compare(
 def _echo(text: str, *, err: bool = False) -> None:
     """Write `text` as one line to stdout, or to stderr if `err` is true.
 
-    `text` may contain a file name with bytes that are no UTF-8. These bytes are written as escapes.
+    Characters that have no UTF-8 form, as in some file names, are written as escapes.
     """
     click.echo(text.encode(errors="backslashreplace").decode(), err=err)
 

@@ -1,7 +1,7 @@
 """Defines the error classes of mpr. Those that a user may catch are in one tree.
 
-All errors can be pickled, so other processes get them unchanged. A sink is a destination of rows, such as a file.
-`FormatError` and `ReleasedError` are not in the tree, because they are only for the code of mpr.
+All errors can be pickled. A sink is a destination of rows, such as a file. `FormatError` and `ReleasedError` are
+internal, so they are not in the tree.
 
 ```
 MprError
@@ -43,7 +43,7 @@ class MprError(Exception):
 
 
 class ConfigError(MprError, ValueError):
-    """A value given to mpr cannot be used. The message says which value, why, and which values can be used."""
+    """A value given to mpr cannot be used. The message says which value, and why."""
 
 
 class MissingDependencyError(MprError, ImportError):
@@ -78,13 +78,10 @@ class RecordingClosedError(RecordingError):
 
 
 class JoinError(RecordingError):
-    """This process cannot join a recording.
+    """This process cannot join a recording. The message has the reason.
 
-    The message says which of these is the reason:
-
-    - The process has not inherited the data that it needs to join, or this data is out of date or damaged.
-    - The process that has made the recording does not answer.
-    - The recording belongs to another machine or another user.
+    For example, the process has not inherited the data that it needs, the process of the recording does not answer, or
+    the recording belongs to another machine or another user.
 
     Attributes
     ----------
@@ -102,16 +99,16 @@ class SinkError(RecordingError, OSError):
 class ConflictError(RecordingError):
     """Two workers gave one timeline, or one component of an entity, two different types.
 
-    All rows are in the recording. But Rerun uses only one type for each timeline or component. It shows the rows of the
-    other type wrongly or not at all.
+    All rows are in the recording, but Rerun uses only one of the types. It shows the rows of the other type wrongly or
+    not at all.
     """
 
 
 class DeliveryError(RecordingError):
-    """Not all rows that were logged could be written to the sinks.
+    """Rows that were logged could not be written to the sinks.
 
-    If rows of a task may be missing, the call that returns the task's result raises this error. If rows of any process
-    are missing, closing the recording raises this error.
+    The call that returns the result of a task raises this error if rows of the task may be missing.
+    `SharedRecording.close` raises it if any rows are missing.
     """
 
 
@@ -120,7 +117,7 @@ class PictureError(RecordingError):
 
 
 class NoViewerError(PictureError):
-    """This machine can draw no picture of any recording, because it lacks a viewer or a graphics driver."""
+    """This machine can draw no picture of any recording, for example because no viewer is installed."""
 
 
 class PoolError(MprError):
@@ -135,44 +132,43 @@ class PoolClosedError(PoolError, ValueError, RuntimeError):
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or a recording was used in, or pickled for, a process other than the one that had made it."""
+    """A pool or a recording was used in a process that has not made it, or a recording was pickled."""
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument or an initializer cannot be pickled. The message names the part that fails.
+    """A task function, an argument, an initializer or a pool cannot be pickled. The message says which object.
 
-    This error is also raised if a task function is not callable, or if a pool itself is pickled.
+    This error is also raised if a task function is not callable.
     """
 
 
 class TaskLoadError(PoolError):
-    """A worker could not unpickle a task or the initializer. A frequent reason: a module is missing in the worker."""
+    """A worker could not unpickle a task or the initializer, for example because the worker lacks a module."""
 
 
 class InitializerError(PoolError, BrokenExecutor):
     """The initializer raised an exception in a worker.
 
-    The `__cause__` is that exception. The `__cause__` of that exception has the traceback in the worker as text.
+    The `__cause__` is this exception. Its own `__cause__` has the traceback in the worker as text.
     """
 
 
 class TaskError(PoolError):
-    """The exception or the result of a task could not be transferred to the parent.
+    """The exception or the result of a task could not be transferred to the parent. The message has the reason.
 
-    Either the exception cannot be pickled in the worker, or the exception or the result cannot be unpickled in the
-    parent. The message has the reason. The `__cause__` has the traceback in the worker, or the error of unpickling.
+    The `__cause__` has the traceback in the worker, or is the error of unpickling in the parent.
     """
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Several workers, one after another, ended before they were ready for tasks. The pool starts no more workers."""
+    """Several workers in a row ended before they were ready for tasks. The pool starts no more workers."""
 
 
 def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
     """Return the error for workers that end before they are ready for tasks.
 
-    `exitcode` is that of the last such worker, as in `WorkerDiedError`. `obstacle` is the reason in words, or None if
-    the reason is not known.
+    `exitcode` is the exit code of the last of these workers, as in `WorkerDiedError`. `obstacle` is the reason in
+    words; None if unknown.
     """
     if obstacle is not None:
         return WorkerStartError(f"workers cannot start: {obstacle}")
@@ -188,28 +184,27 @@ class PoolTerminatedError(PoolError):
 
 
 class WorkerDiedError(PoolError):
-    """A worker process ended while it ran a task, or before it had sent the result. The other tasks and workers go on.
+    """A worker process ended while it ran a task, or before it had sent the result. The pool goes on.
 
     Attributes
     ----------
     task:
         The name of the task function, and the index of the task in its call, such as `detect[3]`.
     worker:
-        The worker's id, unique in its pool. 0 if the worker is that of an engine.
+        The worker's number, unique in its pool. 0 if the worker belongs to an engine.
     pid:
-        The process id of the worker. 0 if the worker is that of an engine.
+        The process id of the worker. 0 if the worker belongs to an engine.
     exitcode:
-        The exit code of the worker. If a signal ended the worker, the negative number of the signal, as in
-        `multiprocessing.Process.exitcode`. None if the exit code is not known.
+        The exit code of the worker, negative for a signal, as in `multiprocessing.Process.exitcode`. None if unknown.
     ended:
-        Whether the task had ended before its worker ended. If so, its result is lost, but the task has run to its end.
+        True if the task had run to its end before the worker ended, so that only its result is lost.
     rows:
-        The number of rows of the task that are in the recording; None if the number is not known.
+        The number of rows of the task that are in the recording; None if unknown.
     silent_secs:
         The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
     engine:
-        What the engine (Ray, Dask or an executor) has said, if the worker is that of an engine: (name, reason). None if
-        it is a worker of mpr. The `__cause__` is the error of the engine.
+        (name of the engine, what the engine says about the death). The `__cause__` is then the engine's error. None if
+        the worker belongs to mpr.
     """
 
     def __init__(
@@ -280,14 +275,14 @@ class TaskTimeoutError(PoolError, TimeoutError):
 
 
 def describe_process(worker: int, pid: int) -> str:
-    """Name a process for messages: 'worker 3 (pid 71)', or 'process 71' if it is no worker (`worker` is 0)."""
+    """Return 'worker 3 (pid 71)' for `worker` 3 and `pid` 71. If `worker` is 0 (no worker), return 'process 71'."""
     return f"worker {worker} (pid {pid})" if worker else f"process {pid}"
 
 
 def describe_exit(exitcode: int | None) -> str:
     """Return `exitcode` in words, such as 'was killed by SIGTERM' or 'exited with code 3'.
 
-    A negative `exitcode` is the negative number of a signal. None means that the exit code is not known.
+    A negative `exitcode` means a signal, such as -9 for signal 9. None means unknown.
     """
     if exitcode is None:
         return "ended in an unknown way"
@@ -298,7 +293,7 @@ def describe_exit(exitcode: int | None) -> str:
 
 
 def exit_name(exitcode: int) -> str:
-    """Return a name for `exitcode`: 'SIGKILL' for -9, the negative number of this signal, and 'code 3' for 3."""
+    """Return 'SIGKILL' for `exitcode` -9, 'signal 99' for -99 (no known signal), and 'code 3' for 3."""
     if exitcode >= 0:
         return f"code {exitcode}"
     try:
@@ -308,7 +303,7 @@ def exit_name(exitcode: int) -> str:
 
 
 class FormatError(ValueError):
-    """The bytes of a stream or a file are damaged, or have no `.rrd` format that mpr knows."""
+    """The bytes of a stream or a file are damaged, or are not in an `.rrd` format that mpr knows."""
 
 
 # Tracebacks and pickles show each error under the name that users write, such as `mpr.SinkError`. Public classes that
@@ -318,7 +313,4 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """The parent has tried to read bytes of an outbox (a file in memory) after it had released their memory.
-
-    Only a bug in mpr causes this error.
-    """
+    """The parent has read an outbox after releasing the memory of these bytes. Only a bug in mpr causes this error."""

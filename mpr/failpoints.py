@@ -87,8 +87,8 @@ _armed: dict[str, tuple[int, Callable[[], None]]] = {}
 def arm(worker: int) -> None:
     """Read the failpoints of this process from the environment variable `MPR_FAILPOINTS`.
 
-    `worker` is the number of this worker, or 0 in the parent. Raises `ValueError` if a place is unknown or a number is
-    wrong, and `KeyError` if an action is unknown.
+    `worker` is the number of this worker, or 0 in the parent. Raises `ValueError` if a failpoint has a wrong form or an
+    unknown place, and `KeyError` if its action is unknown.
     """
     _armed.clear()
     for each in filter(None, os.environ.get(_VARIABLE, "").split(";")):
@@ -101,10 +101,9 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Count that this process has reached `place`, and do the action of a failpoint, such as killing this process.
+    """Count that this process has reached `place`. Do the action of the failpoint there, if its number is reached.
 
-    The action is done once, when the count is the number in the failpoint. Without a failpoint at `place`, nothing is
-    done.
+    The action is done only once.
     """
     if place in _armed:
         times, act = _armed.pop(place)

@@ -1,11 +1,9 @@
 """Opens and makes files safely, so that mpr never reads or writes a file other than the one that the caller wants.
 
+In a folder such as `/tmp`, another user may put a link, a FIFO or a device at a path that mpr uses.
+
 Covers: opening regular files only, temporary files beside a file, files in memory.
 Does not cover: the contents of the files.
-
-Other users may put files into a folder that they share with the user. So a path in this folder may lead to a link, a
-FIFO or a device. `open_regular` follows no link and opens only a regular file. `temporary_beside` makes a new file with
-a random name.
 """
 
 from __future__ import annotations
@@ -52,7 +50,10 @@ def odd_kind(path: Path) -> str | None:
 
 
 def check_regular(path: Path, *, follow: bool) -> None:
-    """Raise `OSError` if there is no regular file at `path`. If `follow` is true, a link to such a file is allowed."""
+    """Raise `OSError` if there is no regular file at `path`.
+
+    If `follow` is true, a link to a regular file is allowed.
+    """
     _check_mode(os.stat(path, follow_symlinks=follow).st_mode)
 
 
@@ -65,8 +66,8 @@ def _check_mode(mode: int) -> None:
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
     """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are those of `os.open`.
 
-    Raises `OSError` if there is a link or another kind of file at `path`. The call never waits, because it opens no
-    FIFO. It opens no device, because opening some devices has effects.
+    Raises `OSError` if the file cannot be opened, is a link, or is not regular. The kind of an existing file is checked
+    before it is opened, because opening a device may have effects.
     """
     with contextlib.suppress(FileNotFoundError):
         check_regular(path, follow=False)
@@ -80,10 +81,10 @@ def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
 
 
 def without_link(path: Path) -> Path:
-    """Return the absolute path of the file that `open(path)` would open. For a link, this is the target of the link.
+    """Return the absolute path of `path`. If `path` is a link, return the path of its target.
 
-    Raises `OSError` if the link is in a folder in which every user may make files, such as `/tmp`, and belongs neither
-    to this user nor to the owner of the folder. Linux does the same if its setting `fs.protected_symlinks` is on.
+    Raises `OSError` if another user may have made the link to mislead this user. The link is then in a folder such as
+    `/tmp`, and belongs neither to this user nor to the owner of the folder.
     """
     absolute = Path(os.path.abspath(path))
     try:
@@ -106,9 +107,9 @@ def without_link(path: Path) -> Path:
 def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tuple[int, Path]]:
     """A context manager that makes an empty file in the folder of `path`, and yields its descriptor and its path.
 
-    The file has the permissions `mode`. Its name begins with a dot, has random characters, and ends with `ending`. If
-    the `with` block does not rename the file, the file is removed after the block. Before the file is made, files that
-    killed processes have left for the same `path` and `ending` are removed. Raises `OSError` if no file can be made.
+    The file has the permissions `mode`, and a random name that ends with `ending`. It is removed after the block,
+    unless the block has renamed it. Files that killed processes have left for `path` and `ending` are removed first.
+    Raises `OSError` if no file can be made.
     """
     start = f".{path.name[:_NAME_LENGTH]}."
     _remove_stale(path.parent, start, ending)
@@ -129,7 +130,7 @@ def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tup
 
 
 def _remove_stale(folder: Path, start: str, ending: str) -> None:
-    """Remove the temporary files in `folder` that no process has locked, and that belong to this user.
+    """Remove the temporary files of this user in `folder` that no process has locked.
 
     Their names begin with `start`, have 16 random hexadecimal digits, and end with `ending`.
     """
@@ -150,26 +151,25 @@ def _remove_stale(folder: Path, start: str, ending: str) -> None:
 class MemoryFile:
     """A new file in memory that this process can open by a path.
 
-    If the system has no files in memory, the file is an ordinary one in `folder`, which only this user can open (mode
-    0600). macOS has no files in memory. Linux has none if `memfd_create` or `/proc` is missing, as in some sandboxes.
+    If the system has no files in memory, the file is an ordinary file in `folder`, with mode 0600.
 
     Parameters
     ----------
     name:
-        A name by which a person recognizes the file among the open files of a process.
+        The name that tools such as `lsof` show for the file.
     folder:
         The folder for an ordinary file. By default it is the system's folder for temporary files.
     is_sealed:
-        Whether the file must never become smaller, if it is in memory. Linux enforces this by a seal.
+        True to forbid, by a seal of Linux, that a file in memory becomes smaller.
 
     Attributes
     ----------
     fd:
-        The descriptor.
+        The descriptor; -1 after `close`.
     path:
         The path by which this process can open the file.
     in_memory:
-        Whether the file is in memory, and has no name on a disk.
+        True if the file is in memory, False if it is an ordinary file.
 
     Raises
     ------
@@ -194,20 +194,13 @@ class MemoryFile:
             raise OSError(error.errno, text) from error
 
     def close(self) -> None:
-        """Close the file. If it is not in memory, also remove it from its folder.
-
-        Other processes that have opened the file can still use it. In a forked child, the file stays in its folder,
-        because the file belongs to the parent.
-        """
+        """Close the file, and call `remove`. Other processes that have opened the file can still use it."""
         fd, self.fd = self.fd, -1
         os.close(fd)
         self.remove()
 
     def remove(self) -> None:
-        """Remove the file from its folder. Do nothing if the file is in memory, or if this is a forked child.
-
-        Processes that have opened the file can still use it.
-        """
+        """Remove an ordinary file from its folder. Do nothing for a file in memory, and in a forked child."""
         # A forked child has a copy of this object, but only the parent may remove the file.
         if not self.in_memory and os.getpid() == self._pid:
             with contextlib.suppress(FileNotFoundError):
@@ -217,7 +210,7 @@ class MemoryFile:
 def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
     """Make a file in memory. Return (descriptor, ""), or (None, reason) if the system cannot make such a file.
 
-    `is_sealed` has the same meaning as in `MemoryFile`.
+    `is_sealed` is that of `MemoryFile`.
     """
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None, "this system has no memfd_create"

@@ -1,12 +1,12 @@
 """Holds the numbers that tune mpr: limits of memory and of sizes in bytes, and limits of waits in seconds.
 
 Covers: the numbers that several packages use, or that a developer may want to change.
-Does not cover: numbers that only one module uses. They stand in that module.
+Does not cover: numbers that only one module uses.
 
-An outbox is a file in memory. A worker writes its encoded rows into the outbox. It announces new rows to the parent: it
-sends a message that says up to which byte the outbox is written. The parent then copies these bytes to the sinks, which
-are the destinations of the rows. A durable sink is a file, a folder or a stream. A caller gets the result of a task
-when all durable sinks have the rows of the task. A live sink is a viewer or a server. No result waits for a live sink.
+A worker writes its encoded rows into an outbox, which is a file in memory. It announces new rows by a message that says
+up to which byte the outbox is written. The parent then copies these bytes to the sinks, which are the destinations of
+the rows. A durable sink is a file, a folder or a stream: it has the rows of a task before the caller gets the result. A
+live sink is a viewer or a server: no result waits for it.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ LIVE_FAREWELL_SECS = 3.0
 
 
 def outbox_limit(workers: int) -> int:
-    """Return the number of bytes that may wait in the outbox of each worker. `workers` is their number (1 or more).
+    """Return the number of bytes that may wait in the outbox of each of `workers` workers (1 or more).
 
     The result lies between `OUTBOX_MIN_BYTES` and `OUTBOX_MAX_BYTES`.
     """

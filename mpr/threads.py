@@ -1,12 +1,9 @@
-"""Runs steps in threads, and wakes threads that wait.
+"""Runs steps in threads, and wakes threads that wait. A step is a function without arguments.
 
-A step is a function without arguments. `run_to_completion` runs a step to its end even if the user presses Ctrl-C.
-`BoundedThread` limits the time of the wait for a step.
-
-A handler of a signal runs in the main thread, between any two of its instructions. The handler may call mpr, and that
-call may wait for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever.
-So the main thread holds no lock of mpr. A step that needs a lock runs in another thread (`aside`). The main thread
-waits for that thread by a `Latch`, which has no lock that two threads share.
+A handler of a signal runs in the main thread, between any two of its instructions. The handler may call mpr and wait
+for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So the main
+thread holds no lock of mpr: a step that needs a lock runs in another thread (`aside`), and the main thread waits by a
+`Latch`, which has no shared lock.
 
 Covers: waiting without locks, steps in threads, and a pipe that wakes a thread.
 Does not cover: the work of the steps, and exceptions of a user's code (`user_code.py`).
@@ -37,19 +34,19 @@ CALLBACKS: Final = "mpr-callbacks"
 
 
 def is_thread_of_ours() -> bool:
-    """Return True if the calling thread is a thread of mpr, whose name begins with `mpr-`.
+    """Return True if the name of the calling thread begins with `mpr-`, and is not `CALLBACKS`.
 
-    Threads that run single steps (`run_to_completion`, `aside`) have other names, and do not count. Threads that run
-    only callbacks of users do not count either.
+    The threads of `run_to_completion` and `aside` have other names.
     """
     name = threading.current_thread().name
     return name.startswith("mpr-") and name != CALLBACKS
 
 
 def check_may_wait() -> None:
-    """Raise `RuntimeError` if the calling thread takes rows and results, because it would wait for itself for ever.
+    """Raise `RuntimeError` in the aggregator's thread, which receives rows and results.
 
-    Code of a user may run in this thread, for example while a result is unpickled, or in a `__del__`.
+    Code of a user may run in this thread, for example while a result is unpickled. If that code waited for rows or
+    results, the thread would wait for itself.
     """
     if threading.current_thread().name == AGGREGATOR:
         raise RuntimeError("the thread of mpr that takes rows and results cannot wait for them: use another thread")
@@ -65,8 +62,7 @@ _INSTEAD = {
 def check_threads(error: type[MprError] = ConfigError) -> None:
     """Raise `error` if gevent or eventlet has replaced the threads of this process.
 
-    The replaced threads share one real thread. If a thread of mpr waited in ZeroMQ, all other threads would wait for
-    ever.
+    The replaced threads share one real thread. If one of them waited in ZeroMQ, all of them would wait for ever.
     """
     package = str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
     if package in _INSTEAD:
@@ -79,8 +75,8 @@ def check_threads(error: type[MprError] = ConfigError) -> None:
 class Latch:
     """An event that is set once, and for which any number of threads can wait.
 
-    Unlike `threading.Event`, a latch has no lock that threads share. So a handler of a signal may always set the latch
-    or wait for it, even if the handler interrupts a method of the latch.
+    Unlike `threading.Event`, a latch has no lock that threads share. So a handler of a signal may call any method, even
+    if it interrupts a method of the same latch.
     """
 
     def __init__(self) -> None:
@@ -88,7 +84,6 @@ class Latch:
         self._waiters: list[_thread.LockType] = []
 
     def is_set(self) -> bool:
-        """Return True if `set` was called."""
         return self._is_set
 
     def set(self) -> None:
@@ -118,10 +113,9 @@ class Latch:
 def start_aside(thread: threading.Thread) -> None:
     """Start `thread` from another thread, and wait until it has started. Raises `RuntimeError` if it cannot start.
 
-    `Thread.start` holds a lock for a moment, and every new thread needs this lock. If the main thread called
-    `Thread.start`, a signal could interrupt the call at this moment. If the signal's handler then started a thread, the
-    handler would wait for ever, because the interrupted call could not release the lock. Handlers of signals run only
-    in the main thread, so another thread calls `Thread.start`.
+    `Thread.start` holds a lock that every new thread needs. In the main thread, a handler of a signal could interrupt
+    `Thread.start`, start a thread, and wait for this lock for ever. Handlers of signals run only in the main thread, so
+    another thread calls `Thread.start`.
     """
     started = Latch()
     raised: list[RuntimeError] = []
@@ -143,13 +137,9 @@ def start_aside(thread: threading.Thread) -> None:
 def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
     """Run `step` to its end in a new thread. If `wait` is true, wait for the end, and raise the error of the step.
 
-    Ctrl-C ends the wait, but not the step. The interpreter waits for the new thread at its exit. If the interpreter
-    cannot start a thread, because it exits already, the step runs in the calling thread.
-
-    If the calling thread is a thread of mpr (`is_thread_of_ours`), this function never waits. The reason is that the
-    step may wait for the calling thread, and then each of the two would wait for the other for ever. This would happen
-    if a thread of mpr ran a user's callback, and the callback ended the pool or deleted the last reference to it.
-    Without a wait, an error of the step is not raised.
+    Ctrl-C ends the wait, but not the step. If no thread can be started, for example at the interpreter's exit, the
+    calling thread runs the step. A thread of mpr (`is_thread_of_ours`) does not wait for the new thread, because the
+    step may itself wait for the calling thread.
     """
     raised: list[BaseException] = []
     is_over = Latch()
@@ -184,7 +174,7 @@ class _Carrier:
         start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
-        """Give `step` to the thread, and return at once. The step must not raise, because that would end the thread."""
+        """Have the thread run `step`, and return at once. `step` must not raise, because that would end the thread."""
         self._steps.put(step)
 
     def _run(self) -> None:
@@ -202,9 +192,8 @@ os.register_at_fork(after_in_child=_idle.clear)
 def aside(step: Callable[[], T]) -> T:
     """Run `step`, wait for its end, and return its result or raise its error.
 
-    If the calling thread is the main thread, another thread runs the step, because the step may need a lock, and the
-    main thread must hold no lock (see the docstring of the module). Ctrl-C then ends the wait, but not the step. If no
-    thread can be started, the calling thread runs the step.
+    If the main thread calls this, another thread runs the step, so that the step may use locks (see the module). Ctrl-C
+    then ends the wait, but not the step. If no thread can be started, the main thread runs the step.
     """
     if threading.current_thread() is not threading.main_thread():
         return step()
@@ -240,10 +229,8 @@ def aside(step: Callable[[], T]) -> T:
 class BoundedThread:
     """A thread that runs one step after another. The wait for each step has a limit.
 
-    Parameters
-    ----------
-    name:
-        The name of the thread. The thread is a daemon, so a step that hangs does not keep the process from ending.
+    The thread is a daemon, so a step that hangs does not keep the process from ending. `name` is the name of the
+    thread.
     """
 
     def __init__(self, name: str) -> None:
@@ -251,10 +238,10 @@ class BoundedThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
-        """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Raises the error of the step.
+        """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Earlier steps run before it.
 
-        The time in which earlier steps still run counts, too. Returns True if `step` has ended, and False if it has not
-        ended in time. It is not cancelled then, and its later error is ignored.
+        Returns True if `step` has ended, and raises its error. Returns False if the time is over. `step` is then not
+        cancelled, and its later error is ignored.
         """
         outcome = _Outcome()
         self._work.put((step, outcome))
@@ -265,7 +252,7 @@ class BoundedThread:
         return True
 
     def close(self) -> None:
-        """Make the thread end after all steps that it was given. Does not wait. If a step hangs, the thread stays."""
+        """End the thread after all steps that it was given. This method does not wait."""
         self._work.put(None)
 
     def _run(self) -> None:
@@ -279,7 +266,7 @@ class BoundedThread:
 
 
 class _Ends:
-    """The two ends of a pipe. They are closed when nothing refers to this object any more."""
+    """The two ends of a pipe, which are closed when nothing refers to this object any more."""
 
     def __init__(self) -> None:
         self.reader, self.writer = os.pipe()
@@ -295,9 +282,9 @@ class _Ends:
 class WakeupPipe:
     """Wakes a thread that waits for descriptors, such as with `multiprocessing.connection.wait`.
 
-    Any thread and any signal handler may call `wake`, also after `close`. The ends of the pipe are closed only when the
-    last call of `wake` has returned. The reason is that the system gives the number of a closed descriptor to the next
-    file, so a call of `wake` that still runs could write a byte into that file.
+    Any thread and any signal handler may call `wake`, also after `close`. The descriptors stay open while a call of
+    `wake` uses them. If one were closed during the call, its number could belong to another file, and `wake` would
+    write into that file.
     """
 
     def __init__(self) -> None:
@@ -317,9 +304,9 @@ class WakeupPipe:
                 os.write(ends.writer, b"x")
 
     def clear(self) -> None:
-        """Read the bytes that earlier calls of `wake` have written (up to 4096), so that the next wait really waits.
+        """Read the bytes of earlier calls of `wake` (up to 4096), so that the next wait waits.
 
-        Only the thread that waits calls this.
+        Only the woken thread calls this.
         """
         ends = self._ends
         if ends is not None:
@@ -327,7 +314,7 @@ class WakeupPipe:
                 os.read(ends.reader, 4096)
 
     def close(self) -> None:
-        """Make later calls of `wake` do nothing. The ends of the pipe are closed when no running call uses them."""
+        """Make later calls of `wake` do nothing. The pipe is closed when no running call uses it."""
         self._ends = None
 
 

@@ -1,15 +1,14 @@
-"""Runs code of a user in threads of mpr and in the main loop of a worker. An error in this code harms only one task.
+"""Runs code of a user in threads of mpr and in the main loop of a worker, so that an error there harms only one task.
 
 Covers: texts of exceptions and other objects, blocks that may raise anything or fork, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
 
-Code of a user runs at many places that look harmless: `str(error)`, `isinstance(value, X)`, `if error:`, a callback, a
-handler of `logging`. Such code may raise anything, also `SystemExit`. An exception that is not caught there would end
-the thread, and all calls that wait for this thread would hang. So mpr runs such code only by the functions of this
-module. An exception of a user's code then becomes a text, or a line in the log.
+Code of a user runs in unexpected places: `str(error)`, `if error:`, a callback, a handler of `logging`. Such code may
+raise anything, also `SystemExit`. An uncaught exception would end the thread, and all calls that wait for the thread
+would hang. So the functions of this module turn the exception into a text or a line in the log.
 
-In the main thread of a program, `KeyboardInterrupt` and `SystemExit` are raised again, because they may come from
-Ctrl-C or from another signal's handler. Workers ignore Ctrl-C, so there every exception is an error of the task.
+In the main thread, exceptions that may come from Ctrl-C or another signal are raised again. Workers ignore Ctrl-C, so
+there every exception is an error of the task.
 """
 
 from __future__ import annotations
@@ -36,10 +35,9 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return True if `error` may come from Ctrl-C or another signal's handler, so that mpr must raise it again.
+    """Return True if `error` may come from Ctrl-C or the handler of another signal. mpr must then raise it again.
 
-    Such an error is not an `Exception`, but for example a `KeyboardInterrupt`. Returns False outside the main thread,
-    and in a process that ignores Ctrl-C.
+    Returns False for an `Exception`, outside the main thread, and in a process that ignores Ctrl-C.
     """
     return (
         not is_a(error, Exception)
@@ -49,7 +47,7 @@ def passes(error: BaseException) -> bool:
 
 
 def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
-    """Return True if the type of `value` is `kind`, or a subclass of it. `kind` may be a tuple of classes, too.
+    """Return True if the type of `value` is `kind` or a subclass of `kind`. `kind` may be a tuple of classes.
 
     Unlike `isinstance`, this function does not read `value.__class__`, which may be a property in a user's class.
     """
@@ -73,7 +71,7 @@ def plain_name(kind: type[Any]) -> str:
 def describe(error: BaseException) -> str:
     """Return the type and the text of `error`, such as 'ValueError: no digits'.
 
-    Works even if the `__str__` of the exception raises.
+    If the `__str__` of the exception raises, a fixed text replaces its text.
     """
     try:
         text = f"{error}"
@@ -95,9 +93,9 @@ def represent(value: object) -> str:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Return the text, with the traceback, that Python would print for `error` if no code caught it.
+    """Return the text, with the traceback, that Python prints for an uncaught `error`.
 
-    If code of the exception raises, return a shorter text.
+    If a method or attribute of the exception raises, return a shorter text.
     """
     try:
         return writable("".join(traceback.format_exception(type(error), error, _trace(error))))
@@ -120,9 +118,10 @@ def writable(text: str) -> str:
 
 
 class Contained:
-    """A context manager that logs an exception that the block raises. The program then continues after the block.
+    """A context manager that logs an exception of its block, and lets the program continue after the block.
 
-    Only an exception that may come from Ctrl-C or another signal leaves the block (`passes` returns True for it).
+    An exception that may come from a signal leaves the block (see `passes`). A process that the block forks in a
+    thread of mpr ends with the block (see `end_forked`).
 
     Parameters
     ----------
@@ -155,10 +154,9 @@ class Contained:
 
 
 def end_forked(pid: int, error: BaseException | None) -> None:
-    """End this process if code of a user has forked it in a thread of mpr, and now leaves the block that it ran in.
+    """End this process if it was forked within a block that runs code of a user in a thread of mpr.
 
-    Such a process is a copy of this thread only. If the copy ran on, it would take messages that are for the parent,
-    and all calls of the parent would hang.
+    Otherwise the copy of the thread would receive messages that are for the parent, and calls of the parent would hang.
 
     `pid` is the id of the process that has entered the block. `error` is the exception that the block has raised, or
     None.
@@ -168,7 +166,7 @@ def end_forked(pid: int, error: BaseException | None) -> None:
 
 
 def exit_with(error: BaseException | None) -> NoReturn:
-    """End this forked process with the exit code that Python uses for a program that ends with `error` or without one.
+    """End this forked process with Python's exit code for a program that ends with `error` (None: no error).
 
     Nothing is flushed, because all buffers, sockets and recordings of this process are copies of its parent's.
     """
@@ -199,8 +197,8 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
     """Return a function that makes a context manager from `parts`, for blocks that run code of a user.
 
     `parts` is a generator function with one `yield`. The code behind the `yield` runs after the block, also if the
-    block raises an exception. Unlike `contextlib.contextmanager`, this decorator sets no attributes of that exception.
-    The exception of a user may be a frozen dataclass, which raises another error if an attribute is set.
+    block raises. Unlike `contextlib.contextmanager`, this decorator sets no attribute of the exception, because a
+    user's exception may be a frozen dataclass.
     """
 
     @functools.wraps(parts)
@@ -214,7 +212,10 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 
 
 class _Log(logging.LoggerAdapter[logging.Logger]):
-    """The logger `mpr`. An error of a user's handler or filter is printed, so that it ends no thread of mpr."""
+    """The logger `mpr`.
+
+    If a user's handler or filter raises, the message and the error are printed, and nothing is raised.
+    """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         try:
@@ -227,7 +228,7 @@ class _Log(logging.LoggerAdapter[logging.Logger]):
 
 
 def _print_instead(msg: object, args: tuple[object, ...], error: BaseException) -> None:
-    """Print the message `msg % args` to the original stderr, because a handler or a filter of logging raised `error`.
+    """Print the message `msg % args`, and the `error` of a user's handler or filter of logging, to the original stderr.
 
     Prints nothing if `logging.raiseExceptions` is false.
     """

@@ -41,9 +41,8 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 def keys(values: pa.Array) -> list[bytes]:
     """Return a key of up to 66 bytes for each element of the Arrow array `values`.
 
-    Comparing keys is faster than comparing elements. Elements that are equal bit for bit have equal keys, also if they
-    are in two arrays of one type. Different elements practically never have equal keys. Pass all elements at once,
-    because a call for each element takes much more time.
+    Elements that are equal bit for bit have equal keys, also if they are in two arrays of one type. Different elements
+    practically never have equal keys. Pass all elements at once, because a call for each element takes much more time.
     """
     found = _keys(values)
     if values.null_count:
@@ -80,8 +79,8 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 class _Numbers(NamedTuple):
     """Holds the bytes of an array whose elements are numbers, or vectors of numbers (fixed-size lists).
 
-    `data` has `width` bytes for each element. The bytes of a number that is null are 0. If the array has nulls,
-    `gaps` has an array of truth values for each level of vectors, with one row for each element.
+    `data` has `width` bytes for each element. The bytes of nulls are 0. If there are nulls, `gaps` says which elements
+    are null, and which parts of vectors: an array of truth values for each level, with one row for each element.
     """
 
     data: memoryview
@@ -89,10 +88,7 @@ class _Numbers(NamedTuple):
     gaps: Sequence[npt.NDArray[np.bool_]]
 
     def keys(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the key of each list in `places`, given by the number of its first element and of the one behind it.
-
-        The key of a list with nulls is longer than the key of any list without nulls.
-        """
+        """Return the key of each list in `places`: (index of its first element, index behind its last element)."""
         data, width = self.data, self.width
         if not self.gaps:
             return [_short(data[start * width : end * width]) for start, end in places]
@@ -156,10 +152,10 @@ def _short(key: bytes | memoryview) -> bytes:
 
 
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
-    """Return the content of `values` as flat arrays, from the outermost level of nested lists to the innermost.
+    """Return the content of `values` as flat arrays.
 
-    The arrays say which values are null, how long the lists are, and which numbers and texts the lists have. Two cells
-    of one type are equal if all their arrays are equal.
+    The arrays have the numbers and texts, the lengths of lists, and which values are null. Two cells of one type are
+    equal if all these arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
@@ -194,8 +190,8 @@ def _leaves_of_union(values: pa.UnionArray) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return True if the cell `other` is equal to the expected cell `one`, with a tolerance for floating point numbers.
 
-    A number may differ from the expected number by up to `tolerance` times the absolute expected number. If this
-    absolute number is smaller than 1, the numbers may differ by up to `tolerance`. NaN is equal to NaN.
+    A number may differ from the expected number by `tolerance` times the absolute expected number, or by `tolerance` if
+    that is more. NaN is equal to NaN.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -204,7 +200,7 @@ def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
 
 
 def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
-    """Return which elements of two arrays of one shape and type are not equal, with a tolerance as in `are_close`."""
+    """Return which elements of two arrays of one shape and type are not equal, with `tolerance` as in `are_close`."""
     different: npt.NDArray[np.bool_] = np.not_equal(one, other)
     if one.dtype.kind != "f":
         return different
@@ -227,10 +223,8 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    If the cells have different numbers of values, the text begins with both numbers. If both cells have more than 16
-    numbers, and equally many, the text says how many values differ and how much, and names the first. For this, numbers
-    are compared as in `are_close`, with `tolerance`. For shorter cells and for texts, the text has the values of both
-    cells, shortened.
+    Cells of more than 16 numbers are described by their sizes, or by how many values differ and how much. Other cells
+    are described by their values, shortened. `tolerance` is that of `are_close`.
     """
     shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
     if shapes[0] != shapes[1] and None not in shapes:
@@ -265,7 +259,7 @@ def _words_of_numbers(
 ) -> str | None:
     """Return in words which values differ, and how much; None if all are equal.
 
-    `expected` and `found` have all numbers of two cells. `cell` is the expected cell: if its values are vectors, a
+    `expected` and `found` have all numbers of two cells. `cell` is the expected cell. If its values are vectors, each
     vector counts as one value.
     """
     size = found.size // len(cell) if pa.types.is_fixed_size_list(cell.type) and found.size % len(cell) == 0 else 1
@@ -297,9 +291,9 @@ def _shape_of_tensor(cell: pa.Array) -> tuple[int, ...] | None:
 
 
 def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> str:
-    """Return the end of a sentence with the largest difference of the numbers in two arrays, and the mean.
+    """Return the end of a sentence with the largest and the mean difference of the numbers in two arrays.
 
-    `what` is the word for the elements, such as "pixels". The text is empty if a number is infinite or NaN, or if the
+    `what` is the word for the elements, such as "pixels". The text is empty if a difference is not finite, or if the
     elements are truth values.
     """
     if expected.dtype.kind == "b":
@@ -317,7 +311,7 @@ def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str
 def plain(cell: pa.Array) -> Any:
     """Return the values of a cell as a list of Python objects. If there is only one value, return it without a list.
 
-    If the values are times with nanoseconds, return a text, because Python's `datetime` has only microseconds.
+    Times with nanoseconds are returned as one text, because Python's `datetime` has only microseconds.
     """
     try:
         values = cell.to_pylist()
@@ -328,10 +322,9 @@ def plain(cell: pa.Array) -> Any:
 
 
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
-    """Return the longest of the flat arrays into which `_leaves` splits `cell`, if it has more than 16 elements.
+    """Return the longest array of `_leaves(cell)`, if it has more than 16 numbers or truth values.
 
-    Returns None for a shorter array. Also returns None if `cell` has texts, or if the elements are neither numbers nor
-    truth values.
+    Returns None otherwise, and if `cell` has texts.
     """
     if pa.types.is_string(_innermost(cell.type)):
         return None

@@ -1,8 +1,8 @@
 """Says in words in which rows two recordings differ.
 
 A cell has the values of one component of one entity in one row. A static cell has no time. For each component of each
-entity, all cells with times are one series, and all static cells are another series. Two recordings are compared series
-by series. The sentences call the first recording "expected" and the second one "found".
+entity, all cells with times are one series, and all static cells are another series. Recordings are compared series by
+series.
 
 Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
 Does not cover: reading the files (`reading.py`). Also not blueprints, recording ids, application ids, chunks and chunk
@@ -40,8 +40,8 @@ _MANY_SHIFTED = 3
 class Difference(NamedTuple):
     """Describes one difference.
 
-    `text` is a sentence. `moment` is the name of a timeline and the time of the difference there, as a number of the
-    timeline or in nanoseconds. It is None if the difference has no time.
+    `text` is a sentence. `moment` is (name of a timeline, time of the difference as a sequence number or in
+    nanoseconds). It is None if the difference has no time.
     """
 
     text: str
@@ -60,25 +60,24 @@ def differences(
 ) -> list[str]:
     """Return the differences between two recordings, as a list with a sentence for each; empty if there are none.
 
-    Two recordings are equal if they have the same cells at the same times. The docstring of the module explains cells.
-    The order of rows and chunks is not compared, and neither is the number of equal static cells. The process holds
-    both recordings in memory.
+    Two recordings are equal if each entity has the same values at the same times. The order of rows and chunks is not
+    compared, and neither is the number of equal static values. The process holds both recordings in memory.
 
     Parameters
     ----------
     expected, actual:
         Two `.rrd` files. All recordings in one file are compared as one recording.
     level:
-        `"values"` compares every cell. `"summary"` compares the entities, components and timelines, their types, the
-        numbers of cells, and the first and last times.
+        `"values"` compares all values. `"summary"` compares the entities, components and timelines, their types, the
+        numbers of values, and the first and last times.
     ignore_timelines:
         Names of timelines that are not compared. By default `log_time` and `log_tick`.
     ignore_entities:
         Entity paths that are not compared. `/camera/**` stands for `/camera` and all paths below it. By default the
         properties of the recording, and the rows of mpr that describe the run.
     tolerance:
-        The largest difference of two floating point numbers, as a share of the absolute expected number. If the
-        absolute expected number is smaller than 1, `tolerance` itself is the largest difference.
+        The largest difference of two floating point numbers, as a share of the absolute expected number. If that number
+        is smaller than 1, `tolerance` itself is the largest difference.
     limit:
         The largest number of differences that are returned. If there are more, one more sentence says how many more.
 
@@ -115,10 +114,7 @@ def all_differences(
     ignore_entities: Collection[str] = IGNORED_ENTITIES,
     tolerance: float = 0.0,
 ) -> list[Difference]:
-    """Return all differences between two recordings, with their times.
-
-    The parameters and the errors are those of `differences`.
-    """
+    """Return all differences between two recordings, with times. Parameters and errors are those of `differences`."""
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
     ours, theirs = reading.entities(Path(expected), *ignored), reading.entities(Path(actual), *ignored)
@@ -130,7 +126,7 @@ def all_differences(
 
 
 def check_level(level: str) -> None:
-    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`. `differences` explains these levels."""
+    """Raise `ConfigError` if `level` is neither `"summary"` nor `"values"`."""
     if level not in ("summary", "values"):
         raise ConfigError(f"level is {level!r}: use 'summary' or 'values'")
 
@@ -190,7 +186,7 @@ def _at(path: str, difference: Difference) -> Difference:
 def _shifts(words: str, series: list[tuple[str, int]]) -> Iterator[Difference]:
     """Yield the sentences about all `series` whose rows are shifted by the time that `words` says.
 
-    Each element of `series` has the entity and component, and the number of rows.
+    Each element of `series` has the entity and component as text, and the number of rows.
     """
     if len(series) > _MANY_SHIFTED:
         yield Difference(f"all rows of {len(series)} components are {words}; the values are as expected")
@@ -224,7 +220,7 @@ class _Pair:
     Parameters
     ----------
     one, other:
-        The expected series and the found ones, by the names of their components.
+        The expected series and the found series, by the names of their components.
     timelines:
         The names and Arrow types of the timelines to compare.
     level, tolerance:
@@ -235,10 +231,10 @@ class _Pair:
     Attributes
     ----------
     common:
-        The names of the components that both have.
+        The names of the components that are in `one` and in `other`.
     shifts:
         For each component whose rows are only shifted along a timeline: the time in words, and the number of rows.
-        Filled by `differences`.
+        `differences` fills this dict.
     """
 
     def __init__(
@@ -260,7 +256,7 @@ class _Pair:
         self.shifts: dict[str, tuple[str, int]] = {}
 
     def differences(self) -> Iterator[Difference]:
-        """Yield the differences, without the shifts, and fill `shifts`."""
+        """Yield the differences except the shifts. Fill `shifts`."""
         kind = "static " if self._is_static else ""
         yield from _missing_and_new(f"{kind}component", self._one, self._other)
         for name in self.common:
@@ -290,7 +286,7 @@ class _Pair:
         return Difference(f"{counts}; {text}" if counts else text, first.moment)
 
     def _changes(self, name: str, missing: _Unmatched, new: _Unmatched) -> Iterator[Difference]:
-        """Yield a sentence for each cell that differs, is missing or is new, sorted by time."""
+        """Yield a `Difference` for each cell that differs, is missing or is new, sorted by time."""
         from mpr.compare.cells import are_close, words, words_of_both
 
         one, other = self._one[name], self._other[name]
@@ -312,7 +308,10 @@ class _Pair:
                 yield Difference(f"{at}{words(cell)} {_is(cell)} new", moment)
 
     def _words_of_pixels(self, name: str, stamp: tuple[Any, ...], cell: pa.Array, its: pa.Array) -> str | None:
-        """Return in words how the pixels of two images differ. None if there are no pixels, empty if none differs."""
+        """Return in words how the pixels of two images differ; empty if none differs.
+
+        Returns None if the component `name` is no image buffer, or if the pixels cannot be decoded.
+        """
         from mpr.compare.pixels import words_of_pixels
 
         if not name.endswith(":buffer"):
@@ -324,7 +323,11 @@ class _Pair:
         return words_of_pixels(cell, its, formats[0], formats[1], self._tolerance)
 
     def _format(self, series: Series | None, stamp: tuple[Any, ...]) -> pa.Array | None:
-        """Return the cell of `series` with the format of an image that was logged at `stamp`; None if there is none."""
+        """Return the cell of `series` with the format of the image that was logged at `stamp`; None if there is none.
+
+        If no format was logged at `stamp`, return the first format, because the format may be logged once before all
+        images.
+        """
         if series is None:
             return None
         places = [(its, place) for its, _, place in series.places(self._timelines)]
@@ -336,8 +339,8 @@ class _Pair:
 def _shift(one: Series, other: Series, timelines: dict[str, str], tolerance: float) -> str | None:
     """Return in words by how much time all rows of `other` are shifted against those of the expected series `one`.
 
-    Returns None if the rows are not shifted, or if the series also differ in another way. `timelines` has the names and
-    Arrow types of the timelines to compare, and `tolerance` is that of `differences`.
+    Returns None if the rows are not shifted, or if the series also differ in another way. `timelines` and `tolerance`
+    are those of `_Pair`.
     """
     from mpr.compare.cells import are_close
 
@@ -382,8 +385,7 @@ def _unmatched(
     """Return the places (`Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
     The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
-    twice in one series and once in the other, the other lacks one cell. If `is_static` is true, equal cells count as
-    one cell.
+    twice in `one` and once in `other`, `other` lacks one cell, unless `is_static` is true.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
@@ -403,7 +405,7 @@ def _taken(cells: list[tuple[tuple[Any, ...], bytes, Place]], left: Counter[tupl
 
 
 def _in_order(cells: Iterator[pa.Array]) -> list[pa.Array]:
-    """Return `cells` of one time sorted by their values, so that similar cells of two recordings are compared."""
+    """Return `cells` sorted by their values, so that similar cells of two recordings are compared."""
     from mpr.compare.cells import plain
 
     found = list(cells)
@@ -419,8 +421,8 @@ def _flat(value: Any) -> tuple[Any, ...]:
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
     """Return a sort key for `values`, which may have different types.
 
-    Numbers and texts are sorted by the names of their types, and within one type as usual. All other values, and NaN,
-    come first, sorted by their `repr`.
+    Numbers and texts are sorted by the name of their type, and then by value. All other values, and NaN, come first,
+    sorted by their `repr`.
     """
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))

@@ -30,11 +30,11 @@ _CHANNELS = {1: 1, 2: 3, 3: 4, 4: 3, 5: 4}
 def words_of_pixels(
     expected: pa.Array, found: pa.Array, expected_format: pa.Array, found_format: pa.Array, tolerance: float
 ) -> str | None:
-    """Return in words which pixels of two images differ, and how much.
+    """Return in words how two images differ in size, type or pixels; empty if no pixel differs.
 
-    `expected` and `found` are cells with the buffers (the bytes of the pixels) of two images. The next two parameters
-    are the cells with their formats. With floating point numbers, pixels within `tolerance` count as equal, as in
-    `cells.are_close`. Returns an empty text if no pixel differs, and None if a buffer does not fit its format.
+    `expected` and `found` are cells with the bytes of the pixels. The next two parameters are the cells with the
+    formats of the images. Pixels within `tolerance` count as equal, as in `cells.are_close`. Returns None if the module
+    does not cover a format, or if the bytes do not fit their format.
     """
     one, other = _image(expected, expected_format), _image(found, found_format)
     if one is None or other is None:
@@ -66,7 +66,7 @@ def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
     """Return the pixels of `buffer` as an array of the shape (rows, columns, values of a pixel).
 
     `buffer` and `image_format` are cells: the bytes of one image, and its `rr.components.ImageFormat`. Returns None if
-    the format is not one of those that the module covers, or if the size of the buffer does not fit the format.
+    the module does not cover the format, or if the bytes do not fit the format.
     """
     if len(buffer) != 1 or len(image_format) != 1:
         return None

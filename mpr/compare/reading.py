@@ -33,10 +33,10 @@ class Series:
     type:
         The Arrow type of the values, as text.
     arrays:
-        The cells of each chunk (a chunk is a table with rows of one entity). An array has a list of values for each
-        row.
+        For each chunk (a table with rows of one entity): an array with a list of values for each row.
     times:
-        For each array: the times of its rows, by the name of the timeline. A row may have no time (None).
+        For each array: the times of its rows, by the name of the timeline. A time is a sequence number or in
+        nanoseconds, or None.
     """
 
     type: str
@@ -47,10 +47,7 @@ class Series:
         return sum(len(array) for array in self.arrays)
 
     def places(self, timelines: Collection[str]) -> Iterator[tuple[tuple[Any, ...], bytes, Place]]:
-        """Yield for each cell its times on `timelines`, its key (see `cells.keys`) and its place (see `Place`).
-
-        If the cell has no time on a timeline, None stands for this time.
-        """
+        """Yield for each cell its times on `timelines` (None: no time), its key (see `cells.keys`) and its `Place`."""
         from mpr.compare.cells import keys
 
         for index, (array, times) in enumerate(zip(self.arrays, self.times, strict=True)):
@@ -72,22 +69,23 @@ class Entity:
     ----------
     temporal, static:
         The cells with times, and the cells without times, by the names of the components.
+    timelines:
+        The Arrow type of the times on each timeline, as text.
+    ranges:
+        The first and the last time on each timeline, as sequence numbers or in nanoseconds.
     """
 
     temporal: dict[str, Series] = field(default_factory=dict)
     static: dict[str, Series] = field(default_factory=dict)
-    #: The Arrow type of the times on each timeline, as text.
     timelines: dict[str, str] = field(default_factory=dict)
-    #: The first and the last time on each timeline.
     ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files at `paths` that the SDK cannot read, or that make the SDK crash, each with the reason.
+    """Return the files at `paths` that are damaged, or that the SDK cannot read, each with the reason.
 
-    Call this function before `differences` if files may be damaged. `differences` reads files in the calling process,
-    so a crash of the SDK would end this process. This function reads the files in another process. Raises
-    `RecordingError` if the other process cannot start or fails.
+    Another process reads the files, because some files make the SDK crash. `differences` reads in the calling process.
+    Raises `RecordingError` if the other process cannot start or fails.
     """
     from mpr.sdk import programs
 
@@ -120,7 +118,7 @@ def _damage(path: Path) -> str | None:
 
 
 def entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str], bool]) -> dict[str, Entity]:
-    """Return all entities of the recordings in the file at `path`, by their paths, and hold their cells in memory.
+    """Return all entities of the recordings in the file at `path`, by their paths, with their cells in memory.
 
     The times on `ignored_timelines`, and the entities for whose paths `is_ignored` returns True, are left out. Raises
     `RecordingError` if the file cannot be read.

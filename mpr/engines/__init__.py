@@ -7,11 +7,10 @@ mpr.Pool(engine=...) ── work items ──► EngineDispatcher ── chunks 
                                       (rows come to the aggregator before the answer)
 ```
 
-A *chunk* is one work item in the form in which an engine gets it: one call of `run_chunk` with picklable arguments. The
-engine decides which of its workers runs a chunk, and when. `run_chunk` joins the recording, runs the tasks, and returns
-when every durable sink has their rows.
-
-A new engine is a subclass of `Engine` (`engine.py`) in a module of its own, and a line in `choice.py`.
+A work item is one or several tasks. A *chunk* is a work item in the form in which an engine gets it: one call of
+`run_chunk` with picklable arguments. An *answer* has the outcomes of its tasks. The engine decides which of its workers
+runs a chunk, and when. `run_chunk` joins the recording, runs the tasks, and returns when every durable sink (such as a
+file) has their rows.
 
 Covers: which engine a user means, submitting to it, running a chunk in its workers, and the outcomes of the tasks.
 Does not cover: the calls of a pool and their results (`pool`), functions that users give to an engine themselves

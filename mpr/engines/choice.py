@@ -12,9 +12,9 @@ from mpr.errors import ConfigError
 def open_engine(options: EngineOptions, retries: int) -> Engine:
     """Return the engine for the arguments `options` and `retries` of a pool.
 
-    With "ray" or "dask", the engine that this process uses already is taken. If there is none, one is started on this
-    machine, with `options.processes` workers. Raises `ConfigError` if the arguments cannot be used, and
-    `MissingDependencyError` if the package of the engine is not installed.
+    With "ray" or "dask", this is the engine that this process uses already, or a new one on this machine. Raises
+    `ConfigError` if the arguments cannot be used, and `MissingDependencyError` if the package of the engine is not
+    installed.
     """
     engine = options.engine
     if options.processes is not None and engine not in ("ray", "dask"):

@@ -35,7 +35,7 @@ _LOOK_SECS = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """The tasks of one work item, in a form that every pickler takes.
+    """The tasks of one work item, in a form that every pickler can pickle.
 
     Attributes
     ----------
@@ -47,10 +47,10 @@ class Chunk:
         `CALL`, `EACH` or `STAR` of `transport/messages.py`: how the function is called with each argument.
     index:
         The index of the first task in its call.
-    key:
-        The key by which the parent remembers that the chunk is complete; empty if the engine never runs a chunk again.
     arguments:
         The pickled arguments, and their buffers.
+    key:
+        The key by which the parent remembers that the chunk is complete; empty if the engine never runs a chunk again.
     """
 
     recording: str
@@ -68,14 +68,14 @@ class Answer:
     Attributes
     ----------
     status, payload:
-        The same as in the message `Result` of `transport/messages.py`.
+        `RETURNED`, `RAISED` or `APART` of `transport/messages.py`, and the pickled results or errors of the tasks.
     worker, pid:
-        The number of the engine's worker in the recording (0: it could not join), and its process id.
+        The number of the engine's worker in the recording (0: the chunk as a whole has failed), and its process id.
     micros, flush_micros:
         The time from the start of the chunk until its rows were delivered, and the part of this time after the last
         task. Both are in microseconds.
     rows:
-        The number of rows that the process has logged meanwhile.
+        The number of rows that the process has logged in this time.
     ended_nanos:
         The time of the end (`time.monotonic_ns()` of the worker's machine).
     """
@@ -91,17 +91,17 @@ class Answer:
 
 
 def key_of(pool: bytes, work_item: int) -> bytes:
-    """Return the key of the chunk with the work item number `work_item`. `pool` are random bytes of the pool."""
+    """Return the key of the chunk with the number `work_item`. `pool` are random bytes of the pool."""
     return blake2b(work_item.to_bytes(8, "little"), key=pool, digest_size=KEY_BYTES).digest()
 
 
 def run_chunk(chunk: Chunk) -> Answer:
-    """Run the tasks of `chunk` one after another. Returns when every durable sink has their rows.
+    """Run the tasks of `chunk` one after another. Returns when every durable sink (such as a file) has their rows.
 
-    If the engine runs `chunk` again, and all its rows are in the recording already, the rows of this run are dropped.
+    If all rows of `chunk` are in the recording from an earlier run, the rows of this run are dropped.
 
-    This function raises nothing, because engines wrap exceptions in classes of their own. If the recording cannot be
-    joined, or if the rows cannot be delivered, this error is the outcome of all tasks of the chunk.
+    This function raises nothing, because engines wrap exceptions in classes of their own. If a step outside of the
+    tasks fails, such as joining the recording, the error is the outcome of all tasks.
     """
     started_ns = time.monotonic_ns()
     try:
@@ -162,7 +162,7 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
 
 @around
 def _logging(producer: Producer, *, is_muted: bool) -> Iterator[None]:
-    """Send the rows of tasks within the `with` block to the recording of `producer`, or drop them if `is_muted`."""
+    """Within the block, send the rows of this process to the recording of `producer`, or drop them if `is_muted`."""
     from mpr.producer import membership, muted
     from mpr.tasks.context import TaskContext
 
@@ -177,7 +177,7 @@ def _logging(producer: Producer, *, is_muted: bool) -> Iterator[None]:
 
 @functools.lru_cache(maxsize=16)
 def _function(code: bytes) -> Callable[..., Any]:
-    """Return the task function in the pickle `code`. An engine's worker keeps the last 16, as a pool's worker does."""
+    """Return the task function in the pickle `code`. The last 16 functions are cached."""
     return task_pickling.load_function(code)
 
 

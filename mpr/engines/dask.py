@@ -12,18 +12,17 @@ from mpr.errors import ConfigError, MissingDependencyError
 
 
 class DaskEngine(Engine):
-    """The cluster of a Dask client, or a new one on this machine.
+    """The cluster of a Dask client, or a new cluster on this machine.
 
     Parameters
     ----------
     options:
         The arguments of the pool about the engine. `engine` is the client of the user, or "dask" for the current client
-        of this process. If there is none, a cluster is started. `processes` is the number of its workers (None: the
-        number of CPUs). `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
+        of this process. If there is none, a cluster with `processes` workers is started (None: one for each CPU).
+        `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
     retries:
-        The number of times that Dask runs a chunk again if it has failed (`retries` of `Client.submit`). In addition,
-        Dask runs tasks again whose worker has died, as its configuration says
-        (`distributed.scheduler.allowed-failures`).
+        The number of times that Dask runs a failed chunk again (`retries` of `Client.submit`). Dask counts deaths of
+        workers separately (`distributed.scheduler.allowed-failures`).
 
     Raises
     ------

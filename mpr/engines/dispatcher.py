@@ -6,12 +6,12 @@ callers ── submit ──► EngineDispatcher ── chunks ──► Engine
    └────── outcomes ───────┘     └────── answers ──────┘
 ```
 
+One thread, `mpr-engine`, changes the state of the dispatcher and calls the engine. Other threads give steps (functions)
+to this thread. So there is no lock, and a handler of a signal may call any method.
+
 Covers: submitting, cancelling, answers, closing and terminating.
 Does not cover: which worker runs a chunk, and what happens if the worker dies (the engine decides), how a chunk runs
 (`chunk.py`).
-
-One thread, `mpr-engine`, changes the state of this object and calls the engine. Other threads only give it steps. So
-there is no lock, and a handler of a signal may call any method.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class EngineDispatcher(TaskDispatcher):
     recording:
         The connection info of the recording as text, for the engine's workers.
     observer:
-        Hears of tasks and workers.
+        The object that is told of tasks and workers, or None.
     first_seen:
-        Called with the number of each worker of the engine, before the observer hears of this worker.
+        Called with the number of each worker of the engine, before the observer is told of this worker.
 
     Attributes
     ----------
@@ -56,6 +56,10 @@ class EngineDispatcher(TaskDispatcher):
         Whether the pool takes tasks, and the error that ended the pool.
     work:
         The work items without an outcome.
+    callbacks:
+        The thread that runs callbacks of the user.
+    by_value:
+        True: functions of `__main__` are pickled by value, because an engine's workers have another `__main__`.
     """
 
     by_value = True
@@ -83,7 +87,7 @@ class EngineDispatcher(TaskDispatcher):
         self._thread = StepThread("mpr-engine", self._look)
 
     def _look(self) -> None:
-        """Note if the pool takes no tasks any more, and every task has its outcome. The thread calls this."""
+        """Set `_all_done` if the pool takes no tasks, every task has its outcome, and every callback has ended."""
         feeds = self.work.has_feeders and self.lifecycle.state is not PoolState.TERMINATED
         is_open = self.lifecycle.state is PoolState.RUNNING
         if not is_open and not self.work.has_items and not feeds and not self._callbacks_left:
@@ -147,7 +151,7 @@ class EngineDispatcher(TaskDispatcher):
         future.add_done_callback(lambda done: self._thread.soon(lambda: self._settle(work_item, done)))
 
     def pid(self, worker: int) -> int | None:
-        """The process id of the engine's worker with the number `worker`; None if it has not sent an answer."""
+        """Return the process id of the engine's worker `worker` (a number); None if it has not sent an answer."""
         return self._pids.get(worker)
 
     def begin_feeding(self, feeder: object) -> None:
@@ -162,7 +166,10 @@ class EngineDispatcher(TaskDispatcher):
         self._thread.soon(end)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item` if the engine can still cancel it. `running` makes no difference."""
+        """Cancel `work_item`, and return True, if the engine can still cancel it. Otherwise return False.
+
+        `running` makes no difference.
+        """
         cancelled: list[bool] = []
         self._thread.do(lambda: cancelled.append(self._cancel(work_item)))
         return any(cancelled)
@@ -183,7 +190,10 @@ class EngineDispatcher(TaskDispatcher):
     # --- answers -----------------------------------------------------------------------------------------------
 
     def _settle(self, work_item: WorkItem, future: Future[Answer]) -> None:
-        """Give the tasks of `work_item` their outcomes, because `future` is done."""
+        """Give the tasks of `work_item` their outcomes from `future`, which is done.
+
+        Does nothing if the tasks have outcomes already.
+        """
         if work_item not in self.work:
             # It was cancelled, or the pool was terminated.
             return
@@ -230,11 +240,11 @@ class EngineDispatcher(TaskDispatcher):
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no new calls. The tasks of earlier calls still run."""
+        """Accept no new tasks. Tasks that were accepted before still run."""
         self._thread.do(self.lifecycle.close)
 
     def wait_until_done(self) -> None:
-        """Wait until every task has its outcome. Call this after `close`. Ctrl-C ends the wait."""
+        """Wait until every task has its outcome, and every callback has ended. Call this after `close`."""
         # No limit: the tasks are the user's, and the engine says if a worker has died.
         self._all_done.wait()
         self._thread.do(self.lifecycle.finish)
@@ -255,6 +265,6 @@ class EngineDispatcher(TaskDispatcher):
         self._take_submitted()
 
     def stop(self) -> None:
-        """End the thread. Call this after `wait_until_done` or `terminate`."""
+        """End the thread `mpr-engine`. Call this after `wait_until_done` or `terminate`."""
         self._observer.close()
         self._thread.close()

@@ -1,6 +1,6 @@
-"""Defines what mpr asks of an engine.
+"""Defines the interface of an engine, which runs the tasks of a pool in place of mpr's own workers.
 
-Covers: the interface, and the future of a chunk for engines without futures of `concurrent.futures`.
+Covers: the class `Engine`, and the future of a chunk for engines without futures of `concurrent.futures`.
 Does not cover: the engines themselves, each of which has a module of its own.
 """
 
@@ -24,7 +24,7 @@ class Engine(ABC):
     name:
         The name of the engine in messages.
     size:
-        The number of workers, or of threads in workers. A `map` makes four chunks for each by default.
+        The number of workers, or of threads in workers.
     runs_again:
         True if the engine may run a chunk again, for example because a worker has died.
     """
@@ -35,23 +35,25 @@ class Engine(ABC):
 
     @abstractmethod
     def submit(self, chunk: Chunk) -> Future[Answer]:
-        """Have the engine run `run_chunk(chunk)`. Raises what the engine raises if it takes no more work.
+        """Have the engine run `run_chunk(chunk)`, and return the future of its answer.
 
-        `Future.cancel` cancels the chunk if the engine has not begun it. Ray may also interrupt a chunk that runs.
+        Raises the engine's error if it takes no more work. `Future.cancel` cancels the chunk if the engine has not
+        begun it. Ray may also interrupt a chunk that runs.
         """
 
     @abstractmethod
     def is_death(self, error: BaseException) -> bool:
-        """Return True if the engine says by `error` that the worker of a chunk has died."""
+        """Return True if `error` of the engine means that the worker of a chunk has died."""
 
     @abstractmethod
     def close(self) -> None:
         """End the engine if this object has started it."""
 
     def failure(self, error: BaseException, task: str) -> BaseException:
-        """Return the error for `task`, the first task of a chunk, if the engine has no answer but raises `error`.
+        """Return the error for the tasks of a chunk, if the engine has raised `error` instead of an answer.
 
-        This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died.
+        This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died. `task` is the
+        name of the first task.
         """
         if not self.is_death(error):
             return error
@@ -79,7 +81,10 @@ class ChunkFuture(Future[Answer]):
         return self.cancelled()
 
     def settle(self, result: Callable[[], Any]) -> None:
-        """Take the result of the chunk, or its error, by a call of `result`. The engine calls this at the end."""
+        """Set the result or the exception of this future to what `result()` returns or raises.
+
+        Does nothing if the future was cancelled.
+        """
         if not self.set_running_or_notify_cancel():
             return
         try:

@@ -24,7 +24,7 @@ class ExecutorEngine(Engine):
     Raises
     ------
     ConfigError
-        If there are options or retries, because an executor has neither.
+        If there are options or retries, which executors do not have.
     """
 
     runs_again = False

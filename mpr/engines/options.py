@@ -16,7 +16,7 @@ EngineLike: TypeAlias = Literal["ray", "dask"] | Executor | Any
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions:
-    """The checked arguments of a pool about the engine that runs its tasks. `check` makes them.
+    """The checked arguments of a pool about the engine that runs its tasks. `check` makes this object.
 
     Attributes
     ----------
@@ -25,7 +25,7 @@ class EngineOptions:
     processes:
         The number of workers of an engine that the pool starts; None for the engine's own number.
     options:
-        Options for each call of the engine.
+        The `engine_options` of `mpr.Pool`: the engine's options for each chunk of tasks.
     """
 
     engine: object
@@ -34,10 +34,10 @@ class EngineOptions:
 
     @classmethod
     def check(cls, engine: object, options: object, processes: object, **others: object) -> EngineOptions | None:
-        """Check `engine`, `engine_options` and `processes` of `mpr.Pool`. Returns None if there is no engine.
+        """Check `engine`, `engine_options` and `processes` of `mpr.Pool`. Returns None if `engine` is None.
 
-        `others` are arguments that only workers of mpr can take. Raises `ConfigError` if one of them is set, or if a
-        value cannot be used.
+        `others` are arguments of `mpr.Pool` that are only for workers of mpr. Raises `ConfigError` if one of them is
+        set together with an engine, or if a value cannot be used.
         """
         if engine is None:
             if options is not None:

@@ -12,14 +12,13 @@ from mpr.errors import MissingDependencyError
 
 
 class RayEngine(Engine):
-    """The cluster of Ray to which this process is connected, or a new one on this machine.
+    """The cluster of Ray to which this process is connected, or a new cluster on this machine.
 
     Parameters
     ----------
     options:
         The arguments of the pool about the engine. `processes` is the number of CPUs of a new cluster (None: all CPUs
-        of this machine). A running cluster keeps its number. `options` are those of `ray.remote` for each chunk, such
-        as `{"num_gpus": 1}`.
+        of this machine). `options` are those of `ray.remote` for each chunk, such as `{"num_gpus": 1}`.
     retries:
         The number of times that Ray runs a chunk again if its worker has died (`max_retries` of Ray).
 

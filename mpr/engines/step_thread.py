@@ -1,4 +1,7 @@
-"""Runs steps of several threads in one thread, one after another, so that these steps need no lock."""
+"""Runs the steps of several threads in one thread, one after another, so that the steps need no lock.
+
+A step is a function without arguments.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,16 @@ from mpr.user_code import Contained
 
 
 class StepThread:
-    """A thread that runs steps in the order in which they come. A handler of a signal may give it steps, too.
+    """A thread that runs steps in the order in which they come. A handler of a signal may call the methods, too.
 
-    If a step raises, the error is logged, and the thread goes on.
+    If a step raises, the error is logged, and the thread continues.
 
     Parameters
     ----------
     name:
         The name of the thread.
     after_each:
-        The thread calls this after each step.
+        Called in the thread after each step.
     """
 
     def __init__(self, name: str, after_each: Callable[[], None]) -> None:
@@ -33,7 +36,7 @@ class StepThread:
         start_aside(self._thread)
 
     def soon(self, step: Callable[[], object]) -> None:
-        """Have the thread run `step`. This method does not wait."""
+        """Have the thread run `step`, without waiting. If the thread has ended, the calling thread runs `step`."""
         self._steps.put(step)
         if self._is_over:
             self._run_left()
@@ -56,7 +59,7 @@ class StepThread:
         is_over.wait()
 
     def close(self) -> None:
-        """Make the thread end after the steps that it has."""
+        """End the thread after the steps that it has. This method does not wait."""
         self._steps.put(None)
 
     def _run(self) -> None:

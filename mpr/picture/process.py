@@ -1,8 +1,8 @@
 """Draws a picture of a recording, as the main module of a process of its own.
 
-The process starts a viewer, opens a recording in the viewer, and waits until everything is drawn. The standard input is
-a pipe from the caller, which is the process that has called `render`. When the caller closes the pipe or ends, the
-viewer and this process end too.
+The process opens the recording in a viewer, and waits until everything is drawn. Its standard input is a pipe from the
+caller, which is the process that has called `render`. When the caller closes the pipe or ends, the viewer and this
+process end too.
 
 Covers: choosing what the viewer shows, finding out when the viewer has drawn everything.
 Does not cover: the wait for this process, and the limit on the wait (`rendering.py`).
@@ -49,11 +49,10 @@ _LOOK_EVERY_SECS = 0.05
 
 
 def main() -> None:
-    """Read the file `order` (a pickled `rendering.Order`) in a folder, and draw the picture that the order describes.
+    """Draw the picture that the file `order` (a pickled `rendering.Order`) describes, and write `picture.png`.
 
-    The only argument of the command line is the path of the folder. Writes `picture.png` and `answer` to this folder.
-    `answer` is a JSON file with the errors of views that the viewer reports, or with the error that has prevented the
-    picture.
+    The only argument of the command line is the folder of these files. The process also writes the JSON file `answer`
+    to the folder, with the errors of views that the viewer reports, or with the error that has prevented the picture.
     """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
@@ -75,8 +74,7 @@ def main() -> None:
 def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[bytes]]) -> None:
     """Wait until standard input closes, and then kill `viewers` and end this process.
 
-    `caller` is the process id of the caller. If the caller has ended, the temporary folder `folder` is removed too,
-    because the caller cannot remove it.
+    If the process with the id `caller` has ended, the temporary folder `folder` is removed too.
     """
     sys.stdin.buffer.read()
     for viewer in viewers:
@@ -91,7 +89,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 def _report(stage: str) -> None:
     """Write `stage`, the name of the step that begins now, to standard output.
 
-    If this process takes too long, the caller names the last step in its error.
+    If drawing takes too long, the error of the caller names the last stage.
     """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
@@ -132,8 +130,8 @@ def _stores(recording: Path) -> tuple[list[str], bool]:
 def _readable(recording: Path, folder: Path) -> Path:
     """Return the path of a file that Rerun can read: `recording`, or a copy of its readable part in `folder`.
 
-    If the writer of a recording was killed, the file may end within a message. The copy then ends before this message.
-    Raises `PictureError` if Rerun can read no part of the recording.
+    The copy is needed if the writer of the recording was killed, and the file ends within a message. Raises
+    `PictureError` if Rerun can read no part of the recording.
     """
     try:
         _stores(recording)
@@ -153,7 +151,7 @@ def _readable(recording: Path, folder: Path) -> Path:
 def _without_blueprints(recording: Path, folder: Path) -> Path:
     """Return the path of a copy of `recording` without blueprints, in `folder`.
 
-    Returns `recording` if mpr does not know its format.
+    Returns `recording` itself if mpr does not know its format.
     """
     data = recording.read_bytes()
     parts = [data[: framing.HEADER_SIZE]]
@@ -175,12 +173,11 @@ def _without_blueprints(recording: Path, folder: Path) -> Path:
 
 
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
-    """Return the path of a file with the recording and a layout.
+    """Return the path of a file with the recording and a layout. New files are written to `folder`.
 
-    The layout is `blueprint`. If `blueprint` is None, use the layout in the recording, or else an automatic layout
-    without panels. Recording and layout must be in one file. The viewer gives each file that it opens its own data set
-    id, so a layout from another file would not apply to the recording. New files are written to `folder`. Raises
-    `PictureError` if the file cannot be made.
+    The layout is `blueprint`, or else the layout in the recording, or else an automatic layout without panels.
+    Recording and layout must be in one file, because the viewer does not apply the layout of one file to the recording
+    of another. Raises `PictureError` if the file cannot be made.
     """
     import rerun.blueprint as rrb
 
@@ -219,7 +216,7 @@ def headless_viewer(
     port: int | None = None,
     viewers: list[subprocess.Popen[bytes]] | None = None,
 ) -> Iterator[ViewerClient]:
-    """Run a viewer without a window within the block, and yield a client that can control the viewer.
+    """A context manager that runs a viewer without a window, and yields a client that controls the viewer.
 
     Parameters
     ----------
@@ -304,7 +301,7 @@ def _ended(status: int, output: str) -> PictureError:
 
 
 def _patiently(ask: Callable[[], _T]) -> _T:
-    """Call `ask`, again after each `TimeoutError`, until the viewer answers, and return the answer.
+    """Call `ask` until it raises no `TimeoutError`, and return its result.
 
     There is no limit here, because the caller of this process limits the time for the whole picture.
     """
@@ -316,10 +313,10 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 
 
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
-    """Let the viewer show the time `at` on the timeline `timeline`. `state` is the present state of the viewer.
+    """Let the viewer show the time `at` on `timeline`. `state` is the present state of the viewer.
 
-    If `timeline` is None, use the timeline that the viewer has chosen. If `at` is None, use the last time on the
-    timeline. Raises `PictureError` if the recording has no such timeline.
+    By default (None), use the last time, and the timeline that the viewer has chosen. Raises `PictureError` if the
+    recording has no such timeline.
     """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
@@ -334,8 +331,7 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 def settled(client: ViewerClient) -> bytes:
     """Wait until the picture of the viewer does not change any more, and return a screenshot (bytes of a PNG file).
 
-    The picture changes for a while, because the viewer fetches data on demand, arranges views over several frames, and
-    hides notifications after some time.
+    The picture changes for a while, because the viewer fetches data on demand and hides notifications after some time.
     """
     before = _patiently(client.take_screenshot)
     while True:

@@ -1,6 +1,6 @@
 """Draws a picture of a recording with the real viewer, without a window.
 
-Another process draws, because the viewer and the graphics driver may hang or crash.
+A process of its own draws, because the viewer and the graphics driver may hang or crash.
 
 Covers: the limit on the time for drawing, ending processes, removing temporary files, errors.
 Does not cover: the commands to the viewer, and finding out when the viewer has drawn everything (`process.py`).
@@ -33,8 +33,8 @@ _END_SECS = 5.0
 class Order(NamedTuple):
     """Holds the arguments of `render`, as the process that draws gets them.
 
-    `recording` is the path of the recording. `folder` is a temporary folder, to which the process writes the picture
-    and its answer. The other fields have the same meaning as in `render`.
+    `recording` is the path of the recording. `folder` is a temporary folder for the picture and other files. The other
+    fields have the same meaning as in `render`.
     """
 
     recording: str
@@ -57,8 +57,8 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    Drawing needs the viewer that comes with the Rerun SDK, and a Vulkan driver. On a machine without a graphics card,
-    Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
+    Drawing needs a Rerun viewer, such as that of the Rerun SDK, and a Vulkan driver. On a machine without a graphics
+    card, Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters
     ----------
@@ -86,10 +86,10 @@ def render(
     Raises
     ------
     NoViewerError
-        If this machine can draw no recording at all, because there is no viewer or no Vulkan driver, or the SDK is too
-        old.
+        If this machine can draw no recording at all, because the viewer or a Vulkan driver is missing, or the SDK is
+        too old.
     PictureError
-        If this recording cannot be drawn, or not within `timeout_secs`.
+        If this recording does not exist or cannot be drawn, or not within `timeout_secs`.
     OSError
         If the picture cannot be saved.
     """
@@ -109,8 +109,8 @@ def render(
 def _reports(source: Path, folder: str, failure: str) -> list[str]:
     """Return the errors of views that the process has written to the file `answer` in `folder`.
 
-    If the process has written an error instead, raise this error as `NoViewerError` or `PictureError`. If there is no
-    answer, raise `PictureError` with the text `failure`. `source` is the path of the recording.
+    If `answer` has an error that has prevented the picture, raise it as `NoViewerError` or `PictureError`. If there is
+    no `answer`, raise `PictureError` with the text `failure`. `source` is the path of the recording.
     """
     answer = _answer(folder)
     if answer is None:
@@ -156,8 +156,8 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    This closes the standard input of the process, which asks the process to end, and waits for up to 5 s. Then it kills
-    the viewer, and the process if that has not ended.
+    The process ends when its standard input is closed. If it has not ended after 5 s, it is killed. Then the viewer is
+    killed if it still runs.
     """
     assert process.stdin is not None
     # The process ends when its standard input closes.
@@ -180,9 +180,9 @@ def _answer(folder: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file for writing, and rename it to `path` if the block succeeds. So `path` is never incomplete.
+    """A context manager that yields a new file for writing, and renames it to `path` after the block.
 
-    If the block raises an exception, the new file is removed and `path` stays as it is.
+    If the block raises, the new file is removed, and `path` stays as it is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -1,15 +1,12 @@
-"""Does the parent's part of `route="direct"`: checks the sinks, and copies the workers' files at the end.
+"""Does the parent's part of `route="direct"`, with which each worker writes its rows into a file of its own.
 
-With this route, a worker does not send its rows to the parent. It writes a file of its own, and sends rows to viewers
-itself.
+At the end, the parent copies the frames of these files into the file of the recording. A frame is one message of the
+`.rrd` format with its header. If a worker was killed, its file may end within a frame, and only the complete frames are
+copied. The parent does not use the programs of the SDK for this, because `rerun rrd merge` holds the whole recording in
+memory, and `rerun rrd route` fails if two files have different columns.
 
-Covers: which sinks are refused, the folder of the workers' files, copying these files to the file of the recording.
+Covers: which sinks are refused, the folder of the workers' files, copying these files.
 Does not cover: the worker's part (`producer/direct.py`).
-
-At the end, the parent copies the frames of each worker's file. A frame is one message of the `.rrd` format with its
-header. If a worker was killed, its file may have no end. The parent then copies the frames that are complete. The
-parent does not copy with the programs of the SDK. `rerun rrd merge` holds the whole recording in memory, and `rerun rrd
-route` fails if two files have different columns. It uses only `rerun rrd verify`, to check the result.
 """
 
 from __future__ import annotations
@@ -39,7 +36,7 @@ def check(chosen: Sequence[Sink]) -> None:
     """Raise an error if a sink in `chosen` cannot be used with `route="direct"`.
 
     Raises `ConfigError` if workers cannot write to a sink themselves, or if a `FileSink` has `write_footer=False`.
-    Raises `SinkError` if one of the sinks is a file, and mpr does not know the file format of the installed SDK.
+    Raises `SinkError` if a sink is a file, and mpr does not know the file format of the installed SDK.
     """
     for sink in chosen:
         if not sink.takes_direct_rows:
@@ -55,20 +52,20 @@ def check(chosen: Sequence[Sink]) -> None:
 
 
 class WorkerFiles:
-    """The folder `<path>.parts`, which has one file for each worker.
+    """The folder `<path>.parts`, in which each worker has a file.
 
     Parameters
     ----------
     path:
         The path of the recording's own file.
     has_blueprint:
-        Whether the user has given the recording a blueprint. If so, this blueprint stays active: the frames that make a
-        worker's blueprint active are not copied.
+        True if the user has given the recording a blueprint. Frames that would replace it by a worker's blueprint are
+        then not copied.
 
     Raises
     ------
     SinkError
-        If the folder cannot be made, or if files of another run are in the folder.
+        If the folder cannot be made, or is not empty.
     """
 
     def __init__(self, path: Path, *, has_blueprint: bool) -> None:
@@ -85,15 +82,14 @@ class WorkerFiles:
             )
 
     def abort(self) -> None:
-        """Remove the folder, which is still empty. Called if the recording cannot be opened."""
+        """Remove the folder, which must be empty."""
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:
         """Copy the workers' files to the durable sinks, which `fanout` writes to.
 
-        Call this when no worker writes any more, because each file is read only once. If a file cannot be read, a
-        `SinkError` becomes the failure of `fanout`, which the end of the recording raises. The other files are still
-        copied.
+        Call this when no worker writes any more. If a file or the folder cannot be read, `fanout` gets a `SinkError`,
+        which the end of the recording raises. The other files are still copied.
         """
         try:
             paths = sorted(self.folder.iterdir())
@@ -131,10 +127,10 @@ class WorkerFiles:
             reader.close()
 
     def remove(self, files: Sequence[Path]) -> None:
-        """Remove the folder with the workers' files, if `rerun rrd verify` finds that `files` are valid.
+        """Remove the folder with the workers' files, if `rerun rrd verify` accepts all existing `files`.
 
-        `files` are the files of the recording, which now have all rows. If one of them is not valid, the folder is
-        kept, and `SinkError` is raised.
+        `files` are the files of the recording. If one of them is not valid, the folder is kept, and `SinkError` is
+        raised.
         """
         for path in files:
             refused = programs.verify(path) if path.exists() else None
@@ -144,7 +140,7 @@ class WorkerFiles:
 
 
 class _WorkerFileReader(OutboxReader):
-    """Opens and reads a worker's file, as the source of a `Segment`: the list of frames that the sinks copy."""
+    """Opens and reads a worker's file, so that a `Segment` can have the file as its source."""
 
     def __init__(self, path: Path) -> None:
         self.fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,12 +1,11 @@
 """Shows the viewer in a notebook: `SharedRecording.notebook_show`.
 
-Covers: the widget of `rerun-notebook`, and a thread that sends the recording to the widget.
-Does not cover: reading the recording (`replay.py`).
+When a page shows the widget, the page sends the message "ready" to the kernel. A thread then sends the whole recording
+to the widget. If the page is loaded again, the whole recording is sent again. A viewer ignores chunks that it has
+already.
 
-When a page of the notebook shows the widget, the page sends the message "ready". The kernel gets this message between
-two cells, or when the running cell polls for messages. A thread then sends the whole recording to the widget. If the
-page is loaded again, the whole recording is sent again. Each chunk has an id, by which a viewer ignores chunks that it
-has already.
+Covers: the widget of `rerun-notebook`, and the thread.
+Does not cover: reading the recording (`replay.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class NotebookView:
     Parameters
     ----------
     replay:
-        The function that yields the recording from the beginning, as streams of bytes (see `Replay`).
+        The function that yields the recording from the beginning (see `Replay` in `recording/replay.py`).
     width, height:
         The size in pixels, or 'auto'. None means 640 for the width, and 480 for the height.
 
@@ -57,8 +56,8 @@ class NotebookView:
     def show(self, wait_secs: float) -> None:
         """Display the viewer in the output of the running cell.
 
-        If the kernel can get messages while a cell runs, wait up to `wait_secs` seconds until the page shows the
-        viewer. If the kernel cannot, return at once.
+        Wait up to `wait_secs` seconds until the page shows the viewer. With ipykernel 7 or newer, return at once,
+        because the kernel gets no messages of the page while a cell runs.
         """
         from IPython import get_ipython
         from IPython.display import display
@@ -86,10 +85,9 @@ class NotebookView:
     def _send(self, page: int) -> None:
         """Send the recording to the widget. `page` is the number of the page that has asked for it, from 1.
 
-        Stop if a later page has asked, because another thread then sends all rows again.
+        Stop if a later page has asked, because the thread for that page sends all rows again, and both pages get them.
         """
         for part in self._replay():
             if page != self._pages:
-                # The thread of the later page sends all rows again, and the widget passes them on to both pages.
                 return
             self._widget.send_rrd(part)

@@ -1,7 +1,6 @@
 """Opens the sinks that the user has named, and writes the first rows to each sink.
 
-The first rows are the preamble (the properties of the recording, such as its start time) and the user's blueprint. The
-docstring of the package explains durable and live sinks.
+The first rows are the preamble (the properties of the recording, such as its start time) and the user's blueprint.
 
 Covers: opening all sinks or none, and writing streams that the parent makes itself.
 Does not cover: the rows of processes (`aggregator`), and closing the sinks (`runtime.py`).
@@ -36,9 +35,9 @@ class OpenSinks:
     live:
         The supervisor of the live sinks. None if there are no live sinks.
     urls:
-        For each live sink, the URL at which a person sees the rows: that of a viewer, a server or a web page.
+        For each live sink, the URL at which a person sees the rows.
     served:
-        Those of `urls` that belong to servers and web pages which mpr itself starts. A message shows them to the user.
+        Those of `urls` that belong to servers and web pages of mpr.
     open_to_senders:
         For each live sink, the URL to which a process can send rows with `route="direct"`.
     """
@@ -53,7 +52,7 @@ class OpenSinks:
 def open_sinks(
     chosen: Sequence[Sink], application_id: str, recording_id: str, blueprint: Any, folder: Path
 ) -> OpenSinks:
-    """Open all sinks, and write the first rows to the durable ones. Open no sink if logging is off (`RERUN=off`).
+    """Open all durable sinks and write the first rows to them. Prepare the live sinks.
 
     Parameters
     ----------
@@ -68,12 +67,12 @@ def open_sinks(
 
     Returns
     -------
-    The open sinks. There are none if logging is off.
+    The sinks. There are none if logging is off (`RERUN=off`).
 
     Raises
     ------
     SinkError
-        If a sink cannot be opened. The other sinks are then ended, and their unfinished files are removed.
+        If a sink cannot be opened. The sinks that are open already are then aborted, and leave no file.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:
@@ -121,7 +120,7 @@ def open_sinks(
 def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
     """Write `stream`, a whole encoded stream from its header to its footer, to the sink of `writer`.
 
-    If `telemetry` is true, the rows are not data of the user. Raises `SinkError` if the sink fails.
+    `telemetry` is true if the rows are not data of the user. Raises `SinkError` if the sink fails.
     """
     frames = framing.frames_of(stream)
     last = frames.pop()
@@ -132,13 +131,13 @@ def append(writer: Writer, stream: bytes, *, telemetry: bool = False) -> None:
 def encoded_notes(entity_path: str, application_id: str, recording_id: str, notes: Sequence[str]) -> bytes:
     """Return an encoded stream with `notes` as text logs of level WARN at `entity_path`.
 
-    The ids are those of the recording. The stream is empty (b"") if there are no notes, or if logging is off.
+    The stream is empty (b"") if there are no notes, or if logging is off.
     """
     stream = encoder.warnings_by_sdk(entity_path, notes)
     return relabel.relabelled(stream, store_id.store_id(application_id, recording_id)) if stream else b""
 
 
 def _messages(stream: bytes) -> bytes:
-    """Return the bytes of `stream` without its header and without its last frame, which has the footer."""
+    """Return the bytes of `stream` without its header and without its footer (the last frame)."""
     frames = framing.frames_of(stream)
     return stream[framing.HEADER_SIZE : frames[-1].start]

@@ -27,9 +27,9 @@ _APPLICATION_ID = re.compile(r"[A-Za-z0-9_\-\[\] :]{1,180}")
 
 
 def check_application_id(application_id: object) -> str:
-    """Return `application_id`. Raises `ConfigError` if it is no str, or if Rerun could change it.
+    """Return `application_id`. Raises `ConfigError` unless it is a str that Rerun keeps unchanged.
 
-    Rerun keeps an id of 1 to 180 ASCII letters, digits, spaces and `_-[]:` unchanged.
+    Rerun keeps 1 to 180 ASCII letters, digits, spaces and `_-[]:`.
     """
     if not isinstance(application_id, str):
         raise ConfigError(
@@ -66,7 +66,7 @@ def check_route(route: object) -> Route:
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingOptions:
-    """The checked arguments of a recording. The class method `check` makes such an object.
+    """The checked arguments of a recording, which `check` returns.
 
     Attributes
     ----------
@@ -75,14 +75,14 @@ class RecordingOptions:
     sinks:
         The sinks, in the order in which the user has named them.
     announces_sink:
-        Whether a message on stderr says where the rows go. True if mpr has chosen the sink, and the sink is not the
-        recording of a running test.
+        True if a message on stderr says where the rows go: mpr has chosen the sink, and the sink is not the recording
+        of a running test.
     blueprint:
         The user's blueprint, or None.
     route:
         The way of rows to the sinks: 'funnel' (through the parent) or 'direct' (from each worker itself).
     telemetry_view:
-        Whether the viewer shows the views of the pools' telemetry. If not, these views are folded.
+        True if the viewer shows the views of telemetry, False if they are folded.
     """
 
     application_id: str
@@ -106,8 +106,8 @@ class RecordingOptions:
     ) -> RecordingOptions:
         """Check the arguments of `mpr.SharedRecording`, which have the same names, and return them as one object.
 
-        If `sinks` is None, this method chooses the sinks, as `mpr.SharedRecording` describes. Raises `ConfigError` if a
-        value cannot be used. Raises `SinkError` if `route='direct'` is not possible, because mpr does not know the file
+        If `sinks` is None, the sinks are chosen as `mpr.SharedRecording` describes. Raises `ConfigError` if a value
+        cannot be used. Raises `SinkError` if `route='direct'` is not possible, because mpr does not know the file
         format of the SDK.
         """
         checked_route = check_route(route)

@@ -1,8 +1,6 @@
-"""Lets the parent log into its own recording, in the same way as other processes that join.
+"""Lets the parent log into its own recording, and lets its child processes join.
 
-The docstring of the package explains parent, producer and joining.
-
-Covers: the parent's producer, which is made on first use, and the environment variable that child processes inherit.
+Covers: the parent's producer, and the environment variable that child processes inherit.
 Does not cover: other processes that join (`producer/membership.py`).
 """
 
@@ -20,8 +18,7 @@ from mpr.transport.connection_info import ConnectionInfo
 class ParentMembership:
     """Lets the process that has made a recording log into this recording, and lets its child processes join.
 
-    From the creation of this object on, functions that are decorated by `@mpr.task` log into the recording if they run
-    in this process.
+    As long as this object is not closed, functions with `@mpr.task` log into the recording if they run in this process.
 
     Parameters
     ----------
@@ -56,10 +53,10 @@ class ParentMembership:
             return self._producer
 
     def flush(self) -> tuple[str, int, int] | None:
-        """Send a message to the aggregator that announces all rows that this process has logged.
+        """Announce to the aggregator all rows that this process has logged.
 
-        Returns (name of the producer in messages, number of its outbox, announced bytes of this outbox). An outbox is
-        the file in memory with the rows. Returns None if this process has no producer, because it has logged no rows.
+        Returns (name of the producer in messages, number of its outbox, announced bytes of this outbox). An outbox is a
+        file in memory with rows. Returns None if this process has no producer yet.
         """
         if self._producer is None:
             return None
@@ -68,16 +65,15 @@ class ParentMembership:
     def propagate(self, new_text: Callable[[], str]) -> None:
         """Let child processes that start from now on join the recording.
 
-        The child processes inherit an environment variable with the text that `new_text()` returns. Only the first call
-        has an effect. It also prepares pools of `multiprocessing`: their workers send the rows of a task before its
-        result.
+        They inherit an environment variable with the text that `new_text()` returns. Workers of a `multiprocessing`
+        pool then send the rows of a task before its result. Only the first call has an effect.
         """
         if self._propagation is None:
             exits.protect_pools()
             self._propagation = propagation.Propagation(new_text())
 
     def close(self) -> None:
-        """Send the rows of this process that are not sent yet, and leave the recording.
+        """Send the remaining rows of this process, and leave the recording.
 
         Child processes that start later cannot join.
         """

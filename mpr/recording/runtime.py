@@ -1,21 +1,16 @@
 """Starts all parts of a recording, connects pools and processes with it, and ends the parts in a fixed order.
 
-The docstring of the package explains the aggregator, durable sinks and live sinks. The fan-out passes rows to all
-sinks. Telemetry is what a pool logs about its workers and tasks. The layout is the blueprint of the viewer.
-
 `RecordingRuntime.close` ends the parts in six steps:
 
-1. Leave: this process sends the rest of its own rows. New child processes cannot join any more. Processes that have
-   joined are asked for their rows. Limit: 5 s (`JOINED_FAREWELL_SECS`). After that, the log and the recording say whose
-   rows are missing.
+1. Leave: this process sends the rest of its own rows. Processes that have joined are asked for their rows. Limit: 5 s
+   (`JOINED_FAREWELL_SECS`).
 2. Drain: the aggregator handles all messages that were sent before, and its thread ends. Limit: 60 s
-   (`SINK_TIMEOUT_SECS`). If a sink hangs longer, step 3 still follows, and then an error is raised. The other steps are
-   left out, because the thread still uses sinks and sockets.
+   (`SINK_TIMEOUT_SECS`). If a sink hangs longer, an error is raised after step 3, and steps 4 to 6 are left out.
 3. Live sinks: each sends the rows that are left. Limit: 3 s (`LIVE_FAREWELL_SECS`). After that, a warning says how many
    chunks each sink has not sent.
 4. Gather: with `route='direct'`, the files of the workers are copied into the recording. No limit.
 5. Durable sinks: each writes notes, the last layout and a footer, even if another sink fails. No limit.
-6. Sockets: they are closed, and their folder is removed. This needs no limit.
+6. Sockets: they are closed, and their folder is removed.
 
 Covers: sockets, aggregator, fan-out, durable and live sinks, the layout of the viewer, telemetry.
 Does not cover: the calls of users (`shared_recording.py`), how sinks are opened (`open_sinks.py`).
@@ -105,9 +100,9 @@ class RecordingRuntime:
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare `route='direct'`: make a folder for the workers' files, and keep the URLs of the live sinks for them.
+        """Prepare `route='direct'`: make a folder for the workers' files, and keep the URLs of the live sinks.
 
-        If a later part cannot start, `undo` removes the folder.
+        If the recording cannot start, `undo` removes the folder.
         """
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
@@ -128,17 +123,16 @@ class RecordingRuntime:
 
     @property
     def writers(self) -> Sequence[Writer]:
-        """The open durable sinks, also those that have failed. There are none if logging is switched off."""
+        """The writers of the durable sinks. Empty if logging is switched off, or if all sinks are live."""
         return self._opened.writers
 
     @property
     def urls(self) -> list[str]:
-        """The URLs at which a person sees the live sinks, in the order of the sinks."""
         return self._opened.urls
 
     @property
     def closed(self) -> bool:
-        """True if `close` was called, even if it has not ended yet."""
+        """True if `close` was called, even if `close` has not ended yet."""
         return self._ending.begun
 
     @property
@@ -159,7 +153,8 @@ class RecordingRuntime:
     def flush(self, timeout_secs: float) -> None:
         """Wait until every durable sink has all rows that this process has logged.
 
-        Raises `TimeoutError` if this takes more than `timeout_secs` seconds, and `SinkError` if a sink has failed.
+        Raises `TimeoutError` if this takes more than `timeout_secs` seconds. Raises the error of the sinks, such as
+        `SinkError`, if there was one.
         """
         aside(lambda: self._flush(timeout_secs))
 
@@ -171,7 +166,6 @@ class RecordingRuntime:
             raise self.fanout.failure
 
     def stats(self) -> RecordingStatistics:
-        """Return the present counts of chunks, bytes, rows, messages and processes, for `SharedRecording.stats`."""
         live = self._opened.live
         return RecordingStatistics(
             accepted_chunks=self.fanout.accepted_chunks,
@@ -187,7 +181,7 @@ class RecordingRuntime:
         )
 
     def replay(self) -> Replay:
-        """Return a function that yields all rows (see `Replay`). Raises `SinkError` if no sink can be read."""
+        """Return a function that yields all rows (see `replay.py`). Raises `SinkError` if no sink can be read."""
         return replay(self.writers)
 
     # --- for pools and other processes -----------------------------------------------------------------------------
@@ -195,8 +189,8 @@ class RecordingRuntime:
     def connection_info(self, workers: int) -> ConnectionInfo:
         """Return the data by which processes join the recording.
 
-        `workers` is the number of processes that will use the data. If there are many, the outbox (the file in memory)
-        of each process has a smaller limit in bytes.
+        `workers` is the number of processes that will use the data, and share the memory for outboxes
+        (`limits.outbox_limit`).
         """
         return ConnectionInfo(
             application_id=self.options.application_id,
@@ -215,7 +209,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return the reason why no process can join, and where the rows are; None if there is no such reason."""
+        """Return why no process can join, and the names of the sinks that have the rows; None if processes can join."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -224,7 +218,7 @@ class RecordingRuntime:
         return f"The rows of all results that you have are in {names}"
 
     def new_worker(self) -> int:
-        """Return a number for one more worker. No number is returned twice."""
+        """Return a number that no other process of the recording has."""
         return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
@@ -233,11 +227,11 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, and then update the layout.
+        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, with the ids of the recording.
 
-        The stream gets the ids of the recording. A new layout is written at once only if a viewer or the user's program
-        reads the recording now. Does nothing if there is no durable sink, or if mpr does not know the file format of
-        the SDK. If the aggregator's thread has ended, the rows are dropped.
+        Then update the layout, and write it if it is new and a viewer or the user's program reads the recording now.
+        Does nothing if there is no durable sink, or if mpr does not know the file format of the SDK. If the
+        aggregator's thread has ended, nothing is written.
         """
         if not self._takes_telemetry():
             return
@@ -264,11 +258,10 @@ class RecordingRuntime:
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def close(self, *, failed: bool) -> None:
-        """End all parts. A second call waits until the first call has ended.
+        """End all parts. A second call waits until the first call has ended. Does nothing in a forked child.
 
-        Does nothing in a process that has not made the recording. If `failed` is true, a file without a row of the user
-        does not replace an older file. Raises `SinkError` if a sink has failed. If `failed` is false, also raises
-        `DeliveryError` if rows are missing, and `ConflictError` if workers gave one timeline or component two types.
+        `failed` is true if the `with` block has raised. A file without a row of the user then does not replace an older
+        file. Raises the errors of `SharedRecording.close`.
         """
         if os.getpid() == self._pid:
             self._ending.run(functools.partial(self._end, failed=failed))
@@ -312,8 +305,8 @@ class RecordingRuntime:
     def _close_writers(self, notes: list[str], *, discard_unpublished: bool) -> SinkError | None:
         """Write the last layout, `notes` and the number of rows to all durable sinks, and close each of them.
 
-        If one fails, the others are still closed. If `discard_unpublished` is true, writers whose `published` is False
-        are aborted instead, so that an older file stays. Returns the first error, or None.
+        Returns the first error, or None. If one sink fails, the others are still closed. If `discard_unpublished` is
+        true, writers that are not `published` are aborted, so that an older file stays.
         """
         failpoints.reach("parent.closing")
         failure = None
@@ -340,8 +333,8 @@ class RecordingRuntime:
     def _write_count(self, writer: Writer) -> None:
         """Write the number of rows with times, and of lost rows, to the sink of `writer`, for `mpr verify`.
 
-        These numbers are a row of mpr itself. So nothing is written if no pool records telemetry, because the recording
-        has no rows of mpr then. Nothing is written either if the sink cannot count its rows.
+        Nothing is written if no pool records telemetry, because the recording then has only rows of the user. Nothing
+        is written either if the sink cannot count its rows, or if mpr does not know the file format of the SDK.
         """
         wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
         rows = writer.timed_rows() if wanted else None
@@ -360,8 +353,8 @@ class RecordingRuntime:
 def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
     """Report the lost rows of processes that could not join: in the log, as a note in the recording, and as an error.
 
-    Such a process has written a text about its rows into a file in the folder of `sockets`. The error is a
-    `DeliveryError`, which the end of the recording raises.
+    Such a process has written a text into a file in the folder of `sockets`. The error is a `DeliveryError`, which the
+    end of the recording raises.
     """
     for loss in ipc_folder.noted_losses(sockets.folder):
         _log.error("mpr: %s", loss)
@@ -370,9 +363,9 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
 
 
 class _EndOnce:
-    """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the first step has ended.
+    """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the step has ended.
 
-    If the step itself calls `run`, this inner call returns at once, because the step cannot end while it waits.
+    If the step itself calls `run`, that call returns at once, because the step cannot end while it waits for itself.
     """
 
     def __init__(self) -> None:

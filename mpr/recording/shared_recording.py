@@ -36,10 +36,10 @@ R = TypeVar("R")
 class SharedRecording:
     """One recording that many processes log into.
 
-    A process can join the recording if it is started within the `with` block of the recording, or with the environment
-    variables that `environ()` returns. It must run on this machine and as this user. A process joins when it calls
-    `mpr.join()`, or a function that is decorated with `@mpr.task`. Processes that do not inherit the variables, such as
-    those of Dask, log to the recording by a function that `wrap` returns.
+    A process can join if it is started within the `with` block of the recording, or with the environment variables that
+    `environ()` returns. It must run on this machine and as this user. It joins when it calls `mpr.join()`, or a
+    function that is decorated with `@mpr.task`. Processes that do not inherit the variables, such as those of Dask, log
+    to the recording by a function that `wrap` returns.
 
     Parameters
     ----------
@@ -52,22 +52,21 @@ class SharedRecording:
         and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr uses the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
-        2. The active recording of this process, if `rr.init` was called with this application id.
-        3. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
+        2. The active recording of this process, if `rr.init` was called with these ids.
+        3. The recording of the running test, if mpr's pytest plugin records this test.
+        4. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
 
-        In the last two cases, a message on stderr says where the rows go.
+        In cases 2 and 4, a message on stderr says where the rows go.
     blueprint:
         A blueprint, as in `rr.send_blueprint`. Every sink gets this blueprint before any row. A blueprint that a worker
         sends does not replace this one.
     route:
-        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and
-        servers itself, and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files.
-        With 'direct', a viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see
-        `docs/sinks.md`).
+        'funnel': all rows go through this process. 'direct': each worker sends its rows to viewers and servers itself,
+        and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
+        viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see `docs/sinks.md`).
     telemetry_view:
-        Whether the viewer shows the telemetry of pools (what their workers did) below your own views. Your own views
-        are those of `blueprint`. Without a `blueprint`, mpr chooses views for the data that was logged. With False, the
-        views of telemetry are folded, and a `blueprint` is not changed.
+        Whether the viewer shows the telemetry of pools (rows about their workers and tasks) below your own views. With
+        False, the views of telemetry are folded, and a `blueprint` is not changed.
 
     Attributes
     ----------
@@ -79,7 +78,7 @@ class SharedRecording:
     Raises
     ------
     ConfigError
-        If one of the arguments cannot be used.
+        If one of the arguments cannot be used, or if gevent or eventlet has replaced the threads of this process.
     SinkError
         If a sink cannot be opened. No file that existed before is changed then.
     """
@@ -111,9 +110,9 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of this recording. After the file of each sink come the files of recordings that tasks have made.
+        """The files of the durable sinks. The files of single tasks in a `DirectorySink` are not in the list.
 
-        For a `DirectorySink`, the file of the recording is `shared.rrd`. The files of single tasks are not in the list.
+        After the file of each sink come the files of recordings that tasks have made themselves.
         """
         return [path for writer in self._runtime.writers for path in writer.paths]
 
@@ -134,8 +133,8 @@ class SharedRecording:
     def environ(self) -> dict[str, str]:
         """Return the environment of this process with one more variable, by which a child process can join.
 
-        Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The value of the variable
-        contains a secret, so do not write it to logs. Raises the same errors as `stream`.
+        Example: `subprocess.Popen([sys.executable, "child.py"], env=recording.environ())`. The variable contains a
+        secret, so do not write it to logs. Raises the same errors as `stream`.
         """
         self._runtime.check_usable()
         return {**os.environ, connection_info.VARIABLE: self._propagation_text()}
@@ -146,31 +145,31 @@ class SharedRecording:
     def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
         """Return a function that calls `fn`, and logs to this recording from any process of this user on this machine.
 
-        Use this with other engines, such as Dask or joblib. The returned function can be pickled with pickle and with
-        cloudpickle. The pickle contains a secret. When the returned function returns or raises, its rows are in every
-        durable sink (such as a file). If Ray or Dask runs a complete call again, its rows are not logged again. If the
-        recording is closed before such a call, the call raises `RecordingClosedError`. `wrap` itself raises the same
-        errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a class.
+        Use the returned function with other engines, such as Dask or joblib. It can be pickled with pickle and with
+        cloudpickle. The pickle contains a secret.
+
+        When the returned function has returned or raised, its rows are in every durable sink (such as a file). If they
+        cannot get there, the call raises `DeliveryError`, unless `fn` has raised. If Ray or Dask repeats a complete
+        call, its rows are not logged again. A call after the end of the recording raises `RecordingClosedError`.
+
+        `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a
+        class.
         """
         self._runtime.check_usable()
         wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
         return wrapped
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
-        """Wait until every durable sink (such as a file) has the rows that this process has logged to `stream`.
+        """Wait until every durable sink (such as a file) has all rows that this process has logged to the recording.
 
-        Rows of tasks need no flush, because they are in the sinks when the caller gets the result. Raises
-        `TimeoutError` if the sinks need more than `timeout` seconds, and `SinkError` if a sink has failed. Also raises
-        the same errors as `stream`.
+        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds, `SinkError` if a
+        sink has failed, and the same errors as `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
 
     def stats(self) -> RecordingStatistics:
-        """Return how many chunks, bytes, rows, messages and processes the recording has had until now.
-
-        This method works also after `close`.
-        """
+        """Return the counts of chunks, bytes, rows, messages and processes until now, also after `close`."""
         return self._runtime.stats()
 
     def notebook_show(
@@ -182,27 +181,25 @@ class SharedRecording:
     ) -> None:
         """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
-        Call this method at any time, also after `close`, and as often as you like. If a page is loaded again, the page
-        gets all rows again. The method needs the extra `notebook`. The recording needs a `FileSink` or a
-        `BinaryStreamSink`, because the rows are read from there. If logging is off (`RERUN=off`), nothing is shown.
+        Call this method at any time, also after `close`, and as often as you like. The recording needs a `FileSink` or
+        a `BinaryStreamSink`, because the rows are read from there. If logging is off (`RERUN=off`), or if all sinks are
+        viewers or servers, nothing is shown.
 
-        Show the viewer in a cell before the cell with the work. The rows then appear while the work goes on, because a
-        kernel gets the page's messages between two cells. With some versions of Jupyter and `ipykernel`, a single cell
-        for both works, too.
+        To see rows while the work goes on, call this method in a cell before the cell with the work, because a kernel
+        gets the page's messages between two cells.
 
         Parameters
         ----------
         width, height:
             The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
         wait_secs:
-            The longest time in seconds to wait for the page, if the recording is open. This method waits only with
-            `ipykernel` before version 7, because later versions do not get the page's messages within a cell. With 0,
-            it does not wait.
+            The longest time in seconds to wait for the page while the recording is open. There is no wait with
+            `ipykernel` 7 or newer, because it does not get the page's messages within a cell.
 
         Raises
         ------
         MissingDependencyError
-            If `rerun-notebook` is not installed.
+            If `rerun-notebook` is not installed (the extra `notebook`).
         SinkError
             If no sink of the recording can be read.
         """
@@ -217,13 +214,14 @@ class SharedRecording:
     def close(self) -> None:
         """Receive the rows that were sent before, finish all files, and end the processes that feed live sinks.
 
-        A second call only waits for the first one, and raises nothing. Raises `SinkError` if a sink has failed. The
-        rows that this sink had accepted before stay readable. Raises `DeliveryError` if rows that were logged have not
-        arrived, and `ConflictError` if two workers have given one timeline or component two types. If a live sink lacks
-        rows, a warning is logged, and `stats().live_sinks` has the number of missing chunks.
+        A second call only waits for the first one. If a live sink lacks rows, a warning is logged, and
+        `stats().live_sinks` has the number of missing chunks. The end of the `with` block closes the recording, too. If
+        the block has raised, only the first two of these errors are raised:
 
-        The end of the `with` block closes the recording in the same way. If the block has raised an exception, a
-        `ConflictError` or the `DeliveryError` about the counts of rows is not raised.
+        - `SinkError` if a sink has failed. The rows that this sink had accepted before stay readable.
+        - `DeliveryError` if a process that could not join has lost rows.
+        - `DeliveryError` if the counts show that logged rows have not arrived.
+        - `ConflictError` if two workers have given one timeline or component two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

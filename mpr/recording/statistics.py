@@ -23,21 +23,21 @@ class RecordingStatistics:
         The number of messages that mpr has dropped, because they did not have the recording's secret or could not be
         decoded.
     processes:
-        The number of processes that have joined, including those that have ended. The parent process is one of them if
-        it has used `stream`, or if a function that is decorated by `@mpr.task` has run in it.
+        The number of processes that have joined, including those that have ended. The parent process counts if it has
+        used `stream`, or has run a function with `@mpr.task`.
     torn_processes:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
-        The number of rows that processes have counted when they logged, and the number of rows that have arrived. mpr
-        compares the two numbers when a process ends, and also after about 256 MiB or 65,536 rows of a process. Rows
-        after the last comparison are not in these numbers. `accepted_rows` may be higher, because processes do not
-        count the rows of importers and properties.
+        The number of rows that processes have counted when they logged, and the number of rows that have arrived. Both
+        are updated when a process ends, and after about 256 MiB or 65,536 rows of a process. `accepted_rows` may be
+        higher, because processes do not count the rows of importers and properties.
     lost_rows:
         The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`.
     repeated_tasks:
-        How often another engine, such as Ray or Dask, has run a task again whose rows were all in the recording. The
-        rows of these runs were left out. With `Pool(engine=...)`, each chunk of tasks is one task of the engine.
+        The number of times that another engine, such as Ray or Dask, has repeated a task whose rows were all in the
+        recording. The rows of these repetitions were left out. With `Pool(engine=...)`, each chunk of tasks counts as
+        one task.
     live_sinks:
         The statistics of each live sink, in the order of the sinks.
     """

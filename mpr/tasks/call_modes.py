@@ -1,4 +1,4 @@
-"""Calls a task function with the pickled argument of one task, in the way that the mode of its work item says."""
+"""Defines how a task function gets its arguments, by the mode of its work item (`CALL`, `EACH` or `STAR`)."""
 
 from __future__ import annotations
 

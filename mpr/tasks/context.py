@@ -1,9 +1,9 @@
 """Gives a task its own times, prefix, recording and settings, in a thread that the task shares with other code.
 
-The SDK keeps times for each pair of a thread and a recording. A task may share its thread and its recording with its
-caller, and with other generators and coroutines. So before each step of a task, mpr replaces the times of the caller by
-the times of the task. After the step, mpr restores the times of the caller. The same holds for settings of the SDK,
-such as its strict mode. A step is the whole function, or a generator or coroutine up to its next pause.
+The SDK keeps one set of times for each pair of a thread and a recording, and a task may share both with its caller and
+with other tasks. So before each step of a task, mpr replaces the times of the caller by those of the task, and restores
+them after the step. Settings of the SDK, such as its strict mode, are replaced and restored, too. A step is the whole
+function, or a generator or coroutine up to its next pause.
 
 Covers: one task in one thread.
 Does not cover: which recording the task has (`execution.py`), logging calls of the whole process
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class TaskContext:
-    """Holds the times, the prefix, the recording and the settings of one task, and sets them while a step of it runs.
+    """Holds the times, prefix, recording and settings of one task, and sets them during each step of the task.
 
     Parameters
     ----------
@@ -73,22 +73,19 @@ class TaskContext:
 
     @property
     def forked(self) -> bool:
-        """True if this object is a copy in a forked process. The task then belongs to the parent of this process."""
+        """True in a forked process, which has a copy of this object. The task belongs to the parent of this process."""
         return os.getpid() != self._pid
 
     @property
     def has_logged(self) -> bool:
-        """True if this process has logged to the task's producer since the task began.
-
-        False if the task has no producer.
-        """
+        """True if this process has logged to `producer` since the task began. False if `producer` is None."""
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
     @around
     def step(self) -> Iterator[None]:
         """Set the times, the prefix, the recording and the settings of the task within the `with` block.
 
-        After the block, those of the caller are set again. In a process that the block has forked, nothing is restored.
+        After the block, those of the caller are set again, except in a process that the block has forked.
         """
         outer_context = thread_state.context
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None

@@ -25,13 +25,13 @@ class CurrentTask:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
         In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
-        pool. For a task that no pool runs, a number from 0 that is unique among such tasks of the recording. For a task
-        without a recording to join, the number of earlier such tasks of this process.
+        pool. If no pool runs the task, a number from 0 that is unique among the recording's tasks outside of pools.
+        Without a recording to join, the number of tasks without a recording that this process has run before.
     attempt:
         1 for the first attempt, and one more for each retry of a pool or of Ray.
     worker:
-        The number of the process in the recording. No other process of the recording has the same number. It is 0 in
-        the process that has made the recording. None if there is no recording to join.
+        The number of the process in its recording; 0 in the process that has made the recording. None without a
+        recording to join.
     """
 
     name: str
@@ -42,7 +42,7 @@ class CurrentTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """The arguments of `@mpr.task`, and the qualified name of its function.
+    """The arguments of `@mpr.task`, and the qualified name of the decorated function.
 
     Attributes
     ----------
@@ -96,14 +96,14 @@ _together: ContextVar[bool] = ContextVar("mpr_delivered_together", default=False
 
 @around
 def delivered_together() -> Iterator[None]:
-    """Within the block, tasks do not deliver their rows, because the caller delivers those of several tasks at once."""
+    """A context manager. Tasks in its block do not deliver their rows, because the caller delivers the rows later."""
     token = _together.set(True)
     yield
     _together.reset(token)
 
 
 def is_delivered_together() -> bool:
-    """Whether the code runs in a block of `delivered_together`."""
+    """Return True within a block of `delivered_together`."""
     return _together.get()
 
 
@@ -114,7 +114,7 @@ set_common: Final = _common.set
 
 @around
 def running(task: CurrentTask) -> Iterator[None]:
-    """Make `task` the current one within the `with` block."""
+    """Make `task` the current task within the `with` block."""
     token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
     yield
     _common.reset(token)

@@ -1,8 +1,7 @@
 """Turns a function into a task that may run in any process, by the decorator `@mpr.task`.
 
-The rows of the function go to the recording that the process inherited. A generator or coroutine runs step by step. mpr
-sets its times, its prefix and its recording only during a step. So the steps of several tasks may alternate in one
-thread.
+A generator or coroutine runs step by step. Its times, prefix and recording are set only during a step, so the steps of
+several tasks may alternate in one thread.
 
 Covers: plain functions, methods, generators, coroutines and async generators, and how a decorated function is pickled.
 Does not cover: one run of a task (`execution.py`), `SharedRecording.wrap` (`wrapped.py`).
@@ -57,16 +56,16 @@ def task(
     """Turn a function into a task, whose rows go to the recording that its process inherited.
 
     These are the rows that the function logs by `rr.log` without an argument `recording`. The function may be a plain
-    function, a generator, an `async def`, an async generator, or a method. The function may be the target of a
-    `multiprocessing.Process` or of a thread. It may run in a `multiprocessing.Pool`, a `ProcessPoolExecutor` or an
-    `mpr.Pool`. It may also be called directly.
+    function, a generator, an `async def`, an async generator, or a method. It may be called directly, be the target of
+    a `multiprocessing.Process` or of a thread, or run in any pool of processes.
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). In a worker of
     `mpr.Pool`, they are there when the pool's caller gets the result. If the function has raised, the text of the
-    exception is in the recording, too, at the entity path `mpr/tasks/<name>`. The function starts without any times
-    set. After the call, the times that its caller has set are set again. If another task calls the function, the
-    function is a part of that task. If there is no recording to join, the function logs to the current recording. It
-    also does so if the inherited recording is closed or cannot be joined, and mpr logs the reason once.
+    exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
+
+    The function starts without any times set. After the call, the times of its caller are set again. If another task
+    calls the function, the function is a part of that task. If no open recording on this machine was inherited, the
+    function logs to the current recording.
 
     In the process that has made the recording, only the body of the function logs to that recording. Threads that the
     body starts there log to the recording that is current in these threads.
@@ -79,11 +78,10 @@ def task(
         The task's name; by default the function's qualified name.
     entity_path_prefix:
         A path that is put before every entity path that the body logs, such as `"run/{index}"`. The path may have the
-        fields `{name}`, `{index}`, `{attempt}` and `{worker}`, which are those of `mpr.CurrentTask`. If there is no
-        recording to join, `{worker}` is 0. The path may also have `{task}` (name and index with a slash between them)
-        and `{pid}`. Other fields are arguments of the function, such as `{cam_id}` or `{config.cam_id}`. The value of a
-        field is one part of the path, so a slash in it is escaped. Other tasks and threads that the body starts log
-        without this path.
+        fields `{name}`, `{index}`, `{attempt}` and `{worker}` of `mpr.CurrentTask` (`{worker}` is 0 if there is no
+        recording to join), `{task}` (name and index with a slash between them) and `{pid}`. Other fields are arguments
+        of the function, such as `{cam_id}` or `{config.cam_id}`. A slash in the value of a field is escaped. Other
+        tasks and threads that the body starts log without this path.
     timeline:
         The name of a timeline. Every row of the body has the task's index (`mpr.CurrentTask.index`) on this timeline.
 
@@ -95,11 +93,10 @@ def task(
     ------
     ConfigError
         If one of the parameters cannot be used, for example because a field of the path is no argument of the function.
-        A call of the function raises this if the path has a field such as `{config.cam_id}`, but the argument has no
-        attribute of this name.
+        A call of the function raises this if a field such as `{config.cam_id}` has no value.
     JoinError
         A call raises this if the inherited recording is open, but its process does not answer. The first call waits for
-        120 s, and later calls for 5 s. Also if gevent or eventlet has replaced the threads of this process.
+        120 s, and later calls for 5 s. Also raised if gevent or eventlet has replaced the process's threads.
     DeliveryError, RecordingClosedError
         A call raises these if the function has returned, but the sinks did not get its rows. If the function itself has
         raised, this loss is only logged. A call also raises these if the task gets no index before the function begins.
@@ -133,10 +130,10 @@ def task(
 def decorated(
     function: Callable[..., Any], options: TaskOptions, config: ConnectionInfo | None = None
 ) -> Callable[..., Any]:
-    """Return `function` as a task with `options`. The task logs to the recording of `config`.
+    """Return `function` as a task with `options`.
 
-    If `config` is None, the task logs to the inherited recording. The result is a coroutine function, a generator
-    function or an async generator function if `function` is one.
+    The task logs to the recording of `config`, or to the inherited recording if `config` is None. The result is a
+    coroutine function, a generator function or an async generator function if `function` is one.
     """
     # The interpreter may close a coroutine or a generator at its exit, when the globals of this module are gone.
     # Nothing can be delivered then.
@@ -195,17 +192,15 @@ def decorated(
 
 
 def _is_being_defined(function: Callable[..., Any]) -> bool:
-    """Return True if the module does not have the plain function `function` under the name of the function.
+    """Return True if `function` is a plain function that pickle cannot find by its name.
 
-    The result is True while `function` is being defined under `@mpr.task`. Later, this name leads to the decorated
-    function, so pickle finds the decorated function by this name. The result is also True for a local function, which
-    cloudpickle pickles by value.
+    During `@mpr.task`, the name is not set yet. Later, the name leads to the decorated function, which pickle then
+    finds. A local function is never found, and cloudpickle pickles it by value.
     """
     return isinstance(function, FunctionType) and _found_at(function) is not function
 
 
 def _found_at(function: Any) -> Any:
-    """Return the object that pickle finds by the module and name of `function`; None if there is none."""
     found: Any = sys.modules.get(function.__module__)
     for part in function.__qualname__.split("."):
         found = getattr(found, part, None)
@@ -213,11 +208,10 @@ def _found_at(function: Any) -> Any:
 
 
 class _Renamed(FunctionLike):
-    """The result of `mpr.task(function)` in two cases, in which the result cannot be pickled by its name.
+    """A decorated function that pickle may not find by its name.
 
-    In the first case, the module has the undecorated `function` under this name. In the second case, `function` is no
-    plain function. The result is then pickled as the function and the options, unless the module now has the result
-    itself under this name: `detect = mpr.task(detect)`.
+    The name leads to the undecorated `function`, or `function` is no plain function. So this object is pickled as
+    `function` and the options, unless the name leads to this object: `detect = mpr.task(detect)`.
     """
 
     __slots__ = ("_made_of",)
@@ -280,7 +274,7 @@ class _Executing:
 async def _close(execution: Execution, error: BaseException) -> None:
     """Close `execution`, the run of a coroutine or async generator that has raised `error`.
 
-    The event loop continues to run meanwhile, unless the coroutine was closed or `error` ends the program.
+    The event loop runs other coroutines meanwhile, except if the coroutine was closed or `error` ends the program.
     """
     if is_a(error, (GeneratorExit, KeyboardInterrupt, SystemExit)):
         # Not `await`, because the coroutine was closed, or the event loop ends.
@@ -290,7 +284,7 @@ async def _close(execution: Execution, error: BaseException) -> None:
 
 
 class _Steps(Generator[Any, Any, Any]):
-    """Runs the generator or coroutine `body`. Sets the task's context during each step, and restores it afterwards."""
+    """Runs the generator or coroutine `body`, and sets the context of the task only during its steps."""
 
     def __init__(self, body: Generator[Any, Any, Any] | Coroutine[Any, Any, Any], execution: Execution) -> None:
         self._body = body
@@ -314,7 +308,7 @@ class _Steps(Generator[Any, Any, Any]):
 
 
 class _Part:
-    """Awaits `body`: one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, in one or more steps."""
+    """Awaits `body`, one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, as steps of the task."""
 
     def __init__(self, body: Any, execution: Execution) -> None:
         self._body = body.__await__()
@@ -328,10 +322,10 @@ class _Part:
 async def _drive(
     body: AsyncGenerator[Any, Any], begin: Callable[[], Execution], is_exit: Callable[[], bool] = sys.is_finalizing
 ) -> AsyncGenerator[Any, Any]:
-    """Run the async generator `body`, and yield its values. The context of the task is set only during a step.
+    """Run the async generator `body` as a task, and yield its values.
 
-    `begin()` makes the execution of the task. Values and exceptions that the caller sends reach `body`, as PEP 380 says
-    for generators. `is_exit()` returns True if the interpreter is at its exit.
+    `begin()` makes the execution of the task. Values and exceptions that the caller sends reach `body`. `is_exit()`
+    returns True if the interpreter is at its exit.
     """
     execution = begin()
     try:

@@ -1,18 +1,15 @@
 """Finds out which task of another engine makes the present call, and gives this call a key.
 
 An engine may run a task again: Ray and Dask do so if a worker has died, or if a result was lost. A *run* is one time
-that an engine runs a task. All runs of a task give the same call the same key. So the parent recognizes a call whose
-rows are all in the recording already (`aggregator/complete_tasks.py`).
+that an engine runs a task. The same call has the same key in all runs of a task. By the key, the parent recognizes a
+call whose rows are all in the recording already (`aggregator/complete_tasks.py`).
 
 | engine | the task is known by | the run is known by |
 |---|---|---|
 | Ray | session, task id | attempt number |
 | Dask | scheduler, key, number of the submission | run id |
 
-Other engines, such as executors and joblib, do not run a task again, or do not say which task runs. Their calls have no
-key.
-
-Covers: Ray and Dask, if this process has imported them. This module imports no engine.
+Covers: Ray and Dask, if this process has imported them. Calls of other engines have no key.
 Does not cover: the question whether a task is complete (`producer/key_questions.py`), a repeated run
 (`producer/muted.py`).
 """
@@ -34,7 +31,10 @@ _RUNS_MAX = 16_384
 
 
 class _Run(NamedTuple):
-    """One run of an engine's task. `task` is the same for all its runs. `attempt` counts from 0; None if unknown."""
+    """One run of an engine's task. `task` identifies the task, and `number` the run (None: the engine does not say).
+
+    `attempt` is the number of earlier runs of the task; None if unknown.
+    """
 
     task: str
     number: int | None
@@ -48,9 +48,9 @@ class EngineCall:
     Attributes
     ----------
     key:
-        The same for this call in all runs of the task; empty if the engine never runs a task again.
+        The same bytes for this call in all runs of the task; empty if the engine never runs a task again.
     attempt:
-        How often the engine has run the task before; None if the engine does not say.
+        The number of earlier runs of the task; None if unknown.
     """
 
     key: bytes
@@ -59,20 +59,20 @@ class EngineCall:
     def is_repeated(self, is_complete: Callable[[bytes], bool]) -> bool:
         """Return True if the rows of this call are in the recording already, from an earlier run.
 
-        `is_complete(key)` asks the parent. It is not called if this is certainly the first run.
+        `is_complete(key)` asks the parent. It is not called if `attempt` is 0, or if `key` is empty.
         """
         return bool(self.key) and self.attempt != 0 and is_complete(self.key)
 
 
 class _Counts(threading.local):
-    """Counts the calls of the runs in one thread: how many calls of which function a run has made."""
+    """Counts in each thread how many calls of each function a run has made."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[_Run, str], int] = {}
         self.last: _Run | None = None
 
     def next(self, run: _Run, function: str) -> int:
-        """Count one more call of `function` in `run`. Returns its number, from 1."""
+        """Count one more call of `function` in `run`. Return its number, from 1."""
         if run != self.last:
             self.last = run
             # In a thread without an event loop, a run has ended when the next one begins.
@@ -86,9 +86,9 @@ _counts = _Counts()
 
 
 def current_call(function: str, recording_id: str) -> EngineCall | None:
-    """Return the call of `function` that begins now. Returns None if no task of a known engine runs in this thread.
+    """Return the call of `function` that begins now. Returns None if no task of Ray or Dask runs in this thread.
 
-    Each call of this function counts as one more call of `function` in the task. Its number is a part of the key.
+    Call this once for each call of `function`, because the number of the call in its run is a part of the key.
     """
     run = _current_run()
     if run is None:
@@ -100,7 +100,7 @@ def current_call(function: str, recording_id: str) -> EngineCall | None:
 
 
 def current_attempt() -> int | None:
-    """Return how often the engine has run the present task before. Only Ray says it, so the result may be None."""
+    """Return the number of earlier runs of the present task of Ray; None if unknown, or if there is none."""
     run = _current_run()
     return None if run is None else run.attempt
 
@@ -150,7 +150,10 @@ def _run_of_dask(module: Any) -> _Run | None:
 
 
 def _key_of_coroutine(worker: Any) -> Any:
-    """Return the key of the coroutine that a worker of Dask awaits; None if the present coroutine is another one."""
+    """Return the key of Dask's task that the present coroutine runs; None if there is none.
+
+    `worker` is Dask's worker.
+    """
     current = asyncio.current_task()
     name = None if current is None else current.get_name()
     return next((key for key in list(worker.active_keys) if name == f"execute({key!r})"), None)

@@ -1,8 +1,8 @@
 """Runs one task in this process: finds its recording, sets its context, and delivers its rows at the end.
 
-Covers: `@mpr.task` and `SharedRecording.wrap`.
-Does not cover: tasks of a pool (`worker/loop.py`). If a decorated function runs in a pool, this module only sets its
-prefix and its timeline, and the worker delivers its rows.
+Covers: `@mpr.task` and `SharedRecording.wrap`. For a decorated function in a worker of a pool, only its prefix and its
+timeline.
+Does not cover: running tasks of a pool and delivering their rows (`worker/loop.py`).
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _unrecorded = itertools.count()
 
 
 class Execution:
-    """One run of a task. The object is made just before the body (the user's function) begins.
+    """One run of a task, from its creation just before the body to `close`.
 
-    If another task is running in this thread, this task is a part of that task, and the methods do nothing. If another
-    engine, such as Ray, runs a task again whose rows are all in the recording, the rows of this run are dropped.
+    If another task is running in this thread, this task is a part of that task, and the methods do nothing. If an
+    engine such as Ray repeats a task whose rows are all in the recording, the rows of this run are dropped.
 
     Parameters
     ----------
@@ -92,7 +92,10 @@ class Execution:
             self._begin_timeline(options.timeline)
 
     def _new_task(self, options: TaskOptions, producer: Producer) -> CurrentTask:
-        """Return the identity of a task that no pool has submitted, and note which call of an engine's task it is."""
+        """Return the identity, with a new index, of a task that no pool has submitted.
+
+        Outside of a pool, also set `_engine_call`, the call of another engine's task, if there is one.
+        """
         attempt = 1
         if not self._in_pool:
             self._engine_call = engine_task.current_call(options.function, producer.config.recording_id)
@@ -108,10 +111,9 @@ class Execution:
             rr.set_time(timeline, sequence=self._task.index)
 
     def capture(self) -> AbstractContextManager[None]:
-        """Return a context manager that makes the whole process log to the task's recording, with all its threads.
+        """Return a context manager that makes all threads of this process log to the task's recording.
 
-        `producer/process_capture.py` does this. The context manager does nothing if `config` is None, because only
-        functions of `SharedRecording.wrap` need a capture.
+        The context manager does nothing for a task of `@mpr.task`, or for a part of another task.
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()
@@ -121,7 +123,7 @@ class Execution:
     def step(self) -> Iterator[None]:
         """Set the task's context within the `with` block. Restore the context of the caller after the block.
 
-        The block runs a whole function, or a generator up to its next `yield`.
+        The block runs one step: a whole function, or a generator or coroutine up to its next pause.
         """
         if self._context is None:
             yield
@@ -132,9 +134,9 @@ class Execution:
     def close(self, error: BaseException | None) -> None:
         """Deliver the rows of the task to every durable sink. Only the first call does this.
 
-        `error` is the exception of the body; None if the body has returned. A worker of a pool does not deliver here,
-        because it delivers the rows with the result. Raises `DeliveryError` or `RecordingClosedError` if the delivery
-        fails. If the body has raised, such an error is only logged, because the caller must get the error of the body.
+        `error` is the exception of the body; None if the body has returned. In a pool, the rows are delivered with the
+        result instead. Raises `DeliveryError` or `RecordingClosedError` if the delivery fails and `error` is None.
+        Otherwise the failure is logged, because the caller must get `error`.
         """
         producer = self._to_deliver(error)
         if producer is not None:
@@ -156,12 +158,10 @@ class Execution:
                 producer.deliveries.check(self._began)
 
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
-        """Mark the task as ended, and return the producer that must deliver its rows.
+        """Mark the task as ended. Return the producer that must deliver its rows; None if no delivery is needed.
 
-        Returns None if there is nothing to deliver, or if a worker of a pool delivers the rows with the result. Also
-        returns None if the rows of this run are dropped. `error` is the exception of the body; None if the body has
-        returned. The text of `error` is written into the recording, unless `error` only means that a generator was
-        closed or a coroutine was cancelled.
+        `error` is the exception of the body; None if the body has returned. The text of `error` is written into the
+        recording, unless `error` only means that a generator was closed or a coroutine was cancelled.
         """
         if self._context is None or self._context.forked or self._is_over:
             return None
@@ -175,8 +175,8 @@ class Execution:
     def _keys(self, error: BaseException | None) -> bytes:
         """Return the key of the engine's task, which is complete when its rows are delivered.
 
-        Returns no bytes if there is no such task, or if the body has raised `error`. The engine may then run the task
-        again, and the rows of both runs stay, as in a pool with retries.
+        Returns b"" if there is no such task, or if the body has raised `error`, because the engine may then run the
+        task again.
         """
         return b"" if error is not None or self._engine_call is None else self._engine_call.key
 
@@ -199,10 +199,7 @@ class Execution:
 
 @contextmanager
 def _logged_after(error: BaseException | None) -> Iterator[None]:
-    """Log an error of the delivery within the `with` block, and do not raise it, if the task has raised `error`.
-
-    If `error` is None, the error of the delivery is raised.
-    """
+    """If `error` is not None, log a `RecordingError` of the `with` block instead of raising it."""
     try:
         yield
     except RecordingError as failure:

@@ -1,9 +1,11 @@
 """Makes objects that other libraries treat as plain functions, but that are pickled in their own way.
 
-Pickle always pickles a real function by its name. The results of `recording.wrap` and `mpr.task` need another pickle,
-because their name leads to the undecorated function. But many libraries accept only functions. So the type of such an
-object is no function, but its attribute `__class__` says that it is one. `inspect.isfunction` and `isinstance` read
-`__class__`, but pickle reads the real type.
+Pickle pickles a real function by its name. The name of a result of `recording.wrap` or `mpr.task` may lead to the
+undecorated function. So this result is an object of a class, whose attribute `__class__` says that it is a function.
+`inspect.isfunction` and `isinstance` read `__class__`, but pickle reads the real type.
+
+Covers: the base class of such objects, and real functions for libraries that accept nothing else.
+Does not cover: what a call does (`decorator.py`, `wrapped.py`).
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ from typing import Any, Final
 class FunctionLike:
     """An object that other libraries treat as a plain function.
 
-    A subclass must define `__reduce__`, which says how to pickle the object. cloudpickle, too, treats such an object as
-    a function, and pickles a copy of `call`. So `call` may only refer to objects that can be pickled.
+    A subclass must define `__reduce__`. cloudpickle, too, takes the object for a function and pickles a copy of `call`.
+    So `call` may only refer to objects that can be pickled.
 
     Parameters
     ----------
@@ -58,7 +60,7 @@ class FunctionLike:
 def real_function(call: Callable[..., Any], like: Callable[..., Any]) -> Callable[..., Any]:
     """Return a real function that calls `call`, for libraries that accept only real functions.
 
-    If `like` is a coroutine function or a generator function, the result is one, too.
+    The result is a coroutine function or a generator function if `like` is one.
     """
     if inspect.iscoroutinefunction(like):
 

@@ -1,11 +1,10 @@
 """Fills in the entity path prefix of a task: `"cam/{cam_id}"` becomes `"cam/3"`.
 
+A field is one of `FIELDS`, or an argument of the function. A name in `FIELDS` never means an argument.
+
 Covers: which fields a prefix may have, and their values.
 Does not cover: how the prefix is put before the paths (`sdk/log_calls.py`), where an index comes from
 (`producer/task_indices.py`).
-
-A field is one of `FIELDS`, or an argument of the function. If an argument has the name of a field in `FIELDS`, the
-prefix gets the value of the field in `FIELDS`. The value of a field is one part of a path, so a slash in it is escaped.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 
 
 def check(prefix: str, function: Callable[..., Any]) -> None:
-    """Raise `ConfigError` if `prefix` is no format string, or has a field that cannot be filled in for `function`.
+    """Raise `ConfigError` if `prefix` is no format string, or has an unknown field.
 
-    Each field must be one of `FIELDS`, or an argument of `function`.
+    A field is known if it is in `FIELDS`, or is an argument of `function`.
     """
     try:
         names = list(_names(prefix))
@@ -50,7 +49,7 @@ def check(prefix: str, function: Callable[..., Any]) -> None:
 def arguments_of(
     prefix: str | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments of the call `function(*args, **kwargs)`, by their names, with the default values.
+    """Return the arguments of the call `function(*args, **kwargs)` by name, with the default values.
 
     If `prefix` is None or needs no argument, the result is empty. Raises `TypeError` if `function` does not accept
     these arguments.
@@ -69,8 +68,8 @@ def arguments_of(
 def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
     """Return `prefix` with the values of its fields for `task`.
 
-    `arguments` are the arguments of the call, by their names. Raises `ConfigError` if a field has no value. For
-    example, the field `{config.cam_id}` has no value if the argument `config` has no attribute `cam_id`.
+    `arguments` are the arguments of the call, by name. Raises `ConfigError` if a field has no value, such as
+    `{config.cam_id}` if the argument `config` has no attribute `cam_id`.
     """
     import rerun as rr
 
@@ -92,7 +91,7 @@ def fill(prefix: str, task: CurrentTask, arguments: Mapping[str, Any]) -> str:
 
 
 class _Path(str):
-    """The text of a field value that has several parts of a path. Its slashes are not escaped."""
+    """The value of a field that is a path of several parts. Its slashes are not escaped."""
 
     __slots__ = ()
 
@@ -108,7 +107,7 @@ class _PathFormatter(string.Formatter):
 
 
 def _names(prefix: str) -> Iterator[str]:
-    """Yield the name of each field of `prefix`, without attributes and indices: `config` for `{config.cam_id}`.
+    """Yield the name of each field of `prefix`: `config` for `{config.cam_id}`.
 
     Raises `ValueError` if `prefix` is no format string.
     """

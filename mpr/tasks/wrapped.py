@@ -1,6 +1,4 @@
-"""Makes the result of `SharedRecording.wrap`: a function that carries the connection info of a recording.
-
-Any process that gets the function can join the recording.
+"""Makes the result of `SharedRecording.wrap`: a function with the connection info of a recording.
 
 Covers: calling and pickling such a function.
 Does not cover: the run of the function as a task (`decorator.py`, `execution.py`).
@@ -24,8 +22,7 @@ from mpr.user_code import is_a
 class Wrapped(FunctionLike):
     """Calls `function` in any process, and makes its rows go to the recording of `config`.
 
-    Pickle sends `function` and `config`, and the receiving process makes a new object of this class. The constructor
-    raises `UnpicklableTaskError` if `function` is not callable, or is a class.
+    The pickle has `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
     """
 
     __slots__ = ("_made_of",)
@@ -51,8 +48,8 @@ class Wrapped(FunctionLike):
 class _WrappedCall:
     """Calls `function` as a task of the recording of `config`.
 
-    This is a class of its own because cloudpickle copies the code of a `Wrapped` as if it were a function. The copy
-    refers to this object, which every pickler pickles by `__reduce__`.
+    cloudpickle pickles a `Wrapped` as a function that refers to this object. Every pickler pickles this object by its
+    `__reduce__`.
     """
 
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:

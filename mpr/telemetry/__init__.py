@@ -16,12 +16,10 @@ These words have a meaning of their own here:
 events of the pool ─► TelemetryTracker ─► RowCollector (keeps rows) ─► Sampler (writes rows) ─► recording
 ```
 
-Three classes work together. The `TelemetryTracker` gets the events of the pool, and makes rows of them. The thread of
-the `Sampler` measures the workers, takes the rows from the tracker, and writes them into the recording. The
-`RowCollector` keeps the rows until then.
+The `TelemetryTracker` makes rows of the pool's events. The `RowCollector` keeps the rows. A thread of the `Sampler`
+measures the workers, and writes the rows into the recording.
 
 Covers: the states of workers, the spans of tasks, processor time and memory, the slowest tasks.
-Does not cover: the layout in the viewer, and the names of entities and states, which are in `blueprint`. Only `pool`
-imports this package.
+Does not cover: the layout in the viewer, and the names of entities and states (`blueprint`).
 May import: sdk, transport, scheduler, blueprint.
 """

@@ -20,17 +20,16 @@ if TYPE_CHECKING:
 
 
 def encoded(rows: Rows, insights: Insights | None, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> bytes:
-    """Encode rows as a whole stream in the format of `.rrd` files.
+    """Encode rows and insights as a whole stream in the format of `.rrd` files.
 
-    The ids in the stream are placeholders. `RecordingRuntime.accept_telemetry` replaces them by the recording's ids.
+    The ids of the recording in the stream are placeholders, which `RecordingRuntime.accept_telemetry` replaces.
 
     Parameters
     ----------
     rows:
         The rows, with times in nanoseconds of the monotonic clock.
     insights:
-        The insights at the end of the pool, or None. The stream gets them as a text, a table of workers and a table of
-        slow tasks.
+        The insights at the end of the pool, or None.
     pool:
         The number of the pool in its recording.
     wall_offset_ns:
@@ -64,8 +63,6 @@ def _write_insights(stream: rr.RecordingStream, insights: Insights, path: str) -
 
 
 class _RowWriter:
-    """Sends the rows of one call of `encoded` to a recording stream of the SDK."""
-
     def __init__(self, stream: rr.RecordingStream, pool: int, wall_offset_ns: int, kinds: frozenset[str]) -> None:
         self._stream = stream
         self._pool = pool

@@ -35,9 +35,9 @@ class WorkerInsights:
     working_secs:
         The time in tasks, including `held_back_secs`.
     flushing_secs:
-        The time between the end of a task and its result, summed over all tasks. In this time the SDK encodes the rows.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows.
     held_back_secs:
-        The part of `working_secs` in which `rr.log` waited, because files and other sinks could not keep up.
+        The time in which `rr.log` waited for slow sinks.
     """
 
     worker: int
@@ -55,11 +55,11 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """The time in seconds from the start of the worker until its end, or until now if the worker still runs."""
+        """The time in seconds from the start of the worker until its end, or until now if it still runs."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:
-        """Return which part of `total_secs` the worker has spent on `name`, from 0 to 1.
+        """Return the part of `total_secs` that the worker has spent on `name`, from 0 to 1.
 
         `name` is 'start_up', 'init', 'waiting', 'working' or 'flushing'.
         """
@@ -79,14 +79,12 @@ class SlowTask:
     attempt:
         The number of times that the task has been started, from 1.
     seconds:
-        The duration of the task in seconds. If `chunksize` is more than 1, short tasks may have run just before this
-        task. Their time is included then, which is at most 0.01 s.
+        The duration of the task in seconds. With `chunksize` above 1, it may include short tasks that ran just before.
     rows, data_bytes:
-        The number of rows that the task has logged, and the encoded bytes of these rows. Those of the included short
-        tasks count too.
+        The number of rows that the task (and the included short tasks) has logged, and the encoded bytes of these rows.
     arguments:
-        The arguments as a text of up to 200 characters. If they are larger than 1 MiB or cannot be unpickled, the text
-        is their size or the name of the error, in parentheses.
+        The arguments as a text of up to 200 characters. If they are larger than 1 MiB or cannot be unpickled, their
+        size or the name of the error, in parentheses.
     """
 
     task: str
@@ -114,7 +112,7 @@ class Insights:
     slowest: tuple[SlowTask, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the insights as a dict with two lists, "workers" and "slowest", for JSON. Each entry is a dict."""
+        """Return the insights as a dict for JSON. The keys "workers" and "slowest" have lists of dicts."""
         return {
             "workers": [asdict(each) for each in self.workers],
             "slowest": [asdict(each) for each in self.slowest],

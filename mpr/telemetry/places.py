@@ -1,7 +1,4 @@
-"""Numbers the places of a pool, and gives each place a state timeline.
-
-A pool of n workers has the places 0 to n - 1. A worker gets the place of the worker that it replaces. A state timeline
-is an entity that shows the states of the workers at one place, one after another.
+"""Numbers the places of a pool, and gives each place a state timeline. The docstring of the package explains both.
 
 Covers: which place and which state timeline a worker gets.
 Does not cover: the rows in a state timeline (`worker_timeline.py`).
@@ -15,12 +12,9 @@ _MORE_TIMELINES = 8
 
 
 class Places:
-    """Holds the places of a pool, numbered from 0, and the state timeline of each place.
+    """Holds the places of a pool, and the state timeline of each place.
 
-    Parameters
-    ----------
-    size:
-        The number of workers that the pool has at a time.
+    `size` is the number of workers that the pool has at a time.
     """
 
     def __init__(self, size: int) -> None:
@@ -32,9 +26,10 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give the worker `worker` a free place. Return the number of the place, and the number of its state timeline.
+        """Give the worker `worker` the first free place (place 0 if none is free).
 
-        The number of a state timeline is the number of the first worker that it shows.
+        Returns (number of the place, number of its state timeline). The number of a state timeline is the number of the
+        first worker that it shows.
         """
         place = self._free.pop(0) if self._free else 0
         timeline = self._timelines.get(place)
@@ -45,10 +40,10 @@ class Places:
         return place, timeline
 
     def release(self, place: int, *, lost: bool) -> None:
-        """Free `place`, because the worker there has ended.
+        """Free `place`, because the worker there has ended. The next worker there continues the state timeline.
 
-        If the worker has died (`lost`), the next worker at `place` gets a new state timeline. If the pool of n workers
-        has 2 * n + 8 state timelines already, the next worker continues the old one.
+        But if the worker has died (`lost`), the next worker gets a new state timeline, as long as there are fewer than
+        2 * `size` + 8.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

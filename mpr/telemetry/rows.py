@@ -1,7 +1,10 @@
 """Defines the kinds of telemetry, and the rows that are recorded.
 
-All times are nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines, spans,
-and the numbers of workers and tasks.
+Times are in nanoseconds of the monotonic clock. The docstring of the package explains places, state timelines, spans
+and samples.
+
+Covers: the fields of the rows.
+Does not cover: making rows (`tracker.py`), encoding them (`encoder.py`).
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 class StateRow:
     """Says that the worker with the number `worker` has the state `state` from `at_ns` on.
 
-    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, or one of the states in
+    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, or a state from
     `blueprint/telemetry_names.py`.
     """
 
@@ -37,8 +40,7 @@ class Span:
     function:
         The name of the task function.
     name:
-        The name of one of the tasks: the last task in the first result of the span. (One result may report several
-        tasks.)
+        The name of one of the tasks.
     begin_ns, end_ns:
         The start of the first task, and the end of the last task.
     worker:
@@ -56,7 +58,7 @@ class Span:
     rows, data_bytes:
         The number of rows that the tasks have logged, and the encoded bytes of these rows.
     shown:
-        True if a state timeline shows the task already, because the sampler has seen the task while it ran.
+        True if a state timeline has shown the task while it ran.
     """
 
     function: str
@@ -74,9 +76,9 @@ class Span:
     shown: bool = False
 
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
-        """Add `count` tasks of one result. Together they took `micros` microseconds. The last one ended at `end_ns`.
+        """Add `count` tasks to the span. Together they took `micros` microseconds, and the last one ended at `end_ns`.
 
-        `number` and `index` are those of the last task. `result` has the rows and bytes of the tasks.
+        `number` and `index` are those of the last task. `result` has the numbers of rows and bytes.
         """
         self.end_ns = end_ns
         self.count += count
@@ -88,11 +90,10 @@ class Span:
 
 @dataclass(slots=True)
 class ErrorRow:
-    """Says that one or several tasks of one function have failed together at the time `at_ns`.
+    """Says that tasks of one function have failed at the time `at_ns`.
 
-    `task` is the number of the first of these tasks in the pool. `text` has the name of the task and the traceback. If
-    there are more than 100 errors between two writes, a last row says how many errors have no row of their own. The
-    `function` of this last row is empty.
+    `task` is the number of the first of these tasks in the pool. `text` has the name of this task and the traceback.
+    `function` is empty in the row that only says how many errors have no row of their own.
     """
 
     at_ns: int
@@ -115,7 +116,7 @@ class Sample:
     throughput:
         The number of tasks per second that got their outcome since the last sample.
     waiting, running:
-        The number of submitted tasks that have no outcome and do not run now, and the number of tasks that run.
+        The number of submitted tasks that neither run nor have an outcome, and the number of tasks that run.
     rows:
         The number of rows that all processes have logged since the start of the recording.
     data_bytes:
@@ -138,9 +139,9 @@ class Sample:
 class Rows:
     """Holds the rows that are written together.
 
-    The keys of `state_timelines` are the numbers of the first worker that each state timeline shows. The keys of
-    `spans` are names of functions. `names` has the name of the line of each place in the charts, such as "worker 1, 4":
-    the workers that have had this place. If no worker has started since the last write, `names` is empty.
+    The keys of `state_timelines` are the numbers of the state timelines. The keys of `spans` are names of functions.
+    `names` has the name of the chart line of each place, such as "worker 1, 4"; empty if no worker has started since
+    the last write.
     """
 
     state_timelines: dict[int, list[StateRow]] = field(default_factory=dict)

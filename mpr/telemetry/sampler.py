@@ -1,10 +1,8 @@
 """Observes the workers of a pool in a thread, and writes the telemetry into the recording.
 
-No task waits for this thread. If an error occurs in the thread, it is logged once, nothing more is recorded, and all
-tasks go on. The thread measures its own processor time. If it needs more than one percent of a core, it looks and
-writes less often.
-
-The docstring of the package explains places, state timelines, samples and settled tasks.
+No task waits for this thread. An error in the thread is logged, and ends only the telemetry. If the thread needs more
+than one percent of a core, it measures and writes less often. The docstring of the package explains places, samples and
+settled tasks.
 
 Covers: how often the thread looks at the workers and writes rows, what this may cost, and measuring the workers.
 Does not cover: which rows there are (`tracker.py`), how rows are encoded (`encoder.py`).
@@ -45,14 +43,13 @@ class Sources:
     Attributes
     ----------
     activities:
-        Returns the present activity of each worker: the task that it runs, and whether `rr.log` waits for the sinks.
+        Returns for each worker which task it runs, and whether its `rr.log` waits for the sinks.
     pid:
         Returns the process id of the worker with the given number, or None if its process does not run.
     counters:
         Returns how many rows all processes have logged, and how many bytes the sinks have accepted.
     accept:
-        Writes an encoded stream of rows into the recording, and updates the layout of the viewer. The stream may be
-        empty.
+        Writes an encoded stream of rows (possibly empty) into the recording, and updates the layout of the viewer.
     """
 
     activities: Callable[[], list[WorkerActivity]]
@@ -98,9 +95,9 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the remaining rows and the insights. A second call does nothing.
+        """Stop the thread, and write the remaining rows and, with the kind "pool", the insights.
 
-        The pool calls this method when all tasks are settled, which means that they have a result or an error.
+        A second call does nothing.
         """
         if self._closed:
             return
@@ -114,7 +111,7 @@ class Sampler:
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """Record that the process of the worker with the number `worker` has ended.
 
-        `exitcode` is the exit code of the process, negative for a signal, and None if unknown.
+        `exitcode` is negative for a signal, and None if unknown.
         """
         with _LogsFailures(self):
             work = self._sources.activities() if exitcode else []
@@ -146,9 +143,9 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Measure all workers and the progress of the pool once, and pass the sample to the tracker.
+        """Measure the workers (only for the kind "resources") and the progress of the pool.
 
-        The workers are measured only if the telemetry "resources" is recorded.
+        Give the sample to the tracker.
         """
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places
@@ -180,10 +177,9 @@ class Sampler:
         )
 
     def _measured(self, worker: int) -> tuple[float, float, float, float]:
-        """Return what the process of a worker uses now: CPU (percent of a core), memory (MB), threads, open files.
+        """Return (CPU in percent of a core, memory in MB, threads, open files) of the worker with the number `worker`.
 
-        `worker` is the number of the worker. A result is NaN if it is unknown, for example because the process has
-        ended.
+        Values that are unknown are NaN. The CPU is unknown at the first call for a worker.
         """
         import psutil
 
@@ -215,10 +211,10 @@ class Sampler:
 
 
 class _LogsFailures:
-    """Passes an exception of a `with` block to `Sampler.fail`, and does not raise it again.
+    """Passes an exception of a `with` block to `Sampler.fail` instead of raising it.
 
-    The reason is that telemetry must not fail a task. Only an exception from a signal handler, such as
-    `KeyboardInterrupt`, is raised again and not passed.
+    The reason is that telemetry must not fail a task. An exception from a signal handler, such as `KeyboardInterrupt`,
+    is raised.
     """
 
     def __init__(self, sampler: Sampler) -> None:
@@ -234,7 +230,7 @@ class _LogsFailures:
 
 
 def _cost_of(step: Callable[[], None]) -> float:
-    """Call `step`, and return the processor time in seconds that this call has used in the calling thread."""
+    """Call `step`, and return the processor time of the call in seconds."""
     before = time.thread_time()
     step()
     return time.thread_time() - before

@@ -29,10 +29,10 @@ _REPR_LENGTH = 200
 
 
 class Arguments(Protocol):
-    """Declares the attributes of a work item that `SlowTasks` needs to describe the arguments of its tasks.
+    """The attributes of a work item that have the arguments of its tasks.
 
-    `payload` is a pickle, followed by its out-of-band buffers. `mode` says how a task gets its arguments: `CALL`,
-    `STAR` or another mode of `mpr.transport.messages`.
+    `payload` is a pickle, followed by its out-of-band buffers. `mode` says how a function gets its arguments: `CALL`,
+    `STAR` or another mode of `transport/messages.py`.
     """
 
     mode: int
@@ -41,7 +41,7 @@ class Arguments(Protocol):
 
 @dataclass(eq=False, slots=True)
 class SlowTasks:
-    """Keeps the 10 slowest tasks. The arguments are kept only until `describe` has turned them into text."""
+    """Keeps the 10 slowest tasks. `describe` turns their arguments into text."""
 
     #: (duration in microseconds, number, task). It is a heap, so the shortest of these durations comes first.
     _heap: list[tuple[int, int, SlowTask]] = field(default_factory=list)
@@ -55,10 +55,10 @@ class SlowTasks:
         return len(self._heap) < _SLOWEST or micros > self._heap[0][0]
 
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
-        """Keep the slow task `slow`, which took `micros` microseconds. If there are then 11 tasks, drop the fastest.
+        """Keep the task `slow`, which took `micros` microseconds. Call this only if `wants` has returned True.
 
-        Call this method only if `wants` has returned True. `work_item` has the arguments of the task, and `task` is the
-        index of the task in `work_item`.
+        `work_item` has the arguments of the task, and `task` is the index of the task in `work_item`. If there are then
+        11 tasks, the fastest is dropped.
         """
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
@@ -67,9 +67,9 @@ class SlowTasks:
             self._undescribed.pop(heapq.heappop(self._heap)[1], None)
 
     def describe(self) -> None:
-        """Turn the arguments of all tasks that were added since the last call into text.
+        """Turn the arguments of the tasks that were added since the last call into text.
 
-        The arguments themselves are then released, because they may need much memory.
+        The arguments are then released, because they may need much memory.
         """
         if self._undescribed:
             self._heap = [(micros, number, self._described(number, slow)) for micros, number, slow in self._heap]
@@ -87,8 +87,8 @@ class SlowTasks:
 def describe_arguments(work_item: Arguments, task: int) -> str:
     """Return the arguments of the task with the index `task` in `work_item`, as a text of up to 200 characters.
 
-    If the arguments of all tasks in `work_item` are larger than 1 MiB, return their size in parentheses. If they cannot
-    be unpickled, return the name of the error in parentheses.
+    If all arguments of `work_item` together are larger than 1 MiB, return their size in parentheses. If they cannot be
+    unpickled, return the name of the error in parentheses.
     """
     size = sum(len(part) for part in work_item.payload)
     if size > _ARGUMENTS_BYTES:
@@ -119,18 +119,16 @@ def _cut(text: str) -> str:
 def view(payload: Sequence[Buffer]) -> Any:
     """Unpickle `payload` without importing or calling code of the user, and return the object.
 
-    Objects that are not of a built-in type become stand-ins (`_StandIn`). `payload` is a pickle, followed by its
-    out-of-band buffers. Raises the errors of `pickle.loads`.
+    Each class and function in the pickle is replaced by a class of stand-ins (`_StandIn`). `payload` is a pickle,
+    followed by its out-of-band buffers. Raises the errors of `pickle.loads`.
     """
     return _StandInUnpickler(io.BytesIO(payload[0]), buffers=payload[1:]).load()
 
 
 class _StandIn:
-    """Stands for an object of a user's class, or for a function that makes an object.
+    """Stands for an object that a class or a function in a pickle would make.
 
-    The class or function is not imported, because the import could run code of the user. The `repr` of a stand-in has
-    the name of the class, and the arguments with which the object was made. Calling or changing a stand-in has no
-    effect.
+    Its `repr` has the name of the class or function, and the arguments. Calling or changing a stand-in has no effect.
     """
 
     _name = ""
@@ -157,7 +155,7 @@ class _StandIn:
 
 
 class _StandInUnpickler(pickle.Unpickler):
-    """Unpickles with a stand-in for each class and function, so that no module is imported."""
+    """Unpickles with a class of stand-ins for each class and function, so that no module is imported."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})

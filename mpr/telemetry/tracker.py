@@ -71,10 +71,7 @@ class TelemetryTracker(PoolObserver):
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """Give the worker with the number `worker` a place and a state timeline.
-
-        Call this method when the process of the worker is about to start.
-        """
+        """Give the worker with the number `worker`, which is about to start, a place and a state timeline."""
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)
@@ -89,8 +86,8 @@ class TelemetryTracker(PoolObserver):
     def ended(self, worker: int, exitcode: int | None, work: WorkerActivity | None) -> None:
         """Record that the process of the worker with the number `worker` has ended.
 
-        `exitcode` is the exit code, negative for a signal, or None if unknown. `work` is what the worker did last, or
-        None if unknown. A worker with an exit code other than 0 counts as lost, unless the pool is closing.
+        `exitcode` is negative for a signal, and None if unknown. The worker counts as lost if `exitcode` is neither 0
+        nor None, unless the pool is closing. `work` is the last activity of the worker, or None if unknown.
         """
         with self._lock:
             found = self._workers.pop(worker, None)
@@ -104,10 +101,9 @@ class TelemetryTracker(PoolObserver):
             self._places.release(found.place, lost=found.is_lost)
 
     def look(self, work: WorkerActivity) -> None:
-        """Show the activity `work` of a worker in the state timeline of this worker.
+        """Show the activity `work` of a worker in its state timeline, and note for how long its `rr.log` has waited.
 
-        Also note for how long `rr.log` has waited in this worker. Does nothing if the process of the worker does not
-        run.
+        Does nothing if the process of the worker does not run.
         """
         with self._lock:
             found = self._workers.get(work.worker)
@@ -168,14 +164,13 @@ class TelemetryTracker(PoolObserver):
     # --- for the sampler -----------------------------------------------------------------------------------------
 
     def sample(self, sample: Sample) -> None:
-        """Keep `sample`, a measurement of the sampler, until the next `take`."""
         with self._lock:
             self._rows.add_sample(sample)
 
     def take(self, *, last: bool = False) -> Rows:
         """Return the rows since the last call.
 
-        If `last` is true, end all spans and state timelines before, and also return the rows about their ends.
+        If `last` is true, all spans and state timelines end, and the rows about their ends are returned, too.
         """
         with self._lock:
             now = self._clock()
@@ -206,6 +201,9 @@ class TelemetryTracker(PoolObserver):
 
 
 def _text(error: BaseException) -> str:
-    """Return `error` with the traceback as text. The middle of a text above 20,000 characters is left out."""
+    """Return `error` with the traceback as text.
+
+    If the text has more than 20,000 characters, its middle is left out.
+    """
     text = traceback_text(error).rstrip()
     return text if len(text) <= _TEXT_LENGTH else f"{text[: _TEXT_LENGTH // 2]}\n...\n{text[-_TEXT_LENGTH // 2 :]}"

@@ -1,10 +1,8 @@
 """Follows one worker: its state timeline, the spans of its tasks, and how it spends its time.
 
-A row for each task would be too much, because a task may take less than a microsecond. So tasks of one function that a
-worker runs one after another, within `SPAN_NS`, share one span. The span has the number of these tasks. A worker that
-runs only one function has at most about 20 spans per second, however short the tasks are.
-
-The docstring of the package explains work items, spans, places and state timelines.
+A task may take less than a microsecond, so a row for each task would be too much. Tasks of one function that a worker
+runs one after another, within `SPAN_NS`, share one span. The docstring of the package explains work items, spans,
+places and state timelines.
 
 Covers: when tasks share a span, which states are long enough to be shown, times and counts for the insights.
 Does not cover: which workers there are (`tracker.py`), how rows are encoded (`encoder.py`).
@@ -32,7 +30,7 @@ _GAP_NS = 2_000_000
 
 @dataclass(slots=True)
 class WorkerTotals:
-    """Counts the tasks of one worker until now, and sums up the times of these tasks.
+    """Counts the tasks of one worker until now, and sums up their times.
 
     All times are in nanoseconds. `started_ns` and `ready_ns` are times of the monotonic clock. The other attributes
     with `_ns` are durations.
@@ -50,11 +48,11 @@ class WorkerTotals:
     working_ns:
         The time in tasks that have ended.
     flushing_ns:
-        The time between the end of a task and its result, summed over all tasks.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows.
     back_pressure_ns:
         The time in which `rr.log` waited for the sinks.
     current_ns:
-        The time that the worker has spent on the task that runs now; 0 if there is none.
+        The time for which the present task has run; 0 if there is none.
     """
 
     started_ns: int
@@ -70,16 +68,13 @@ class WorkerTotals:
     current_ns: int = 0
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
-
-        `pid` is its process id. Its initializer took `init_micros` microseconds.
-        """
         self.pid, self.ready_ns, self.init_ns = pid, now_ns, init_micros * 1000
 
     def add(self, count: int, working_ns: int, result: Result) -> None:
         """Add `count` tasks that have ended, and that took `working_ns` nanoseconds together.
 
-        `result` has the numbers of their rows and bytes, and the time in which the SDK encoded the rows.
+        `result` has their numbers of rows and bytes, and the time in which the worker waited for the SDK to encode the
+        rows.
         """
         self.tasks += count
         self.rows += result.rows
@@ -89,11 +84,9 @@ class WorkerTotals:
         self.current_ns = 0
 
     def note_current(self, current_ns: int) -> None:
-        """Record that the task which runs now has run for `current_ns` nanoseconds until now."""
         self.current_ns = current_ns
 
     def note_back_pressure(self, back_pressure_ns: int) -> None:
-        """Record that `rr.log` has waited for `back_pressure_ns` nanoseconds in total since the start of the worker."""
         self.back_pressure_ns = back_pressure_ns
 
     def insights(self, worker: int, end_ns: int, ended: str) -> WorkerInsights:
@@ -120,7 +113,7 @@ class WorkerTotals:
 
 
 class WorkerTimeline:
-    """Makes the rows and insights of one worker from its events. It has no lock, because the tracker locks each call.
+    """Makes the rows and insights of one worker from its events. `TelemetryTracker` holds a lock during each call.
 
     Parameters
     ----------
@@ -133,7 +126,7 @@ class WorkerTimeline:
     now_ns:
         The time at which the process is started. All times here are nanoseconds of the monotonic clock.
     rows:
-        The collector that keeps the rows until they are written.
+        The collector that gets the rows.
     """
 
     def __init__(self, number: int, place: int, timeline: int, now_ns: int, rows: RowCollector) -> None:
@@ -162,11 +155,11 @@ class WorkerTimeline:
 
     @property
     def is_lost(self) -> bool:
-        """True if the process of the worker has died, and has not ended as usual."""
+        """True if the process of the worker has died."""
         return bool(self._lost)
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
-        """Record that the worker has started up, and accepts tasks from the time `now_ns` on.
+        """Record that the worker accepts tasks from the time `now_ns` on.
 
         `pid` is its process id. Its initializer took `init_micros` microseconds.
         """
@@ -176,8 +169,7 @@ class WorkerTimeline:
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
         """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
 
-        Returns the time in microseconds that these tasks took together. The time in which the SDK encoded their rows is
-        not included.
+        Returns the time in microseconds that these tasks took together, without the time in which the SDK encoded rows.
         """
         is_same = self._work_item == work_item.number
         micros = result.micros - (self._work_item_micros if is_same else 0)
@@ -201,10 +193,9 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show the present activity `work` of the worker in the state timeline, if the activity has lasted long enough.
+        """Show the activity `work` of the worker at `now_ns`: a task after 50 ms, and a wait of `rr.log` after 2 ms.
 
-        A task is shown after 50 ms, and a wait of `rr.log` after 2 ms. Also record for how long `rr.log` has waited in
-        this worker until now. `now_ns` is the present time.
+        Also record for how long `rr.log` has waited in this worker.
         """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
@@ -221,8 +212,8 @@ class WorkerTimeline:
     def note_end(self, now_ns: int, lost: str = "", work: WorkerActivity | None = None) -> None:
         """Record that the process has ended at `now_ns`.
 
-        If the process has died, `lost` is the state to show, such as 'lost (SIGKILL)', and `work` is what the worker
-        did last. If the process has ended as usual, `lost` is empty.
+        If the process has died, `lost` is the state to show, such as 'lost (SIGKILL)', and `work` is the last activity
+        of the worker (None: unknown). Otherwise `lost` is empty.
         """
         self.ended_ns = now_ns
         self._lost = lost
@@ -239,10 +230,10 @@ class WorkerTimeline:
             self._show(now_ns, self._lost or ENDED)
 
     def catch_up(self, now_ns: int, *, last: bool) -> None:
-        """Pass the latest span to the collector if its last task ended more than `SPAN_NS` ago, or if `last` is true.
+        """Make the rows that are due at `now_ns`.
 
-        If the worker has been idle for longer than `SPAN_NS`, show this in the state timeline. `now_ns` is the present
-        time.
+        The latest span gets its row if its last task ended more than `SPAN_NS` ago, or if `last` is true. A running
+        worker is shown as idle if it has been idle for more than `SPAN_NS`.
         """
         if self._span is not None and (last or now_ns - self._span.end_ns > SPAN_NS):
             self._end_span()
@@ -292,15 +283,16 @@ class WorkerTimeline:
         self._rows.add_state(self._timeline, at_ns, state, self.number)
 
     def _show_idle(self, until_ns: int) -> None:
-        """Show that the worker was idle until the time `until_ns`, if it was idle for more than 2 ms."""
+        """Show that the worker was idle until `until_ns`, if it was idle for more than 2 ms."""
         since_ns, self._idle_ns = self._idle_ns, None
         if since_ns is not None and until_ns - since_ns > _GAP_NS:
             self._show(since_ns, IDLE)
 
     def _show_running(self, work: WorkerActivity, now_ns: int, after_ns: int = SPAN_NS) -> None:
-        """Show the task that runs, if it has run for at least `after_ns` nanoseconds, and if its result has not come.
+        """Show the task that runs according to `work`, if there is one, in the state timeline.
 
-        `work` says which task this is and when it began. `now_ns` is the present time.
+        The task is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result
+        yet.
         """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
@@ -320,8 +312,8 @@ class WorkerTimeline:
 def display_name(work_item: WorkItem, task: int) -> str:
     """Return the name under which a state timeline shows the task with the index `task` in `work_item`.
 
-    A task of a `map` has a name such as `detect[3]`, with its index in the call of `map`. A task of `apply` or `submit`
-    has a name such as `detect #7`, with its number in the pool.
+    A task of a `map` is shown with its index in the call, such as `detect[3]`. A task of `apply` or `submit` is shown
+    with its number in the pool, such as `detect #7`.
     """
     if work_item.mode == CALL:
         return f"{work_item.function.name} #{work_item.first_task + task}"
@@ -329,5 +321,5 @@ def display_name(work_item: WorkItem, task: int) -> str:
 
 
 def attempt_of(work_item: WorkItem, task: int) -> int:
-    """Return how often the task with the index `task` in `work_item` has been started: 1 for its first attempt."""
+    """Return the number of times that the task with the index `task` in `work_item` has been started, from 1."""
     return work_item.attempt + 1 if task < work_item.first + work_item.again else 1
