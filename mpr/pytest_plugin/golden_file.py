@@ -78,12 +78,13 @@ def _kinds(batch: Any) -> dict[str, bytes]:
 def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collection[str]) -> pa.RecordBatch:
     """Return the chunk `batch` without the columns of `ignored_timelines`.
 
-    If the chunk has no other times, its column `log_time` stays, because rows without any time would be static.
+    If the chunk has no other times, one of these columns stays (`log_time` if there is one), because rows without any
+    time would be static.
     """
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
-    if len(ignored) == len(times):
-        ignored = [name for name in ignored if name != _LOG_TIME]
+    if times and len(ignored) == len(times):
+        ignored.remove(_LOG_TIME if _LOG_TIME in times else times[0])
     kept = [name for name in batch.schema.names if name not in ignored]
     found: pa.RecordBatch = batch.select(kept)
     return found

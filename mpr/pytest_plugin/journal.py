@@ -150,7 +150,7 @@ class Journal:
         System.close(fd)
 
     def _add(self, event: dict[str, Any]) -> None:
-        System.write(self._fd, (system.to_json(event) + "\n").encode())
+        system.write_all(self._fd, (system.to_json(event) + "\n").encode())
 
 
 def _fields(event: Any) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def _remove_old_runs(settings: Settings) -> None:
     if settings.job == UNKNOWN_JOB:
         return
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
-    for folder in [each for each in runs if each != settings.folder][: len(runs) - settings.keep_runs]:
+    too_many = max(0, len(runs) - settings.keep_runs)
+    for folder in [each for each in runs if each != settings.folder][:too_many]:
         with contextlib.suppress(OSError, ValueError):
             manifest = json.loads((folder / _MANIFEST).read_text())
             if settings.job is None or manifest.get("job") != settings.job:

@@ -45,8 +45,8 @@ def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream]
 def _append(fd: int, application_id: str, added: bytes) -> None:
     """Cut the file behind its last whole message, and append the messages of the stream `added`.
 
-    `fd` is a descriptor of the file, for reading and writing. The messages get the store id of the file's first store
-    info. If there is no store info, they get a new store id with `application_id`.
+    `fd` is a descriptor of the file, for reading and writing. The messages get the store id of the file's first
+    recording. If the file has no store info of a recording, they get a new store id with `application_id`.
 
     Raises `FormatError` if the file has more than 12 bytes and is damaged or no Rerun file. Raises `OSError` if the
     disk reports an error.
@@ -76,14 +76,15 @@ def _append(fd: int, application_id: str, added: bytes) -> None:
 
 
 def _recording(read: framing.Read, frames: list[framing.Frame]) -> bytes | None:
-    """Return the encoded store id in the first store info among `frames`; None if there is no store info.
+    """Return the encoded store id of the first recording in the store infos among `frames`; None if there is none.
 
     `read` reads the file of `frames`.
     """
     for frame in frames:
         if frame.kind == framing.SET_STORE_INFO:
-            payload = read(frame.payload, frame.size)
-            return store_id.store_id_of_info(payload)
+            store = store_id.store_id_of_info(read(frame.payload, frame.size))
+            if store_id.is_recording(store):
+                return store
     return None
 
 

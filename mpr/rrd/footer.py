@@ -93,7 +93,7 @@ class ManifestMaker:
             places = manifest.chunk_locations(table, manifest.one_chunk_of_each_kind(table))
             small = sum(size for _, size in places) <= _MERGED_BYTES
             routed = None
-            if not small:
+            if not small and store in self.store_infos:
                 head = self.header + _info_frame(self.store_infos[store])
                 routed = wide_footer.routed(store, parts, table, fd=self.fd, head=head)
             model = routed or self._by_sdk(store, places)

@@ -337,3 +337,21 @@ def test_rows_of_one_time_give_the_same_bytes_in_any_order(tmp_path: Path) -> No
         assert inner.run(tmp_path / f"o{order}", "-q", env={**_LOCALLY, "ORDER": order}, test_o=_IN_ANY_ORDER).code == 0
         found.append(_goldens(tmp_path / f"o{order}"))
     assert found[0] == found[1]
+
+
+_ONLY_TICKS = """
+import rerun as rr
+
+def test_ticks(mpr_golden):
+    rr.set_log_time_enabled(False)
+    rr.set_log_tick_enabled(True)
+    rr.log("n", rr.Scalars(1))
+    mpr_golden()
+"""
+
+
+def test_a_row_whose_only_time_is_the_tick_does_not_become_static(tmp_path: Path) -> None:
+    assert inner.run(tmp_path, "-q", env=_LOCALLY, test_ticks=_ONLY_TICKS).code == 0
+    (name,) = _goldens(tmp_path)
+    assert [False] == [each.is_static for each in support.chunks(tmp_path / name) if each.entity_path == "/n"]
+    assert _run(tmp_path, CI="true").code == 0

@@ -462,6 +462,12 @@ def test_old_runs_go_and_foreign_files_stay(tmp_path: Path) -> None:
     assert len(left) <= 2
 
 
+def test_fewer_runs_than_are_kept_are_all_kept(tmp_path: Path) -> None:
+    for number in range(4):
+        found = inner.run(tmp_path, "--mpr=on", "--mpr-output=test-results", "--mpr-keep-runs=9", test_x=_ONE)
+        assert number + 1 == len(list((tmp_path / "test-results").glob("*/run.json"))), found.stdout
+
+
 @pytest.mark.edge(43)
 def test_two_runs_at_once(tmp_path: Path) -> None:
     (tmp_path / "test_x.py").write_text(_ONE)

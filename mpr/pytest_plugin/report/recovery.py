@@ -44,7 +44,7 @@ class KilledRuns:
         result = repair.repaired(folder, test, errors)
         if errors:
             raise SinkError("; ".join(errors))
-        with contextlib.suppress(OSError, SinkError):
+        with contextlib.suppress(OSError, FormatError):
             layout.add_layout(path)
         journal = Journal(str(folder), "recover")
         try:
