@@ -91,8 +91,8 @@ Where to look:
 - Which code runs first in a worker? `processes/launcher.py` or `processes/zygote.py`, then `worker/main.py`.
 - Which rows does a viewer get that starts late? The rows of `live/replay_log.py`. If the viewer reconnects,
   `live/exporter_handle.py` starts another process (`live/exporter.py`), which connects and sends all these rows again.
-- In which order do the parts of a pool or a recording start and end, and what limits each step? `pool/runtime.py`,
-  `recording/runtime.py`.
+- In which order do the parts of a pool or a recording start and end, and what limits each step?
+  `pool/worker_runtime.py`, `recording/runtime.py`.
 - How does a process join a recording? `producer/membership.py`. What changes in a process of another engine while a
   wrapped function runs? `producer/process_capture.py`.
 - An engine (Ray, Dask) runs a task again. Why are its rows there only once? `tasks/engine_task.py` knows the task,

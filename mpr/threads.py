@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
 from mpr.errors import ConfigError, MprError
+from mpr.user_code import log as _log
 
 T = TypeVar("T")
 
@@ -139,16 +140,19 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
 
     Ctrl-C ends the wait, but not the step. If no thread can be started, for example at the interpreter's exit, the
     calling thread runs the step. A thread of mpr (`is_thread_of_ours`) does not wait for the new thread, because the
-    step may itself wait for the calling thread.
+    step may itself wait for the calling thread. If nobody waits for the step any more, its error is logged.
     """
     raised: list[BaseException] = []
     is_over = Latch()
+    waits = wait and not is_thread_of_ours()
 
     def run() -> None:
         try:
             step()
         except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
             raised.append(error)
+            if not waits:
+                _log.error("mpr: nobody waited for the end of a pool or a recording, and it failed: %s", error)
         finally:
             is_over.set()
 
@@ -158,12 +162,51 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
         # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
         step()
         return
-    if is_thread_of_ours() or not wait:
+    if not waits:
         return
-    # The step limits its own waits.
-    is_over.wait()
+    try:
+        # The step limits its own waits.
+        is_over.wait()
+    except BaseException:
+        waits = False
+        raise
     if raised:
         raise raised[0]
+
+
+class EndOnce:
+    """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the step has ended.
+
+    If the step itself calls `run`, that call returns at once, because the step cannot end while it waits for itself.
+
+    Attributes
+    ----------
+    begun, over:
+        True if `run` was called; set when the step has ended, with or without an error.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self.begun: bool = False
+        self.over: Latch = Latch()
+
+    def run(self, step: Callable[[], None]) -> None:
+        """Run `step`, or wait until the step of the first call has ended. Only the first call raises the step's error.
+
+        Do not call this in the main thread, because it takes a lock.
+        """
+        with self._lock:
+            is_first, self.begun = not self.begun, True
+        if is_first:
+            self._thread = threading.current_thread()
+            try:
+                step()
+            finally:
+                self.over.set()
+        elif self._thread is not threading.current_thread():
+            # No timeout is needed, because the step limits its own waiting.
+            self.over.wait()
 
 
 class _Carrier:

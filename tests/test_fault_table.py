@@ -222,7 +222,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_a_worker_that_hangs_at_its_end_is_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mpr.pool.runtime._FAREWELL_SECS", 0.5)
+    monkeypatch.setattr("mpr.pool.worker_runtime._FAREWELL_SECS", 0.5)
     path = tmp_path / "run.rrd"
     with caplog.at_level(logging.WARNING, "mpr"), mpr.Pool("app", 1, tasks.hang_at_exit, sinks=path) as pool:
         assert pool.map(tasks.log_number, range(10)) == list(range(10))

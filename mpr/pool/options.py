@@ -213,9 +213,9 @@ def check_telemetry(telemetry: object) -> frozenset[str]:
         return frozenset(TELEMETRY if telemetry else ())
     kinds = [telemetry] if isinstance(telemetry, str) else telemetry
     if isinstance(kinds, Iterable):
-        found = frozenset(kinds)
-        if found <= frozenset(TELEMETRY):
-            return found
+        found = list(kinds)
+        if all(each in TELEMETRY for each in found):
+            return frozenset(found)
     raise ConfigError(f"telemetry must be True, False, or some of {', '.join(map(repr, TELEMETRY))}; got {telemetry!r}")
 
 

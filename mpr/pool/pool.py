@@ -19,6 +19,7 @@ from mpr.pool.executor import PoolExecutor, TaskFuture
 from mpr.pool.options import PoolOptions, check_recording
 from mpr.pool.results import AsyncResult, Callback, ResultIterator
 from mpr.pool.runtime import PoolRuntime
+from mpr.pool.worker_runtime import WorkerRuntime
 from mpr.processes.main_module import prepare_main
 from mpr.processes.start import StartMethod
 from mpr.recording.options import Route, SinksLike
@@ -148,8 +149,8 @@ class Pool:
             telemetry_view=telemetry_view,
         )
         self._pid = os.getpid()
-        runtime = PoolRuntime if options.engine is None else EngineRuntime
-        self._runtime: PoolRuntime | EngineRuntime = runtime(options, recording, new_recording)
+        runtime = WorkerRuntime if options.engine is None else EngineRuntime
+        self._runtime: PoolRuntime = runtime(options, recording, new_recording)
         self.recording: SharedRecording = self._runtime.recording
         self._runtime.end_with(self)
 
@@ -290,7 +291,7 @@ class Pool:
             self._runtime.drop_waiting()
         if wait:
             self.join()
-        elif not self._runtime.ended:
+        elif not self._runtime.is_ending:
             # The thread keeps the pool alive until all work is done. At exit, the interpreter waits for the thread.
             threading.Thread(target=self.join, name="join-mpr-pool", daemon=False).start()
 

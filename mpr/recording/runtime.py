@@ -22,8 +22,7 @@ import contextlib
 import functools
 import itertools
 import os
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing import util
 from typing import Final
 
@@ -41,7 +40,7 @@ from mpr.recording.replay import Replay, replay
 from mpr.recording.statistics import RecordingStatistics
 from mpr.rrd import compat, relabel, store_id, verify
 from mpr.sinks.base import Writer
-from mpr.threads import Latch, aside, run_to_completion
+from mpr.threads import EndOnce, aside, run_to_completion
 from mpr.transport import ipc_folder
 from mpr.transport.connection_info import ConnectionInfo, DirectRoute
 from mpr.transport.sockets import Sockets
@@ -62,7 +61,7 @@ class RecordingRuntime:
         failpoints.arm(0)
         self.options = options
         self._pid = os.getpid()
-        self._ending = _EndOnce()
+        self._ending = EndOnce()
         self._pool_numbers = itertools.count(1)
         self._worker_files: gather.WorkerFiles | None = None
         self._direct: DirectRoute | None = None
@@ -360,29 +359,3 @@ def _take_noted_losses(sockets: Sockets, fanout: Fanout) -> None:
         _log.error("mpr: %s", loss)
         fanout.note([loss])
         fanout.give_up(DeliveryError(loss))
-
-
-class _EndOnce:
-    """Runs a step at the first call of `run`. Every later call runs nothing, and waits until the step has ended.
-
-    If the step itself calls `run`, that call returns at once, because the step cannot end while it waits for itself.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self.begun = False
-        self.over = Latch()
-
-    def run(self, step: Callable[[], None]) -> None:
-        with self._lock:
-            is_first, self.begun = not self.begun, True
-        if is_first:
-            self._thread = threading.current_thread()
-            try:
-                step()
-            finally:
-                self.over.set()
-        elif self._thread is not threading.current_thread():
-            # No timeout is needed, because the step limits its own waiting.
-            self.over.wait()

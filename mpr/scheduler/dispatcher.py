@@ -26,7 +26,8 @@ from mpr.scheduler.deadlines import Deadlines
 from mpr.scheduler.delivery import OutcomeDelivery
 from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.outcomes import Outcome
-from mpr.scheduler.state import PoolLimits, PoolState
+from mpr.scheduler.pending_work import PendingWork
+from mpr.scheduler.state import PoolLifecycle, PoolLimits, PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl
@@ -63,6 +64,10 @@ class Dispatcher:
         False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
     callbacks:
         Runs the callbacks of the callers.
+    lifecycle:
+        Whether the pool takes tasks, and the error that ended the pool.
+    work:
+        The work items without an outcome.
     listener:
         Gets the aggregator's reports about the pool's workers and their results.
     """
@@ -81,6 +86,8 @@ class Dispatcher:
         self._observer = PoolObservers([] if observer is None else [observer])
         self._books = PoolBooks(down)
         self._delivery = OutcomeDelivery(self._books, self._observer)
+        self.lifecycle: PoolLifecycle = self._books.lifecycle
+        self.work: PendingWork = self._books.work
         self.callbacks: Callbacks = Callbacks(self._books.begin_callback, self._books.end_delivery)
         self._deadlines = Deadlines(self._books, control, limits.task_secs)
         self.listener: Listener = WorkerEvents(
@@ -88,13 +95,6 @@ class Dispatcher:
         )
 
     # --- calls -------------------------------------------------------------------------------------------------
-
-    def check_running(self) -> None:
-        """Raise the error that has ended the pool, or `PoolClosedError` if the pool accepts no new calls.
-
-        Does nothing if the pool is running.
-        """
-        self._books.lifecycle.check_running()
 
     def announce(self, function: TaskFunction, count: int) -> None:
         """Report to the observer that a call will submit `count` tasks of `function`."""
@@ -237,30 +237,12 @@ class Dispatcher:
         """Return the error for tasks that have no outcome when the pool ends; None if the pool was not terminated."""
         return self._books.lifecycle.ending_error()
 
-    def raise_unreported(self) -> None:
-        """Raise the error that has ended the pool. Does nothing if there is none, or if a call has raised it before."""
-        self._books.lifecycle.raise_unreported()
-
     # --- questions, and calls of the supervisor ----------------------------------------------------------------
 
     @property
     def state(self) -> PoolState:
         """The state of the pool: running, closed or terminated."""
         return self._books.lifecycle.state
-
-    @property
-    def broke(self) -> bool:
-        """True if an error has ended the pool."""
-        return self._books.lifecycle.broke
-
-    @property
-    def unfinished(self) -> int:
-        """The number of tasks without an outcome.
-
-        This property takes no lock, because the garbage collector may delete a pool in any thread, also in one that
-        holds the lock.
-        """
-        return self._books.work.unfinished
 
     @property
     def is_locked(self) -> bool:

@@ -62,6 +62,8 @@ class ReadyWorkers:
     def remove_all(self) -> None:
         """Forget all workers and all work items in the queue, because the pool or the recording has ended."""
         # No status page of a worker may be read any more, because the aggregator closes the pages when it ends.
+        for worker in self._handles:
+            self._assignment.lost(worker)
         self._handles.clear()
         self._assignment.drop_waiting()
 

@@ -1,4 +1,4 @@
-"""Defines the interface of a dispatcher, which the calls of a pool use.
+"""Defines the interface of a dispatcher, which the calls and the runtime of a pool use.
 
 There are two kinds: `dispatcher.py` for workers of mpr, and `engines/dispatcher.py` for the workers of an engine.
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import Protocol
 
 from mpr.scheduler.callbacks import Callbacks
-from mpr.scheduler.state import PoolState
+from mpr.scheduler.pending_work import PendingWork
+from mpr.scheduler.state import PoolLifecycle, PoolState
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 
 
@@ -25,10 +26,16 @@ class TaskDispatcher(Protocol):
         `__main__`.
     callbacks:
         Runs the callbacks of the callers.
+    lifecycle:
+        Whether the pool takes tasks, and the error that ended the pool.
+    work:
+        The work items without an outcome.
     """
 
     by_value: bool
     callbacks: Callbacks
+    lifecycle: PoolLifecycle
+    work: PendingWork
 
     @property
     def state(self) -> PoolState:
@@ -55,3 +62,15 @@ class TaskDispatcher(Protocol):
         With workers of mpr, this is possible if no worker has the work item, or if `running` is True. With an engine,
         this is possible if the engine can still cancel the work item.
         """
+
+    def drop_waiting(self) -> None:
+        """Cancel every work item that can still be cancelled. Its tasks get a `CancelledError`."""
+
+    def close(self) -> None:
+        """Accept no new calls. The tasks of earlier calls still run. Does not wait for them."""
+
+    def wait_until_done(self) -> None:
+        """Wait until all outcomes were delivered to their callers. Call this after `close`. Ctrl-C ends the wait."""
+
+    def terminate(self, error: BaseException | None = None) -> None:
+        """End the pool. Every task without an outcome gets `error`; if `error` is None, a `PoolTerminatedError`."""
