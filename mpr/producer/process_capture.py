@@ -129,8 +129,7 @@ class ProcessCaptures:
             self._route()
 
     def _route(self) -> None:
-        """Route plain logging calls to the first capture with `routed_calls`, unless another one with `routed_calls` has
-        them.
+        """Give the plain logging calls to the first capture with `routed_calls`, unless another such capture has them.
 
         If no capture has `routed_calls`, restore the earlier route.
         """

@@ -166,7 +166,10 @@ def current_is_watched() -> bool:
 
 
 def note_current(handle: Any) -> None:
-    """Note that the recording of `handle` is now current in this thread, and in threads that have chosen no other."""
+    """Note that the recording of `handle` is now current in this thread, and in threads that have chosen no other.
+
+    If mpr does not watch changes of the current recording, the current recording counts as unknown instead.
+    """
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
