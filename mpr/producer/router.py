@@ -382,7 +382,7 @@ def _skips_sink(call: SinkCall) -> bool:
     """Return True if `call` must be skipped, because only the options of `mpr run` choose the sinks.
 
     For a recording of the script itself, only calls that show its rows, such as in a viewer, are skipped. A skipped
-    call is logged as a warning. In place of a skipped "disconnect", the stream is flushed.
+    call is logged as a warning; but a skipped "disconnect" only flushes the stream.
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False

@@ -39,8 +39,7 @@ class RunCalls:
         self._shown: Ids | None = None
 
     def note_init(self, init: _Init, producer: RoutedProducer, times_of: dict[Ids, Times]) -> None:
-        """Note a call of `rr.init`. Restore the times that this thread has set after its last call with the same
-        arguments.
+        """Note a call of `rr.init`, and restore the times that this thread has set after an earlier call like it.
 
         Without mpr, other arguments begin another recording, which has times of its own. `init` has the arguments of
         `rr.init`. `times_of` has the times of this thread, by the ids of the recording, and is updated.
