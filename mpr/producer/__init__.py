@@ -1,8 +1,8 @@
-"""Sends the rows of a process into a recording. The process is a worker, has joined, or is the parent itself.
+"""Sends the rows of a process into a recording. The process is a worker, has joined the recording, or is the parent.
 
 ```
 rr.log ─► router ─► log_counters ─► outbox_writer (waits for credit) ─► announcer ─► aggregator
-result ─► producer ─► announcer ─► result_sender (after its rows) ─► aggregator
+result ─► producer ─► announcer ─► result_sender (after the result's rows) ─► aggregator
 ```
 
 The names in this picture are modules of this package. Only `aggregator` is another package; it runs in the parent.
@@ -15,10 +15,10 @@ The words of this package:
 - *current recording*: the recording that gets a logging call without an argument `recording`. Such a call is *plain*.
 - *connection info*: the values that a process needs to join a recording, also as a text. One of them is the *secret*, a
   random text that no other recording has.
-- *outbox*: a file in memory. The SDK writes the rows of this process into it, and the parent reads them there.
+- *outbox*: a file in memory. The SDK writes the rows of this process into it, and the parent gets them from there.
 - *credit*: the number of bytes that may still be written into the outbox. Without credit, `rr.log` waits.
 - *flush*: make the SDK write the rows that it still holds in its own memory.
-- *announce*: tell the parent how many bytes of the outbox were written. The parent reads only these bytes.
+- *announce*: tell the parent how many bytes of the outbox were written.
 - *deliver*: flush, announce, and wait until every durable sink (such as a file) has all rows.
 - *manifest*: the list of the chunks of rows in an outbox. The SDK writes it at the end of the outbox.
 - *status page*: a page of counters in memory, which the parent can read even after the death of this process.
@@ -27,6 +27,8 @@ The words of this package:
 - *gone*: a recording is gone if it was closed, or if its parent has ended.
 - *task recording*: a recording that a task makes itself, such as an `rr.RecordingStream`.
 - *handle*: the object of the SDK's native module for a recording.
+- *ids*: the application id and the recording id of a recording.
+- *engine*: a program that runs tasks in place of a pool, such as Ray or Dask. An *engine task* is such a task.
 
 Covers: the functions that a logging call invokes, the outbox and its credit, results, joining and leaving.
 Does not cover: which task runs (`worker`, `tasks`) and what the parent does with the bytes (`aggregator`).

@@ -2,13 +2,6 @@
 
 Covers: the outbox that the SDK writes into, the part of it that was announced, and the change to the next outbox.
 Does not cover: how rows get into the outbox (`outbox_writer.py`), which results wait (`result_sender.py`).
-
-To *announce* bytes of the outbox is to send the parent a `SegmentReady`. The parent then hands the bytes to the sinks.
-The result of a short task may wait in this process, so that it is sent together with later results.
-
-One lock guards the state of the announcer. A thread holds the lock during a system call, or while it sends a message,
-but never while it waits. A logging call does not take the lock, because a signal handler may interrupt the call, and
-may log too. A logging call only wakes the announcer's thread.
 """
 
 from __future__ import annotations
@@ -34,7 +27,7 @@ _POLL_SECS = 0.001
 
 @dataclass(slots=True)
 class OpenOutbox:
-    """Describes the outbox into which the SDK writes. Only `written` and `announced` change.
+    """The outbox into which the SDK writes. Only `written` and `announced` change.
 
     Attributes
     ----------
@@ -45,11 +38,13 @@ class OpenOutbox:
     bytes_before:
         The size of all earlier outboxes, in bytes.
     calls_before:
-        The value of `LogCounters.entered` when the outbox was made.
+        The value of `LogCounters.entered` when the outbox became the current one.
     retired:
-        The outbox before this one; None for the first. It is closed when this outbox is replaced.
-    written, announced:
-        The size of the outbox in bytes after the last flush, and the number of its bytes that were announced.
+        The previous outbox; None for the first outbox.
+    written:
+        The size of the outbox in bytes, as `Announcer.note_written` has stored it.
+    announced:
+        The number of bytes that were announced, or dropped because the recording is gone.
     """
 
     outbox: Outbox
@@ -62,24 +57,22 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """The known size of the outbox, in bytes.
-
-        Bytes that the SDK has written since the last flush may be missing.
-        """
+        """The larger of `written` and `announced`, in bytes. The real size of the outbox may be larger."""
         return max(self.written, self.announced)
 
 
 class Announcer:
-    """Announces the outboxes of one producer to the parent. Any thread may call the methods.
+    """Announces the outboxes of one producer to the parent. A lock guards the state, because several threads use it.
 
     Parameters
     ----------
     connection, inbox, watch, results:
-        The parts of the producer that send messages, receive answers, notice a closed recording, and send results.
+        The parts of the producer that send messages, receive answers, notice that the recording is gone, and send
+        results.
     outbox:
-        The first outbox. The parent has its address already.
+        The first outbox. The parent already has its address.
     segment:
-        A function `segment(outbox, end)` that returns the message which announces `outbox` up to byte `end`.
+        `segment(outbox, end)` returns the message that announces `outbox` up to byte `end`.
     every_secs:
         The longest time between two announcements, in seconds.
 
@@ -133,10 +126,7 @@ class Announcer:
                     _log.exception("mpr cannot announce rows of this process at the moment, and goes on trying")
 
     def _next_wakeup(self) -> bool:
-        """Wait up to `every_secs` seconds until `announce_soon` or `close` wakes the thread.
-
-        Returns True if the thread must announce now. Returns False if `close` has woken the thread, which must end.
-        """
+        """Wait up to `every_secs` seconds for a wakeup. Return True to announce now, False to end the thread."""
         try:
             goes_on = self._wakeups.get(timeout=self._every_secs)
         except queue.Empty:
@@ -148,14 +138,17 @@ class Announcer:
     def announce_soon(self) -> None:
         """Wake the announcer's thread, which then announces and receives the parent's answers.
 
-        Takes no lock, because a signal handler may call this while the interrupted code holds the lock.
+        Takes no lock, because a signal handler may call this method while the interrupted code holds the lock.
         """
         if not self._is_woken:
             self._is_woken = True
             self._wakeups.put(True)
 
     def announce(self) -> None:
-        """Send the results that wait in this process, and announce all bytes that were written into the outbox."""
+        """Send the results that wait in this process, and announce all bytes in the outbox.
+
+        If the recording is gone, the bytes are dropped instead, and the loss is logged.
+        """
         with self._lock:
             self._announce_all()
 
@@ -178,10 +171,9 @@ class Announcer:
         current.announced = end
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Announce the rows that were written before, and then send `result`.
+        """Send `result` after the rows that were written before. Return True if it is kept instead, to be sent later.
 
-        If `may_wait` is true, `result` may wait in this process, so that it is sent together with later results.
-        Returns True if `result` waits. The next call of `announce` or `send_results` then sends it.
+        Only if `may_wait` is true, `result` may be kept. It is then sent with the next announcement.
         """
         with self._lock:
             current = self.current
@@ -196,11 +188,9 @@ class Announcer:
             self.announce()
 
     def request_sync(self, keys: bytes = b"") -> int:
-        """Announce all bytes that were written, and ask the parent for a `Synced`. Returns the number of the request.
+        """Announce all bytes in the outbox, and send a `Sync` with `keys`. Return the number of the `Sync`.
 
-        The parent sends `Synced` when it has handed these rows to the sinks. The parent answers the requests in the
-        order of their numbers. So the answer to one request answers all earlier requests, too. `keys` are the keys of
-        engine tasks that have ended. The parent remembers these keys if it has handed the rows to the sinks.
+        The parent answers with `Synced`. The answers come in the order of the numbers.
         """
         with self._lock:
             self._announce_all()
@@ -214,26 +204,20 @@ class Announcer:
             return self.current.number, self.current.announced
 
     def note_written(self) -> None:
-        """Store the size of the outbox, because the SDK has just flushed.
-
-        Each later result is sent after these bytes.
-        """
+        """Store the size of the outbox after a flush. Later results are sent after these bytes."""
         with self._lock:
             self.current.written = self.current.outbox.size()
 
     def written_bytes(self) -> int:
-        """Return the known size of all outboxes of this process until now, in bytes.
-
-        Bytes that the SDK has written since the last flush may be missing.
-        """
+        """Return the known size of all outboxes of this process until now, in bytes. The real size may be larger."""
         with self._lock:
             return self.current.bytes_before + self.current.end
 
     def accept(self, message: Accepted) -> None:
-        """Use the parent's answer `message`, which reports one of two events.
+        """Handle the parent's answer `message`.
 
-        If `message.outbox` is the number of the next outbox, the parent has opened the next outbox. If it is the number
-        of the current outbox, the sinks have its bytes up to `message.end`, and this method releases their memory.
+        If it is about the next outbox, the parent has opened that outbox. If it is about the current outbox, the sinks
+        have the bytes before `message.end`, and this method releases their memory. Other answers are ignored.
         """
         with self._lock:
             if message.outbox == self.current.number + 1:
@@ -249,10 +233,10 @@ class Announcer:
             self._inbox.take_answers()
 
     def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:
-        """Announce the rest of the current outbox, and make `fresh` the current outbox. Returns the old outbox.
+        """Announce the rest of the current outbox, and make `fresh` the current outbox. Return the old outbox.
 
-        `calls_before` is the value of `LogCounters.entered` when `fresh` was made. `rows` is the number of counted rows
-        in all outboxes before `fresh`. The parent gets this number, so that it can notice if rows are missing.
+        `calls_before` is the present value of `LogCounters.entered`. `rows` is the number of counted rows in all
+        outboxes before `fresh`. The parent gets it, so that it can notice missing rows.
         """
         with self._lock:
             self._announce_all()
@@ -273,10 +257,7 @@ class Announcer:
         self._thread.join()
 
     def release(self) -> None:
-        """Close the outboxes in this process.
-
-        The parent can still read the rows, because it has its own descriptors, or has got the bytes in messages.
-        """
+        """Close the outboxes in this process. The parent does not need them open here."""
         self.current.outbox.close()
         if self.current.retired is not None:
             self.current.retired.close()

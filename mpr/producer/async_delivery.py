@@ -1,7 +1,5 @@
 """Delivers rows in a thread, for callers that must not block, or must not wait without a limit.
 
-To *deliver* rows is to send them, and to wait until every durable sink (such as a file) has them.
-
 Covers: the end of a coroutine (`deliver`), and the end of a generator that was closed (`deliver_of_closed`).
 Does not cover: the delivery itself (`producer.py`).
 """
@@ -29,10 +27,7 @@ _CLOSED_SECS = 10.0
 
 
 class _Waiting:
-    """Delivers the rows of `producer` in a thread. One delivery serves all callers that wait when it begins.
-
-    The thread ends when no caller waits.
-    """
+    """Delivers the rows of `producer` in a thread. One delivery serves all callers that wait when it begins."""
 
     def __init__(self, producer: Producer) -> None:
         self._producer = weakref.ref(producer)
@@ -42,9 +37,10 @@ class _Waiting:
         self._runs = False
 
     def add(self, on_delivered: OnDelivered, keys: bytes) -> None:
-        """Make a thread deliver the rows and then call `on_delivered` with None, or with the error of the delivery.
+        """Make a thread deliver the rows, and then call `on_delivered` with None, or with the error of the delivery.
 
-        Raises `RuntimeError` if no thread can be started, for example at exit.
+        `keys` are the joined keys of engine tasks that have ended. Raises `RuntimeError` if no thread can be started,
+        for example at exit.
         """
         with self._lock:
             self._callbacks.append((on_delivered, keys))
@@ -79,11 +75,10 @@ def _begin(producer: Producer, on_delivered: OnDelivered, keys: bytes = b"") -> 
 
 
 async def deliver(producer: Producer, keys: bytes = b"") -> None:
-    """Call `producer.deliver(keys)` in another thread, so that the event loop of `asyncio` continues to run.
+    """Call `producer.deliver(keys)` in another thread, and await its end. The event loop of `asyncio` continues to run.
 
     If no event loop of `asyncio` runs in the calling thread, or if no thread can be started, the calling thread itself
-    delivers the rows. The event loop then waits until the delivery has ended. Raises the errors of
-    `producer.deliver()`.
+    delivers the rows. Raises the errors of `producer.deliver`.
     """
     try:
         loop = asyncio.get_running_loop()
@@ -113,14 +108,11 @@ def _settle(future: asyncio.Future[None], failure: BaseException | None) -> None
 
 
 def deliver_of_closed(producer: Producer) -> None:
-    """Deliver the rows of a generator that was closed, by `producer.deliver()` in another thread.
+    """Call `producer.deliver()` in another thread, for a generator that was closed, and wait up to 10 s for its end.
 
-    Raises the errors of `producer.deliver()`, and also `DeliveryError` if the delivery takes longer than 10 s
-    (`_CLOSED_SECS`). The rows may still arrive later.
-
-    The wait has this limit because the garbage collector may close a generator at any moment, even while this thread
-    delivers rows. Without a limit, this thread would then wait for itself for ever. If no thread can be started, the
-    calling thread delivers the rows without a limit.
+    Raises the errors of `producer.deliver`, and `DeliveryError` after 10 s. The wait has a limit because the garbage
+    collector may close a generator in the delivering thread, which would then wait for itself. If no thread can be
+    started, the calling thread delivers the rows, without a limit.
     """
     done = threading.Event()
     failures: list[BaseException] = []

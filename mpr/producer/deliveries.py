@@ -1,11 +1,10 @@
-"""Says which tasks of this process have lost rows, by the parent's answers to deliveries.
+"""Stores the parent's answers to deliveries, which say if rows of tasks are lost.
 
-A *delivery* is the wait, at the end of a task, until every durable sink has the rows of the task. The parent answers
-each one with `Synced`.
+A *delivery* sends all rows of this process, and waits until every durable sink has them. The parent answers each
+delivery with `Synced`.
 
-Covers: the last answer, and the error of a task.
-Does not cover: asking and waiting (`producer.py`). Tasks of a pool need no delivery, because their results follow their
-rows.
+Covers: the numbers of deliveries, the last answer, and the error of a task.
+Does not cover: sending and waiting (`producer.py`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from mpr.transport.messages import NO_END, Synced
 
 
 class Deliveries:
-    """Keeps the numbers of the deliveries of this process, and the last answer. Any thread may call the methods.
+    """Stores the number of the last delivery of this process, and the parent's last answer.
 
     Attributes
     ----------
@@ -35,23 +34,23 @@ class Deliveries:
         return self.last
 
     def take(self, answer: Synced) -> None:
-        """Take an answer of the parent."""
+        """Store the parent's answer to a delivery."""
         self._answer = answer
 
     def is_answered(self, number: int) -> bool:
-        """Whether the parent has answered delivery `number`."""
+        """Return True if the parent has answered delivery `number`."""
         return self._answer.number >= number
 
     def is_whole(self, number: int) -> bool:
-        """Whether no loss was noticed between the delivery before `number` and the last answer."""
+        """Return True if the last answer reports no loss of rows after the answer to delivery `number - 1`."""
         return self._answer.until < number
 
     @property
     def has_lost(self) -> bool:
-        """Whether rows were lost, but later rows can still come. The parent then counts at the end of each task."""
+        """True if rows were lost, but later rows can still reach the sinks."""
         return 0 < self._answer.until < NO_END
 
     def check(self, began: int = 0) -> None:
-        """Raise `DeliveryError` if rows may be lost of a task that began when `last` was `began`."""
+        """Raise `DeliveryError` if rows of a task may be lost. `began` is the value of `last` when the task began."""
         if began < self._answer.until:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._answer.failure}")

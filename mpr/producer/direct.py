@@ -3,15 +3,12 @@
 Covers: the sinks that this process opens, flushing with a time limit, viewers that stop reading, closing.
 Does not cover: tasks and results (`producer.py`), and the parent's part (`recording/gather.py`).
 
-Tasks and results go through the parent, as they do without `route="direct"`.
-
 ```
 rr.log ─► router ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
 ```
 
-The outbox stays empty. A result is sent only after the SDK's flush has returned. By then, the operating system has the
-rows of the file, and the rows for each viewer were written to its connection. If a flush fails or does not return, this
-process is `spent`: the parent learns that rows are lost, and a pool replaces this process.
+The outbox stays empty. Tasks and results still go through the parent. A result is sent after the SDK's flush has
+returned.
 """
 
 from __future__ import annotations
@@ -44,8 +41,10 @@ class DirectWriter(OutboxWriter):
 
     Parameters
     ----------
-    parts, outbox:
-        As for `OutboxWriter`. The outbox stays empty.
+    parts:
+        The parts of the producer that the writer uses.
+    outbox:
+        The outbox, which stays empty.
     route:
         The sinks to open: a folder for the file of this process, and the URLs of viewers and servers.
     """
@@ -58,17 +57,17 @@ class DirectWriter(OutboxWriter):
         self.roll()
 
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
-        """Return the message that announces `current`. It is never sent, because the outbox stays empty."""
+        """Return the message that announces `current` up to byte `end`. Never sent, because the outbox stays empty."""
         return SegmentReady(current.number, current.announced, end)
 
     def retire(self, outbox: Outbox) -> None:
         """Do nothing, because there is only one outbox, which stays empty."""
 
     def roll(self) -> None:
-        """Open the sinks of the route, and make the stream write to them. If that fails, this process is `spent`.
+        """Open the sinks of the route, with a new file, and make the stream write to them.
 
-        Each call makes a new file, because the SDK empties a file that it opens. If there is a file, a viewer that does
-        not listen is left out, and the parent gets a report.
+        If that fails, this process is `spent`. If there is a file, a viewer that does not listen is not a failure: it
+        is left out, and the parent gets a report.
         """
         import rerun as rr
 
@@ -95,10 +94,10 @@ class DirectWriter(OutboxWriter):
                 self._parts.stream.set_sinks(rr.FileSink(os.devnull))
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes. If this process is `spent`, do not let it log.
+        """Do what `OutboxWriter.wait_for_credit` does, but end this process if it is a worker and is `spent`.
 
-        A worker that is `spent` ends at once. In any other process that is `spent`, this raises `DeliveryError`. If the
-        process logged, `rr.log` could wait for ever for a viewer that has stopped reading.
+        A process that is `spent` must not log, because `rr.log` could wait for ever for a viewer that has stopped
+        reading.
         """
         if not self.spent:
             super().wait_for_credit()
@@ -109,10 +108,10 @@ class DirectWriter(OutboxWriter):
             super().wait_for_credit()
 
     def push(self) -> None:
-        """Make the SDK write all its rows to the sinks, within `DIRECT_FLUSH_SECS`.
+        """Make the SDK write all its rows to the sinks. If that fails or takes too long, this process is `spent`.
 
-        If that fails, this process is `spent`. If only viewers fail and the file has all rows, this process goes on
-        without these viewers.
+        If only viewers fail and the file has all rows, this process instead continues with a new file, without these
+        viewers.
         """
         if self.spent:
             return
@@ -131,7 +130,7 @@ class DirectWriter(OutboxWriter):
             self._give_up(failure)
 
     def detach(self) -> None:
-        """Make the SDK finish its file, within `DIRECT_FLUSH_SECS`. If this fails, this process is `spent`."""
+        """Make the SDK close its sinks. If that fails or takes too long, this process is `spent`."""
         if self.spent:
             return
         failure = self._bounded(self._disconnect)
@@ -145,9 +144,9 @@ class DirectWriter(OutboxWriter):
     # --- what goes wrong -----------------------------------------------------------------------------------------
 
     def _bounded(self, step: Callable[[], None]) -> str:
-        """Run `step` in the thread `side`, and wait up to `DIRECT_FLUSH_SECS` plus one second for its end.
+        """Run `step` in the thread `side`. Return an empty text if `step` succeeds, else the reason for the failure.
 
-        Returns an empty text, or the reason if `step` fails or takes too long.
+        A step that takes longer than `DIRECT_FLUSH_SECS` plus one second has failed, too.
         """
         try:
             # One second more than the limit of `flush`, so that the SDK can raise its own error before this wait ends.

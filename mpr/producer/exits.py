@@ -1,13 +1,12 @@
 """Delivers the rows of processes that end without running their exit handlers.
 
-There are two kinds of such processes:
-
-- Many forked children call `os._exit`, such as those of `multiprocess`, the copy of `multiprocessing` that pathos uses.
-  mpr wraps `os._exit` and `os.exec...`, so the process first leaves its recordings.
+- Many forked children end by `os._exit`. mpr wraps `os._exit` and `os.exec...`, so that the process first leaves its
+  recordings.
 - A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
-  function, so the worker sends the rows of each task before the task's result.
+  function, so that the worker sends the rows of each task before the task's result.
 
-Covers: these two kinds. Does not cover: the delivery of the rows itself (`membership.py`).
+Covers: these two wrappers, also for `multiprocess`, the copy of `multiprocessing` that pathos uses.
+Does not cover: the delivery of the rows itself (`membership.py`).
 """
 
 from __future__ import annotations
@@ -32,12 +31,10 @@ _MARK = "_mpr_flushes"
 
 
 def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> None:
-    """Make this process, and all processes that it forks, deliver their rows before `os._exit` and `os.exec...`.
+    """Make this process, and all processes that it forks, call `leave_all()` before `os._exit` and `os.exec...`.
 
-    If `has_joined()` returns True at that moment, `leave_all()` is called, which delivers the rows. If SIGKILL or a
-    crash ends the process, the last rows are lost. This function also calls `flush_before_results` for
-    `multiprocessing.pool` and `multiprocess.pool`, if they are imported. A second call only looks for pools that were
-    imported meanwhile.
+    `leave_all()` is called only if `has_joined()` returns True. This function also calls `flush_before_results` for
+    `multiprocessing.pool` and `multiprocess.pool`, if they are imported.
     """
     for name in _ENDS:
         end = getattr(os, name)
@@ -52,8 +49,7 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
 def protect_pools() -> None:
     """From now on, make each worker of a `multiprocessing.Pool` send the rows of a task before the task's result.
 
-    Only pools that this process starts are changed. Pools of `multiprocess` (pathos) are changed too, if that module is
-    imported.
+    This concerns pools that this process starts, and also those of `multiprocess` (pathos) if that module is imported.
     """
     # Imported here, because `multiprocessing.Pool` imports its module when it is called.
     importlib.import_module(_POOLS[0])
@@ -78,10 +74,10 @@ def _leaving(
 
 
 def _leave_in_time(leave_all: Callable[[], None]) -> None:
-    """Call `leave_all` in a thread, and wait up to `LEAVE_SECS` for its end. Log an error if it takes longer.
+    """Call `leave_all` in a thread, and wait up to `LEAVE_SECS` seconds for its end. Log an error if it takes longer.
 
-    The wait has a limit because another thread may hang and hold a lock for ever. If no thread can be started, call
-    `leave_all` in this thread, without a limit.
+    The wait has a limit because another thread may hold a lock for ever. If no thread can be started, call `leave_all`
+    in this thread, without a limit.
     """
     try:
         if not BoundedThread("mpr-leaver").do(leave_all, LEAVE_SECS):
@@ -94,8 +90,8 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
 def flush_before_results(pool: ModuleType) -> None:
     """Make workers of pools send the rows of each task before the task's result.
 
-    `pool` is the module that defines the pools, such as `multiprocessing.pool`. This function replaces `pool.worker`,
-    the function that each worker process runs.
+    `pool` is the module that defines the pools, such as `multiprocessing.pool`. Its function `worker`, which each
+    worker process runs, is replaced.
     """
     work = pool.worker
     if hasattr(work, _MARK):

@@ -1,7 +1,7 @@
 """Sends all rows of a process that has joined, because the recording is about to close.
 
-Covers: the answer to the parent's message `Flush`, which a thread of its own sends.
-Does not cover: leaving the recording (`membership.py`). The process runs on, but rows that it logs later are lost.
+Covers: the answer to the parent's message `Flush`.
+Does not cover: leaving the recording (`membership.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mpr.user_code import log as _log
 def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWatch, log_counters: LogCounters) -> None:
     """Start a thread that sends all rows of this process, and then `Sync(0)`: the answer to the parent's `Flush`.
 
-    The thread that has received `Flush` does not do this itself, because it must continue to receive messages. The
-    parameters are parts of this process's producer. An error in the new thread is only logged.
+    A new thread does this because the calling thread must continue to receive messages. The parameters are parts of
+    this process's producer. An error in the new thread is only logged.
     """
 
     def flush() -> None:

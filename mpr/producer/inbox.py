@@ -21,8 +21,8 @@ class Inbox:
     connection:
         The sockets of the producer.
     take_answer:
-        A function that gets each message. It returns False if the message is for the main thread, such as a task. For
-        any other message, it does what the message asks for, and returns True.
+        A function that gets each message. It returns False if the message is for the main thread, such as a task. It
+        handles any other message, and returns True.
     """
 
     def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
@@ -64,8 +64,8 @@ class Inbox:
     def take_answers(self, timeout_secs: float = 0) -> None:
         """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` seconds for one.
 
-        Each message goes to the function `take_answer`. A message for the main thread is kept for `next_message`. Does
-        nothing if another thread is receiving messages already.
+        Messages for the main thread are kept for `next_message`. Does nothing if another thread is receiving messages
+        already.
         """
         if not self._reading.acquire(blocking=False):
             # The thread that reads takes the answers. It may be the main thread, which waits for the next task.
@@ -79,10 +79,10 @@ class Inbox:
             self._reading.release()
 
     def wait_until(self, done: Callable[[], bool], timeout_secs: float) -> bool:
-        """Receive messages until `done()` returns True, for up to `timeout_secs` seconds.
+        """Wait until `done()` returns True, while this thread or another one receives messages.
 
-        Returns the last value of `done()`. May return False before `timeout_secs` have passed, so the caller has to
-        call this method again.
+        Returns the last value of `done()`. The wait may end with False before `timeout_secs` seconds, so the caller
+        must repeat the call.
         """
         with self._answered:
             self._answered.wait_for(lambda: done() or not self._is_read, timeout_secs)

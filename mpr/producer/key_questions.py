@@ -1,6 +1,7 @@
-"""Asks the parent if a task of another engine is complete, which means that every durable sink has all its rows.
+"""Asks the parent if an engine task is complete, which means that every durable sink has all rows of the task.
 
-Covers: the question and its answer, and whether the question is needed (`transport/key_filter.py`).
+Covers: the question and its answer, and the *key filter* (`transport/key_filter.py`): memory which shows that a task is
+certainly not complete, so that no question is needed.
 Does not cover: the keys of tasks (`tasks/engine_task.py`), the parent's list of keys (`aggregator/complete_tasks.py`).
 """
 
@@ -21,8 +22,7 @@ class KeyQuestions:
     Parameters
     ----------
     ask:
-        A function `ask(question, has_answer)` that sends the message `question`. It waits until `has_answer()` returns
-        True.
+        `ask(question, has_answer)` sends the message `question`, and waits until `has_answer()` returns True.
     filter_address:
         The address of the recording's key filter; empty if there is none.
     """
@@ -37,8 +37,8 @@ class KeyQuestions:
     def is_complete(self, key: bytes) -> bool:
         """Return True if the engine task with this key is complete.
 
-        If the key filter does not say that it is not complete, waits for the parent's answer: one round trip.
-        Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the parent does not answer.
+        Asks the parent, unless the key filter shows that the task is not complete. Raises `RecordingClosedError` if the
+        recording is closed, and `DeliveryError` if the parent does not answer.
         """
         if self._filter is not None and not self._filter.may_have(key):
             return False
@@ -49,7 +49,7 @@ class KeyQuestions:
 
     @functools.cached_property
     def _filter(self) -> KeyFilterReader | None:
-        """The key filter; None if this process cannot open it, so that it must ask about each key."""
+        """The key filter; None if this process cannot open it."""
         try:
             return KeyFilterReader(self._filter_address)
         except OSError:

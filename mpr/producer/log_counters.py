@@ -1,8 +1,6 @@
 """Counts the logging calls of a process, their rows and their bytes.
 
-Each logging call runs this code, so the code must be fast. A logging call spends about 20 us in the SDK. After that,
-the processor's caches hold no data of mpr. Code that takes 0.1 us in a loop of its own takes 0.5 us then (measured). So
-a call uses only the few numbers of `LogCounters`, which lie together in memory.
+Each logging call runs this code, so it uses few numbers, which lie together in memory.
 
 Covers: the counters, and when a logging call has to wait for credit.
 Does not cover: the wait (`outbox_writer.py`), the count by which the parent notices lost rows (`row_account.py`).
@@ -30,27 +28,26 @@ class LogCounters:
     counters:
         The numbers in the status page, which the parent reads.
     wait_for_credit:
-        Waits until the outbox has room. `enter` calls this function each time `CHECK_EVERY_BYTES` more bytes were
-        logged.
+        A function that waits for credit. `enter` calls it when `unchecked` has reached `CHECK_EVERY_BYTES`.
     task_recordings:
         Counts the rows of the recordings that tasks make themselves.
 
     Attributes
     ----------
     counters:
-        The numbers in the status page. One of them is the number of rows.
+        The numbers in the status page. `counters[ROWS]` is the number of rows.
     sdk_used:
-        True if the SDK was used since the last task began. If so, the SDK's times and its current recording have to be
-        reset before the next task.
+        True if the SDK may have been used since the last task began. If so, the SDK's times and its current recording
+        are reset before the next task.
     entered:
-        The number of logging calls, plus the number of other calls that make a flush necessary.
+        The number of calls of `enter` and `count_call`.
     without_rows:
-        The number of these other calls. They log no rows.
+        The number of calls of `count_call`.
     unchecked:
         The number of bytes that were logged since the last call of `take_unchecked`.
     sees_all:
-        True if `enter` is called for every logging call of the process. If it is False, a row may have been logged
-        without being counted, so the producer flushes the SDK even if `entered` has not changed.
+        True if `enter` is called for every logging call of the process. If it is False, there may be new rows even if
+        `entered` has not changed.
     """
 
     __slots__ = (
@@ -67,7 +64,6 @@ class LogCounters:
     def __init__(
         self, counters: memoryview, wait_for_credit: Callable[[], None], task_recordings: TaskRecordings
     ) -> None:
-        """Set the counts of this object to 0. `sees_all` is False until `set_sees_all` is called."""
         self.counters: memoryview = counters
         self._wait_for_credit = wait_for_credit
         self._task_recordings = task_recordings
@@ -79,15 +75,14 @@ class LogCounters:
 
     @property
     def logging_calls(self) -> int:
-        """The number of logging calls of this process until now, to any recording."""
+        """The number of logging calls that `enter` has counted until now, to any recording."""
         return self.entered - self.without_rows
 
     def enter(self, size: int, rows: int, recording: Any) -> None:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
 
         `rows` is 0 if the number is not known. `recording` is the SDK's handle of the recording; None for the current
-        one. The thread that logs calls this method. Raises `DeliveryError` if the process can send no more rows to the
-        recording.
+        one. Raises `DeliveryError` if the process can send no more rows to the recording.
         """
         self.sdk_used = True
         self.entered += 1
@@ -109,5 +104,4 @@ class LogCounters:
         return unchecked
 
     def set_sees_all(self, sees_all: bool) -> None:
-        """Set the attribute `sees_all`. It is True if `enter` is called for every logging call from now on."""
         self.sees_all = sees_all

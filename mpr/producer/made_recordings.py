@@ -1,10 +1,9 @@
 """Keeps track of the recordings that user code of this process has made itself, beside the shared recording.
 
+Under `mpr run`, a process joins at its first logging call. A script may make recordings before that.
+
 Covers: recordings with the ids of the shared one, and recordings that were made before this process has joined.
 Does not cover: the rows of such recordings (`task_recordings.py`).
-
-Under `mpr run`, a process joins at its first logging call. Until then, a script may have made recordings, and may have
-made one of them the current one.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ _LIST_REFERENCES = 3
 
 
 class MadeRecordings:
-    """Keeps the handles of recordings that user code has made."""
-
     def __init__(self) -> None:
         # Recordings that have the ids of a shared recording. Such a stream has its own sinks.
         self._twins: list[Any] = []
@@ -38,7 +35,7 @@ class MadeRecordings:
         self._twins.append(inner)
 
     def is_twin(self, inner: Any) -> bool:
-        """Return whether `inner` is the handle of a recording that was given to `add_twin`."""
+        """Return True if `inner` is the handle of a recording that was given to `add_twin`."""
         return any(inner is each for each in self._twins)
 
     def add_waiting(self, inner: Any) -> None:
@@ -49,7 +46,7 @@ class MadeRecordings:
     def got_sink(self, inner: Any, ids: Ids | None) -> None:
         """Note that user code gives the recording with these `ids` a sink before this process has joined.
 
-        `inner` is the handle of the recording, as far as it is known.
+        `inner` is the handle of the recording; None if mpr does not know it.
         """
         # If it is not known which one of several recordings is meant, then it is most likely the last one.
         for each in recordings.handles_of(ids, self._waiting, inner)[-1:]:
@@ -63,7 +60,10 @@ class MadeRecordings:
 
     @around
     def kept_current(self) -> Iterator[None]:
-        """Let this process join within the block. Recordings of user code that are current before it stay current."""
+        """Return a context manager for joining. After it, recordings of user code that were current are current again.
+
+        These are recordings that `add_waiting` has noted.
+        """
         handles = recordings.current_handles()
         of_thread, of_all = (each is not None and recordings.ids_of(each) in self._ids for each in handles)
         yield

@@ -8,10 +8,9 @@
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
 A process of the second or third row logs to its recording until the recording is closed. A process of the fourth row
-does so only while such a function runs (`process_capture.py`).
+does so only while such a function, a *wrapped function*, runs (`process_capture.py`).
 
-A process inherits a recording if its parent process has passed it the connection info, a text with all that is needed
-to join.
+A process inherits a recording if the process that started it has passed it the connection info.
 
 Covers: joining, leaving at the end of the process, forks, and sending a stream to another process as an argument.
 Does not cover: the connection of one recording (`producer.py`), which call logs to which recording (`router.py`).
@@ -92,10 +91,7 @@ os.register_at_fork(after_in_child=_forked)
 
 
 def own_recording(config: ConnectionInfo, producer: Callable[[], Producer]) -> None:
-    """Remember that this process has made the recording of `config`.
-
-    `producer()` returns the recording's producer in this process.
-    """
+    """Note that this process has made the recording of `config`. `producer()` returns the producer of this process."""
     _current.owned[config.secret] = (config, producer)
     _let_streams_travel()
 
@@ -106,9 +102,10 @@ def forget_owned(secret: str) -> None:
 
 
 def take_over(config: ConnectionInfo, worker: int) -> Producer:
-    """Make this process worker number `worker` of the recording of `config`. Returns the worker's producer.
+    """Make this process worker number `worker` of the recording of `config`. Return the worker's producer.
 
-    All rows of the worker, and of its children that join, go to the recording. Raises the errors of `Producer`.
+    From now on, all plain logging calls of the process go to this recording, and its children inherit the recording.
+    Raises the errors of `Producer`.
     """
     producer = _current.worker = Producer(config, worker)
     router.guard(producer)
@@ -121,17 +118,14 @@ def take_over(config: ConnectionInfo, worker: int) -> Producer:
 
 
 def close_worker(producer: Producer) -> None:
-    """End this process's role as a worker: send all rows that were not sent yet, and close `producer`."""
+    """Send all rows of this worker that were not sent yet, and close `producer`. If it is `spent`, the process ends."""
     router.release(producer)
     del _current.joined[producer.config.secret]
     producer.close()
 
 
 def is_worker(producer: Producer) -> bool:
-    """Return True if `producer` belongs to this process, and this process is a worker of a pool.
-
-    If so, a task need not deliver its rows at its end, because a worker delivers rows with the result of their task.
-    """
+    """Return True if this process is a worker of a pool, and `producer` is the worker's producer."""
     return producer is _current.worker
 
 
@@ -145,10 +139,11 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
     - It was started with the environment `SharedRecording.environ()`.
     - It was started by a worker of `mpr.Pool`, or by a process that has called `join`.
 
-    A second call only returns the stream. So does a call in a worker of `mpr.Pool`, or in the process that has made the
-    recording. The rows are in every durable sink (such as a file) when this process has ended, unless a signal or a
-    crash has ended it. If the last rows cannot be delivered, this process raises nothing, but logs an error to the
-    logger `mpr`. The rows of a function that is decorated with `@mpr.task` are in the sinks when the function returns.
+    If this process has made or joined the recording already, `join` only returns the stream.
+
+    The rows are in every durable sink (such as a file) when this process has ended, unless a signal or a crash has
+    ended it. If the last rows cannot be delivered, an error is logged to the logger `mpr`. The rows of a function that
+    is decorated with `@mpr.task` are in the sinks when the function returns.
 
     Parameters
     ----------
@@ -182,10 +177,9 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
-    In a worker, this is the worker's producer. In any other process, this joins the inherited recording if necessary.
-    If the recording is closed, or if the connection info cannot be used, logs the reason once and returns None. Raises
-    `JoinError` if the recording is open, but its process does not answer for `JOIN_PATIENCE_SECS`, because the process
-    is stopped or very busy. The next call tries again, and waits for a shorter time.
+    Joins the inherited recording if necessary. Raises `JoinError` if the recording is open but cannot be joined, for
+    example because its process does not answer for `JOIN_PATIENCE_SECS`, or for 5 s at a later call. If another error
+    prevents joining, logs it once and returns None.
     """
     if _current.worker is not None:
         return _current.worker
@@ -219,9 +213,8 @@ def attach(config: ConnectionInfo) -> Producer:
 def capture(producer: Producer, *, is_muted: bool = False) -> AbstractContextManager[None]:
     """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
-    So threads that a task starts within the block log to this recording, too. If the process always logs to this
-    recording, or has made it, the context manager does nothing. In a worker of another recording, and if `is_muted` is
-    True, it only lets children of this process join the recording.
+    If the process always logs to this recording, or has made it, the context manager does nothing. In a worker of
+    another recording, and if `is_muted` is True, it only makes children of this process inherit the recording.
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
@@ -239,10 +232,10 @@ def join_lazily() -> None:
 
 
 def _joined_or_lost() -> Producer | None:
-    """Return the result of `extracted_producer`. If the recording does not answer, report the loss and return None.
+    """Return the result of `extracted_producer`. If it raises `JoinError`, report the loss of rows and return None.
 
-    A script under `mpr run` must not fail because of the recording. Instead, `mpr run` itself fails, because rows are
-    lost. After a failure, the next try is at least `_NEXT_TRY_SECS` later, and calls until then return None at once.
+    A script under `mpr run` must not fail because of the recording. For `_NEXT_TRY_SECS` after a failure, calls return
+    None at once.
     """
     if time.monotonic() < _current.next_try:
         return None
@@ -258,10 +251,7 @@ def _joined_or_lost() -> Producer | None:
 
 
 def flush_all() -> None:
-    """Announce all rows of this process. After that, these rows reach the sinks even if the process is killed.
-
-    An error is only logged.
-    """
+    """Announce all rows of this process, because the process may be killed soon. An error is only logged."""
     for producer in list(_current.joined.values()):
         try:
             # Aside, because a handler of a signal may run a task, whose delivery needs the locks of the flush.
@@ -271,9 +261,9 @@ def flush_all() -> None:
 
 
 def leave_all() -> None:
-    """Deliver all rows of this process to the recordings that it has joined, because the process ends.
+    """Deliver all rows of this process to the recordings that it has joined, and leave them, because the process ends.
 
-    The recording of a worker is left out, because the parent treats a worker that ends in the middle of a task as dead.
+    A worker does not leave the recording of its pool.
     """
     for producer in list(_current.joined.values()):
         if producer is not _current.worker:
@@ -281,10 +271,7 @@ def leave_all() -> None:
 
 
 def has_joined() -> bool:
-    """Return True if this process has joined a recording other than as a worker.
-
-    If so, `leave_all` must be called before the process ends.
-    """
+    """Return True if this process has joined a recording other than as a worker."""
     return any(producer is not _current.worker for producer in list(_current.joined.values()))
 
 
@@ -298,7 +285,7 @@ def _stream_as_argument(stream: rr.RecordingStream) -> tuple[Callable[[str], rr.
     """Return how to pickle `stream`: the function that the receiving process calls, and its arguments.
 
     The function returns the receiving process's own stream of the same recording. Raises `UnpicklableTaskError` if
-    `stream` is not the stream of a shared recording of this process.
+    `stream` does not have the ids of a recording that this process has made or joined.
     """
     import rerun as rr
 
@@ -352,10 +339,7 @@ def _take_over_if_free(producer: Producer) -> None:
 
 
 def make_current(producer: Producer | muted.MutedProducer) -> bool:
-    """Make the recording of `producer` the current one, if this process logs to it until it ends.
-
-    Returns whether this process does.
-    """
+    """Make the recording of `producer` the current one if this process always logs to it. Return True if it does."""
     with _current.captures.lock:
         if not router.has_taken_over(producer):
             return False
@@ -389,7 +373,6 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
 def _leave_at_the_end(producer: Producer) -> None:
     """Register a finalizer that leaves the recording of `producer` at the end of this process, after other finalizers.
 
-    Children of `multiprocessing` run finalizers when their function has returned. Other processes run them at exit.
     Does nothing if this process has left the recording already.
     """
     if _current.joined.get(producer.config.secret) is producer:
@@ -399,9 +382,8 @@ def _leave_at_the_end(producer: Producer) -> None:
 def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None:
     """Leave the recording of `producer` as soon as all other non-daemon threads of this process have ended.
 
-    `multiprocessing` runs this finalizer before it waits for those threads. So if there are any, another thread waits
-    for them and then leaves. Does nothing if this process was forked meanwhile, because `memberships` then belong to
-    the parent process.
+    If there are any, a new thread waits for them, because `multiprocessing` itself waits for them only after this
+    finalizer. `memberships` is the state of the process that has joined.
     """
     these = (threading.main_thread(), threading.current_thread())
     others = [each for each in threading.enumerate() if not each.daemon and each not in these]
@@ -420,7 +402,7 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 def _leave_the_closed() -> None:
     """Leave all closed recordings, except those whose wrapped function still runs in this process.
 
-    This is necessary because a worker of another engine (Ray, Dask) lives longer than a recording.
+    This is necessary because a worker of an engine lives longer than a recording.
     """
     for producer in list(_current.joined.values()):
         is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)
@@ -430,10 +412,9 @@ def _leave_the_closed() -> None:
 
 
 def _leave(memberships: _Memberships, producer: Producer) -> None:
-    """Deliver all rows of this process to the recording of `producer`, and close `producer`. Errors are only logged.
+    """Deliver all rows of this process to the recording of `producer`, and leave it. A `RecordingError` is only logged.
 
-    Does nothing if this process has left the recording before. Does nothing either in a fork of the process that has
-    joined. There, `memberships` are those of the parent process.
+    Does nothing if this process has left the recording before, or was forked after `memberships` was made.
     """
     if memberships is not _current or memberships.joined.get(producer.config.secret) is not producer:
         return

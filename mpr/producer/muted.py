@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class MutedProducer:
     """Stands in for `producer` while a task runs whose rows are dropped. It has what `router.py` needs of a producer.
 
-    The stream has the ids of the recording, so the task sees the same ids as in its first run. The counts of this
-    object are read by nobody. A recording that the task makes itself is not sent either.
+    The stream has the ids of the recording, so the task sees the same ids as in its first run. The rows of recordings
+    that the task makes itself are dropped, too.
     """
 
     worker: Final = 0
@@ -76,7 +76,7 @@ def stand_in(producer: Producer) -> MutedProducer:
 def stream_of(producer: Producer) -> rr.RecordingStream:
     """Return the stream by which the code in this thread logs to the recording of `producer`.
 
-    While a task runs whose rows are dropped, this is the stream that drops them.
+    While a task runs in this thread whose rows are dropped, this is the stream that drops them.
     """
     context = thread_state.context
     if context is not None and context.producer is _muted.get(producer) is not None:

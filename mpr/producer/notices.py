@@ -3,8 +3,7 @@
 Covers: the texts. Each message names the call that the user's code has made, and says which recording gets the rows.
 Does not cover: which recording gets the rows (`router.py` decides that).
 
-The messages go to the logger `mpr`, and not to `warnings`. A program may turn Python warnings into errors, and then a
-task would fail.
+The messages go to the logger `mpr`. They are no Python `warnings`, which a program may turn into errors.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 
 
 class Notices:
-    """Logs the warnings of one producer. Each method logs its warning only once for the same call.
+    """Logs the warnings of one producer. The same warning is logged only once.
 
-    Call the methods only from within a wrapper of the SDK's function. Each method searches the stack for the call that
+    Call the methods only from within a wrapper of the SDK's function, because they search the stack for the call that
     the user's code has made.
 
     Parameters
     ----------
     config:
-        The shared recording.
+        The connection info of the shared recording.
     worker:
         The number of the worker; 0 in a process that is no worker.
     """
@@ -44,10 +43,9 @@ class Notices:
         self._said: set[str] = set()
 
     def init(self, application_id: str | None, recording_id: str | None) -> None:
-        """Warn that `rr.init` in a task makes no new recording: rows go to the shared recording, under the shared ids.
+        """Warn that `rr.init` makes no new recording here, and that the rows go to the shared recording.
 
-        `application_id` and `recording_id` are the arguments of `rr.init`. If they are the ids of the shared recording,
-        nothing is logged.
+        The arguments are those of `rr.init`. If they fit the shared recording, nothing is logged.
         """
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)
@@ -64,11 +62,11 @@ class Notices:
         )
 
     def init_in_run(self, application_id: str | None, recording_id: str | None) -> None:
-        """Log that the rows of a script under `mpr run` go to the shared recording, though it wants another recording.
+        """Warn that rows of a script under `mpr run` go to the shared recording, although `rr.init` begins another one.
 
-        `application_id` and `recording_id` are the arguments of `rr.init`. If `recording_id` is the id of the shared
-        recording, nothing is logged. If it is None, something is logged only if `rr.init` was called with other
-        arguments before in this process: without mpr, the call begins another recording.
+        The arguments are those of `rr.init`. If `recording_id` is the id of the shared recording, nothing is logged. If
+        it is None, nothing is logged for the first pair of arguments in this process, or for a pair that was used
+        before.
         """
         ids = (application_id, recording_id)
         begins_another = bool(self._inits) and ids not in self._inits
@@ -88,18 +86,18 @@ class Notices:
         )
 
     def begun(self, application_id: str | None, recording_id: str | None) -> None:
-        """Remember that the recording of `mpr run` has rows that the script has logged to a recording with these ids.
+        """Note that rows which a script has logged to the recording with these ids are in the recording of `mpr run`.
 
-        If `rr.init` is called with other arguments later, this is worth a warning (`init_in_run`).
+        `init_in_run` then treats these ids as arguments of an earlier `rr.init`.
         """
         self._inits.add((application_id, recording_id))
 
     def sink_changed(self, call: str) -> None:
         """Warn that user code has changed the sink, and that the shared recording does not get the next rows.
 
-        If a task has changed the sink, these are the rows until the end of the task. If not, these are all later rows.
-        `call` is the name of the SDK's function that changes the sink, such as "save". For "disconnect" and "shutdown",
-        which set no other sink, nothing is logged.
+        `call` is the name of the SDK's function that changes the sink, such as "save". Nothing is logged for
+        "disconnect" and "shutdown", which set no other sink, and for "stdout" if it is a terminal, to which the SDK
+        writes nothing.
         """
         # To a terminal, the SDK writes nothing, and keeps the rows for the next sink.
         if call in ("disconnect", "shutdown") or (call == "stdout" and os.isatty(1)):
@@ -123,7 +121,8 @@ class Notices:
     def sink_skipped(self, call: str, apart: tuple[str | None, str] | None = None) -> None:
         """Warn that the SDK's function `call`, such as "save", does not choose the sink in a script under `mpr run`.
 
-        `apart` has the ids of the recording if its rows are not in the recording of the command; None if they are.
+        `apart` has the ids of the script's recording if its rows are not in the recording of the command; None if they
+        are.
         """
         made = public_call(call)
         if self._is_new(f"{made} {apart}"):
@@ -136,11 +135,10 @@ class Notices:
             _log.warning("%s under 'mpr run' %s: the options of 'mpr run' say where they go%s", made, what, beside)
 
     def recording_info(self, call: str) -> str | None:
-        """Warn that a task sets the name or the start time of the recording, and that mpr logs a property instead.
+        """Warn that user code sets the name or the start time of the recording, and that mpr logs a property instead.
 
-        The reason is that the recording belongs to all processes. `call` is the name of the SDK's function that the
-        task has called. Returns the name of the property, such as "worker_3". Returns None, and logs nothing, in a
-        worker if every sink keeps the rows of each task in a separate recording.
+        `call` is the name of the SDK's function. Returns the name of the property, such as "worker_3". In a worker,
+        returns None and logs nothing if every sink keeps the rows of each task in a separate recording.
         """
         if self._config.keeps_apart and self._worker:
             return None
@@ -157,10 +155,7 @@ class Notices:
         return self._property
 
     def _in_task(self) -> bool:
-        """Return True if a task has made the present SDK call.
-
-        In a worker, each SDK call of a user is part of a task.
-        """
+        """Return True if a task has made the present SDK call. In a worker, each call of user code is one of a task."""
         return bool(self._worker) or thread_state.context is not None
 
     def _place(self) -> str:

@@ -8,12 +8,10 @@ rr.log ─► router (waits here while the outbox is full) ─► SDK's batcher 
                                                      SegmentReady(outbox, end) ─► upstream socket ─► aggregator
 ```
 
-No code of mpr runs inside the SDK. A logging call waits in Python, holds no lock, and lets signal handlers run. The
-credit is the number of bytes that may still be written into the outbox. The parent frees the bytes that the sinks have
-accepted. This process and the parent see how much memory the file takes, so they need no messages about the credit.
+A logging call waits for credit in Python, before it calls the SDK, so that signal handlers run meanwhile.
 
-The SDK writes a *manifest*, a list of the chunks of rows in an outbox, only at the end of the outbox. So this process
-gives the SDK another outbox from time to time. This change is called *rolling*.
+The SDK writes the manifest only at the end of an outbox. So this process gives the SDK another outbox from time to
+time. This change is called *rolling*.
 """
 
 from __future__ import annotations
@@ -63,13 +61,13 @@ class WriterParts:
     Attributes
     ----------
     config, worker:
-        The recording, and the number of this worker; 0 if this process is no worker.
+        The connection info of the recording, and the number of this worker; 0 if this process is no worker.
     stream:
         The SDK's stream of the shared recording.
     connection, inbox:
         The part that sends messages to the parent, and the part that receives messages from the parent.
     watch:
-        Notices if the recording is closed.
+        Notices if the recording is gone.
     status_page, log_counters, row_account:
         Count logging calls, bytes and rows. The parent reads some of the numbers.
     task_recordings:
@@ -94,8 +92,12 @@ class WriterParts:
 class OutboxWriter(abc.ABC):
     """Writes the rows of one process. A subclass decides how the bytes reach the parent or the sinks.
 
-    For this, it must define `segment` and `retire`, and may replace other methods. The constructor gets the `parts` of
-    the producer that the writer uses, and the first `outbox`, whose address the parent has already.
+    Parameters
+    ----------
+    parts:
+        The parts of the producer that the writer uses.
+    outbox:
+        The first outbox. The parent already has its address.
 
     Attributes
     ----------
@@ -104,8 +106,7 @@ class OutboxWriter(abc.ABC):
     side:
         The thread that gives the SDK another outbox.
     spent:
-        True if this process can send no more rows to the recording, for example because a flush has failed. It then
-        stays True.
+        True if this process can send no more rows to the recording, for example because a flush has failed.
     """
 
     def __init__(self, parts: WriterParts, outbox: Outbox) -> None:
@@ -139,7 +140,7 @@ class OutboxWriter(abc.ABC):
 
     @abc.abstractmethod
     def retire(self, outbox: Outbox) -> None:
-        """Release the memory of `outbox`, which is not needed any more, because all its bytes were announced."""
+        """Release the memory of `outbox` if the parent does not do so. All its bytes were announced."""
 
     def push(self) -> None:
         """Make the SDK write out all its rows. If that fails or takes too long, this process is `spent`.
@@ -167,8 +168,8 @@ class OutboxWriter(abc.ABC):
     def roll(self) -> None:
         """Make the SDK finish the current outbox, with the manifest, and write later rows into a new outbox.
 
-        Only the thread `side` calls this method, and holds the lock `_rolling`. The parent opens the new outbox before
-        any row is written there, so the rows survive if this process dies. If the SDK fails, this process is `spent`.
+        Only the thread `side` calls this method, and holds the lock `_rolling`. If the SDK fails, this process is
+        `spent`.
         """
         failpoints.reach("worker.roll")
         rows = self._parts.row_account.settled()
@@ -189,9 +190,10 @@ class OutboxWriter(abc.ABC):
     # --- rows that are lost --------------------------------------------------------------------------------------
 
     def _flush_failure(self) -> str:
-        """Flush the SDK. Returns an empty text if the flush succeeds, else the reason for the failure.
+        """Flush the SDK. Return an empty text if the flush succeeds, else the reason for the failure.
 
-        The flush also fails if the SDK writes nothing for 30 s (`FLUSH_SILENT_SECS`).
+        The flush also fails if the SDK writes nothing for 30 s (`FLUSH_SILENT_SECS`). An error of a signal handler is
+        raised.
         """
         size, silent_secs = -1, 0.0
         while True:
@@ -213,15 +215,14 @@ class OutboxWriter(abc.ABC):
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
     def _check_ended(self, outbox: Outbox) -> None:
-        """Make this process `spent` if the SDK could not finish `outbox`. In this case, the SDK has dropped rows."""
+        """Make this process `spent` if the SDK has not finished `outbox`. In this case, the SDK has dropped rows."""
         if not _is_ended(outbox):
             self.give_up("the recording", "the SDK could not write all of them into memory")
 
     def give_up(self, target: str, reason: str) -> None:
         """Make this process `spent`, and report to the parent that rows are lost. A second call does nothing.
 
-        `target` and `reason` are texts: the place that the rows do not reach, and why. From then on, this process
-        delivers no more rows. If it is a worker, its pool replaces it.
+        `target` and `reason` are texts: the place that the rows do not reach, and why.
         """
         if not self.spent:
             self.spent = True
@@ -234,8 +235,8 @@ class OutboxWriter(abc.ABC):
     def report(self, event: str, *, rows_are_lost: bool) -> None:
         """Send the parent a text that begins with the name of this process, and ends with `event`.
 
-        `rows_are_lost` is True if no sink has the rows. The parent then lets all later results fail. So results that
-        wait here are sent before the text, because their rows are not lost.
+        `rows_are_lost` is True if no sink has the rows. In this case, the parent lets later results fail. So results
+        that wait are sent before the text.
         """
         self.announcer.announce()
         who = describe_process(self._parts.worker, os.getpid())
@@ -244,9 +245,9 @@ class OutboxWriter(abc.ABC):
     # --- credit --------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes, then wait until the outbox has room. Signal handlers run meanwhile.
+        """Flush the SDK if it holds many bytes, and wait until there is credit. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if this process is `spent`. Without this error, the logging call could wait for ever.
+        Raises `DeliveryError` if this process is already `spent`.
         """
         parts = self._parts
         if self.spent:
@@ -284,11 +285,10 @@ class OutboxWriter(abc.ABC):
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Make the SDK write every row into the outbox. Returns the size of all outboxes until now, in bytes.
+        """Make the SDK write every row into the outbox. Return the known size of all outboxes until now, in bytes.
 
-        If no logging call was counted since the last flush, there is nothing to write, and the flush is skipped. There
-        are two exceptions: `in_any_case` is true, or a call may have been missed by the count (`LogCounters.sees_all`
-        is false).
+        The flush is skipped if every logging call is counted (`LogCounters.sees_all`) and none was counted since the
+        last flush, unless `in_any_case` is true.
         """
         parts = self._parts
         entered = parts.log_counters.entered
@@ -310,10 +310,7 @@ class OutboxWriter(abc.ABC):
         return self.announcer.written_bytes()
 
     def attach_again(self) -> None:
-        """Give the stream an outbox again if a task has given the stream another sink.
-
-        This is called before each task, because a task must not log into the sink that the task before has chosen.
-        """
+        """Give the stream an outbox again if a task has given the stream another sink."""
 
         def step() -> None:
             with self._rolling:
@@ -363,13 +360,16 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Remember that a task has given the stream another sink, until `attach_again` gives it an outbox again."""
+        """Note that a task has given the stream another sink. `attach_again` then gives the stream an outbox again."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make the SDK write its last manifest, announce all bytes, and send the parent the number of counted rows."""
+        """Make the SDK finish the last outbox, announce all bytes, and send the parent the number of counted rows.
+
+        If this process is `spent`, it sends no number.
+        """
         self.announcer.close()
         if not self.spent:
             self.attach_again()
@@ -380,10 +380,7 @@ class OutboxWriter(abc.ABC):
             self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
-        """Close the outboxes of this process. If this process is a worker and is `spent`, end the process.
-
-        The parent can still read the rows, because it has its own descriptors, or has got the bytes in messages.
-        """
+        """Close the outboxes of this process. If this process is a worker and is `spent`, end the process."""
         self.side.close()
         self.announcer.release()
         if self.spent and self._parts.worker:
@@ -408,7 +405,7 @@ class InlineOutboxWriter(OutboxWriter):
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
         """Return the message that announces `current` up to byte `end`.
 
-        The message contains the bytes that were not announced before.
+        It contains the bytes that were not announced before.
         """
         data = current.outbox.read(current.announced, end - current.announced)
         return SegmentReady(current.number, current.announced, end, data)
@@ -419,7 +416,7 @@ class InlineOutboxWriter(OutboxWriter):
 
 
 def _is_ended(outbox: Outbox) -> bool:
-    """Return True if the SDK has finished `outbox`, or has written nothing because logging is switched off."""
+    """Return True if the SDK has finished `outbox`, or has written nothing into it."""
     size = outbox.size()
     start = size - len(framing.CLOSING)
     try:
@@ -431,10 +428,7 @@ def _is_ended(outbox: Outbox) -> bool:
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:
-    """Return True if the SDK itself has raised `error`.
-
-    Returns False if a signal handler that ran during a call of the SDK has raised it.
-    """
+    """Return True if Python code of the SDK has raised `error`, and not, for example, a signal handler."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

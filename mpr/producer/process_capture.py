@@ -1,38 +1,22 @@
 """Sends the rows that this process logs while a wrapped function runs to the recording of the function.
 
-A wrapped function is a result of `SharedRecording.wrap`. When the function has ended, the process logs where it logged
-before.
-
-Covers: wrapped functions in a process of another engine, such as a Dask or Ray worker.
-Does not cover: joining and leaving (`membership.py`), the times and the prefix of the function (`tasks/context.py`).
-
-A membership and a capture are two things. A *membership* connects the process with a recording. It lasts until the
-recording is closed, so that the next call need not join again. A *capture* sends the rows of the process to the
-recording. It lasts as long as a call of a wrapped function runs:
+A *wrapped function* is a result of `SharedRecording.wrap`. A *capture* begins with the first running call of a
+recording's wrapped functions, and ends with the last one:
 
 ```
 first call begins ─► plain rr.log, rr.init and new threads log to the recording, children inherit its connection info
 last call ends    ─► the earlier current recording, environment and routes are restored
 ```
 
-- Calls of the same recording share a capture, which ends with the last call. Calls may run in several threads.
+- Plain logging calls of all threads are captured, except of threads with a current recording of their own, such as by
+  `with stream:`.
 - If calls of two recordings run at the same time, each body logs to its own recording. Other threads log to the
-  recording of the call that began first. When the capture of that recording ends, these threads log to the other
-  recording.
-- A generator captures while one of its steps runs. A coroutine captures from its start to its end, because threads log
-  for it while it waits. An async generator captures while its caller waits for a value.
-- If a worker of a pool calls a wrapped function, only children of the worker inherit the function's recording. Other
-  threads of the worker log to the recording of the pool.
-- A capture affects the whole process. So a thread of other code that logs at the same moment is captured too, unless it
-  logs to a recording of its own. Such a thread uses `rr.set_thread_local_data_recording`, `with stream:`, or an
-  argument `recording`.
-- A decorated function in such a thread logs to the recording that the process inherited, if there is one and the thread
-  ran before the capture.
-- A thread that continues after the end of the call logs to the recording that is current then. If there is none, its
-  rows are lost, and mpr logs this once for the thread. Rows that the thread has logged before the end of the call are
-  in the sinks.
-- If the rows of a call are dropped (`muted.py`), the call captures nothing. Only its children inherit the recording.
-- A child that is forked within a call has no capture. Like every child, it inherits the connection info.
+  recording that was captured first. When its capture ends, these threads log to the other recording.
+- In a worker of a pool, and if the rows of the call are dropped (`muted.py`), no logging call is captured. Only
+  children inherit the recording.
+
+Covers: wrapped functions in a process of an engine, such as a Dask or Ray worker.
+Does not cover: joining and leaving (`membership.py`), the times and the prefix of the function (`tasks/context.py`).
 """
 
 from __future__ import annotations
@@ -48,20 +32,20 @@ from mpr.user_code import around
 
 
 class _ProcessCapture:
-    """Describes the capture for one recording: the calls of its wrapped functions that run in this process.
+    """The capture for one recording.
 
     Attributes
     ----------
     producer:
         The producer of the recording.
     calls:
-        The number of calls that run.
+        The number of calls of wrapped functions of this recording that run in this process.
     routed_calls:
-        The number of those of these calls for which the process logs to the recording.
+        The number of those calls for which this process logs to the recording.
     threads:
-        The threads of this process that ran before the first of these calls.
+        The threads of this process that ran when the capture began.
     text_before:
-        The connection info that this process had before; None for none.
+        The connection info that this process had before the capture; None for none.
     propagation:
         Gives children of this process the connection info of the recording.
     """
@@ -101,7 +85,11 @@ class ProcessCaptures:
         return any(each.producer is producer for each in self._active)
 
     def inherited_text(self) -> str | None:
-        """Return the connection info for a decorated function that runs in the present thread; None for none."""
+        """Return the connection info for a decorated function that runs in the present thread; None for none.
+
+        If the thread is older than the oldest capture, it gets the connection info from before that capture, if there
+        is one.
+        """
         first = next(iter(self._active), None)
         if first is not None and first.text_before is not None and threading.current_thread() in first.threads:
             return first.text_before
@@ -109,10 +97,10 @@ class ProcessCaptures:
 
     @around
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
-        """Send the rows that this process logs within the `with` block to the recording of `producer`.
+        """Capture the plain logging calls of this process for the recording of `producer`, within the `with` block.
 
-        Processes that are started within the block can join the recording. If `routes` is false, this process still
-        logs where it logged before, and only the processes that it starts can log to the recording.
+        Processes that are started within the block inherit the recording. If `routes` is false, only these processes
+        log to the recording.
         """
         capture = self._begin(producer, routes=routes)
         yield
@@ -141,7 +129,10 @@ class ProcessCaptures:
             self._route()
 
     def _route(self) -> None:
-        """Give the logging calls of the process to the first capture that wants them, if none has them yet."""
+        """Give the plain logging calls to the first capture with `routed_calls`, unless another such capture has them.
+
+        If no capture has `routed_calls`, restore the earlier route.
+        """
         before = self._routed
         if before is not None and before.routed_calls:
             return

@@ -85,15 +85,15 @@ def _check_reachable(config: ConnectionInfo) -> None:
 class Producer:
     """Connects this process to one recording, and sends the rows and results of this process.
 
-    Raises `RecordingClosedError` if the recording is closed or the parent has ended. Raises `JoinError` if the parent
-    does not answer, or if the recording belongs to another machine, container or user.
+    Raises `RecordingClosedError` if the recording is gone. Raises `JoinError` if the parent does not answer, or if the
+    recording belongs to another machine, container or user.
 
     Parameters
     ----------
     config:
         The values that are needed to join the recording.
     worker:
-        The number of this worker in its pool; 0 in the parent itself, and in a process that has joined.
+        The number of this worker in its pool; 0 if this process is no worker.
     timeout_secs:
         The longest wait for the parent's answer, in seconds.
     own_next_index:
@@ -212,39 +212,37 @@ class Producer:
 
     @property
     def lost(self) -> bool:
-        """True if this process has noticed that the recording is closed, or that the parent has ended."""
+        """True if this process has noticed that the recording is gone."""
         return self._watch.lost is not None
 
     # --- rows ----------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Wait until the outbox has room. Signal handlers run meanwhile. Raises `DeliveryError` if `spent` is true."""
+        """Wait until there is credit, as `OutboxWriter.wait_for_credit` does. Raises `DeliveryError` if `spent`."""
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Remember, and warn once, that a task has given the stream another sink by the SDK's function `call`."""
+        """Note that user code has given the stream another sink by the SDK's function `call`, and warn."""
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Make the SDK write all its rows into the outbox. Returns the size of all outboxes until now, in bytes."""
+        """Make the SDK write all its rows into the outbox. Return the known size of all outboxes until now (bytes)."""
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
-        """Announce every row that this process has logged. Takes no time if there are no new rows.
-
-        Returns the producer's name in ZeroMQ messages, the number of the current outbox, and its announced bytes.
-        """
+        """Announce every row of this process. Return its name in ZeroMQ messages and the two values of `position()`."""
         self._writer.write_out()
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
 
     def deliver(self, keys: bytes = b"", *, is_last: bool = False) -> None:
-        """Flush, and wait until every durable sink has all rows of this process; `deliveries` says if rows are lost.
+        """Deliver all rows of this process. If rows are lost, only `deliveries.check` raises an error.
 
-        The engine tasks with these `keys` are complete then. Raises `RecordingClosedError` if the recording is closed,
-        or `DeliveryError` if the parent reads no bytes for `SINK_TIMEOUT_SECS`. `is_last` is for `leave`.
+        `keys` are the joined keys of engine tasks, which are complete if no rows are lost. `is_last` is for `leave`.
+        Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the sinks accept no bytes for
+        `SINK_TIMEOUT_SECS`.
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):
@@ -258,7 +256,7 @@ class Producer:
             self._watch.note_delivered(calls)
 
     def _wait(self, done: Callable[[], bool]) -> None:
-        """Receive messages until `done()` returns True. Raises the errors of `deliver`, except for a failed sink."""
+        """Receive messages until `done()` returns True. Raises the errors of `deliver`."""
         held_bytes, deadline = -1, 0.0
         while True:
             if self._inbox.wait_until(done, LOOK_SECS):
@@ -274,9 +272,9 @@ class Producer:
     # --- tasks and results ---------------------------------------------------------------------------------------
 
     def begin_task(self) -> None:
-        """Make the shared recording the current one, and undo the times and settings that the last task has set.
+        """Make the shared recording current, and undo the sink, times and settings that the last task has set.
 
-        If `log_counters.sdk_used` is false, this is not needed, because the SDK was not used since the last call.
+        Not needed if `log_counters.sdk_used` is false.
         """
         self.task_recordings.clean_up()
         self._writer.attach_again()
@@ -291,9 +289,9 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Tell the parent that task number `task` of the work item `work_item` begins, for the `attempt`-th time.
+        """Tell the parent that a task begins, for the `attempt`-th time. It gets an outbox of its own.
 
-        The task gets an outbox of its own, so that a sink can keep the rows of the task apart from those of others.
+        `work_item` is the number of the work item, and `task` the number of the task in it.
         """
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
@@ -301,7 +299,7 @@ class Producer:
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Tell the parent the task's duration and `error` (a text; None for no error). Finish the task's outbox."""
+        """Report to the parent the task's `seconds` and `error` (None for none), and finish the task's outbox."""
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)
@@ -313,7 +311,7 @@ class Producer:
             self._wait(has_answer)
 
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
-        """Send `result` after its rows, or keep it for a later message if `may_wait`. Returns True if it is kept."""
+        """Send `result` after its rows, or keep it for later (only if `may_wait`). Return True if it is kept."""
         return self._writer.announcer.hand_over(result, may_wait=may_wait)
 
     def send_results(self) -> None:
@@ -321,15 +319,14 @@ class Producer:
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` to the parent. It arrives after all announcements that were sent before."""
+        """Send `message` to the parent. It arrives after all messages that were sent before."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def receive(self) -> DownstreamMessage:
-        """Send the results that wait here. Then wait for the next message to the main thread, and return it."""
+        """Return the next message to the main thread. Before each wait, send the results that wait in this process."""
         return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
-        """Use `message` if it is an answer or asks for a flush. Returns False if it is for the main thread."""
         if isinstance(message, Accepted):
             if message.outbox == TASK_RECORDING_ROWS:
                 self.task_recordings.accept(message.end)
@@ -358,7 +355,7 @@ class Producer:
         self._end()
 
     def leave(self) -> None:
-        """Do what `close` does, and wait until every durable sink has all rows. Failures are logged, not raised."""
+        """Do what `close` does, and wait until every durable sink has all rows. A `RecordingError` is only logged."""
         self._watch.note_leaving()
         try:
             self.task_recordings.collect(at_end=True)
@@ -386,9 +383,9 @@ class Producer:
 
 @contextmanager
 def _closed_is_said(producer: Producer) -> Iterator[None]:
-    """Raise `RecordingClosedError` if the `with` block fails because another thread has closed `producer` meanwhile.
+    """Raise `RecordingClosedError` if the `with` block fails because `producer` was closed meanwhile.
 
-    Any other exception of the block is raised unchanged.
+    A `RecordingError` of the block, and any exception before the end of `producer`, is raised unchanged.
     """
     try:
         yield

@@ -1,12 +1,10 @@
 """Passes the connection info to children, in the environment and in the process configuration of `multiprocessing`.
 
-The connection info is a text that has all that a process needs to join a recording.
-
 Children of a fork server get the environment that the server had at its start, and not the current one of their parent.
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
 inherit the environment.
 
-Covers: giving the text to children, and restoring an earlier text.
+Covers: giving the text of the connection info to children, and restoring an earlier text.
 Does not cover: the parts of the text (`transport/connection_info.py`), joining (`membership.py`).
 """
 
@@ -22,10 +20,7 @@ _KEY = "mpr_recording"
 
 
 def extract() -> str | None:
-    """Return the text of the connection info that this process has inherited, or has set for its children.
-
-    Returns None if there is none.
-    """
+    """Return the connection info that this process has inherited or has set for its children; None if none."""
     given = _process_config()
     if _KEY in given and (given[_KEY] or not _own.knows_environment):
         text: str | None = given[_KEY]
@@ -41,11 +36,9 @@ def _process_config() -> dict[str, Any]:
 
 
 class _Own:
-    """Holds one flag: True if this process may trust its environment variable with the connection info.
+    """Holds `knows_environment`: False if the environment variable may be older than the process configuration.
 
-    A child of a fork server has the old environment of the server. Such a child finds the key `_KEY` in its process
-    configuration, so it does not trust its environment variable. But a process that has set the key itself has also set
-    the variable. In such a process, `knows_environment` is True.
+    A child of a fork server has the environment that the server had at its start.
     """
 
     knows_environment = False

@@ -2,7 +2,8 @@
 
 A recording is *gone* if it was closed, or if the process that has made it has ended.
 
-Covers: the check, and the errors in the log. Does not cover: sending the rows (`producer.py`).
+Covers: the check, and the errors in the log.
+Does not cover: sending the rows (`producer.py`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ LOOK_SECS = 0.5
 
 
 class RecordingWatch:
-    """Checks if the recording of `config` still exists. Any thread may call the methods.
+    """Checks if the recording of `config` is gone. Any thread may call the methods.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ class RecordingWatch:
         return self.lost is not None
 
     def note_delivered(self, calls: int) -> None:
-        """Remember that all durable sinks have the rows of the first `calls` logging calls of this process."""
+        """Note that all durable sinks have the rows of the first `calls` logging calls of this process."""
         self._delivered = max(self._delivered, calls)
 
     def check(self) -> None:
@@ -69,23 +70,20 @@ class RecordingWatch:
             raise self.lost
 
     def report_lost_rows(self) -> None:
-        """Log an error, only once, which says that rows of this process are lost.
-
-        Does nothing if all were delivered.
-        """
+        """Log an error, only once, which says that rows of this process are lost. Does nothing if all are delivered."""
         if self._log_counters.logging_calls != self._delivered and not self._reported:
             self._reported = True
             _log.error("%s. Nothing that it logs from now on is kept.", self.lost)
 
     def note_leaving(self) -> None:
-        """Prepare for the end of this process. If the recording is gone but has all rows, log no loss from now on.
-
-        In this case, only the end of the outbox cannot be sent, and the end has no rows.
-        """
+        """Prepare for the end of this process. If the recording is gone but has all rows, log no loss from now on."""
         if self._log_counters.logging_calls == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
     def report(self, error: RecordingError) -> None:
-        """Log `error`, which says why the last rows are not delivered. Does nothing if lost rows were logged before."""
+        """Log `error`, which says why the last rows are not delivered.
+
+        Does nothing if lost rows were logged before, or if `note_leaving` has found that no rows are lost.
+        """
         if not self._reported:
             _log.error("%s", error)

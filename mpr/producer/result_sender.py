@@ -1,7 +1,5 @@
 """Sends the results of a worker, each after the rows of its tasks. Results of short tasks are sent together.
 
-The *journal* keeps the last results of a worker in memory, so that the parent can read them after the worker's death.
-
 Covers: which results wait for later ones, and writing each result into the journal first.
 Does not cover: announcing the rows (`announcer.py`), the journal (`transport/result_journal.py`).
 """
@@ -21,9 +19,7 @@ TOGETHER_MICROS = 1_000
 
 
 class ResultSender:
-    """Keeps results until they are sent. Only the `Announcer` calls the methods, while it holds its lock.
-
-    A result that waits is in the journal, so it survives the worker's death.
+    """Keeps results until they are sent. The caller of `add` and `send` must hold the lock of the `Announcer`.
 
     Parameters
     ----------
@@ -58,10 +54,10 @@ class ResultSender:
         return bool(self._waiting)
 
     def add(self, result: Result, behind: SegmentReady, *, may_wait: bool) -> bool:
-        """Add `result` to the results that wait. Returns False if the caller must call `send` now, else True.
+        """Add `result` to the results that wait. Return False if the caller must call `send` now, else True.
 
-        `result` is also written into the journal, if the journal can keep it. The rows of `result` are in the outbox
-        before byte `behind.end`. If `may_wait` is false, the method always returns False.
+        `result` is also written into the journal, if the journal can keep it. Its rows are in the outbox before byte
+        `behind.end`. If `may_wait` is false, the method always returns False.
         """
         # `needed` is 0 if `Connection.send_needed` has sent no message since the last result.
         latest = self._connection.needed_count
@@ -80,7 +76,7 @@ class ResultSender:
         return may_wait and journaled and sent is result and self._parent_reads and not enough
 
     def send(self) -> None:
-        """Send all results that wait. The caller must have announced the rows of these results before."""
+        """Send all results that wait. The caller must have announced their rows before."""
         for result in self._waiting:
             self._connection.send(result)
         self._waiting.clear()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ProcessRoutes:
-    """Holds the state of the process. If a producer gets every plain logging call, `producer` is this producer."""
+    """Holds the state of the process. `producer` gets every plain logging call; it is None if no producer does."""
 
     producer: RoutedProducer | None = None
     #: The row account of `producer`; None if it is not certain to which recording a thread logs.

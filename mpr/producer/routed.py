@@ -1,6 +1,6 @@
 """Defines the interfaces of a producer and of a task that `router.py` uses, and the class `Routes`.
 
-`router.py` needs these interfaces because it cannot import the two classes, whose modules import `router.py`.
+`router.py` cannot import the two classes themselves, because their modules import `router.py`.
 """
 
 from __future__ import annotations
@@ -61,17 +61,16 @@ class RoutedTask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Says where the process logged before a capture (`process_capture.py`), so that this can be restored later.
+    """Stores where the process logged before a capture (`process_capture.py`).
 
     Attributes
     ----------
     producer, account:
         The producer that got every plain logging call, and its row account; None if there was none.
     default_current:
-        The handle (the SDK's native object) of the recording to which threads logged that had chosen no recording; None
-        if mpr had not noticed which one it was.
+        The handle of the recording to which threads logged that had chosen no recording; None if mpr did not know it.
     recording:
-        The handle of the process's current recording that the SDK itself has returned; None if there was none.
+        The handle of the process's current recording, as the SDK has returned it; None if there was none.
     """
 
     producer: RoutedProducer | None

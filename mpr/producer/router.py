@@ -1,9 +1,8 @@
 """Routes the SDK's calls to this process's producer, or to the task that runs in the calling thread.
 
-A logging call without an argument `recording` is *plain*. A producer *takes over* if it gets every plain logging call
-of the process from now on. In a *capture*, a producer gets these calls only while a wrapped function runs
-(`process_capture.py`). A *guarded* recording is a shared recording whose calls `guard` watches. `rr.init` is *diverted*
-if it uses the stream of the shared recording and makes no new recording.
+A producer *takes over* if it gets every plain logging call of the process from now on. In a *capture*, a producer gets
+these calls only while a wrapped function runs (`process_capture.py`). A *guarded* recording is a shared recording whose
+calls `guard` watches.
 
 Covers: changes of the state (`route_state.py`), and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
 Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
@@ -49,7 +48,7 @@ def has_taken_over(producer: RoutedProducer) -> bool:
 
 
 def install_times() -> None:
-    """Wrap the SDK's functions that set times and settings, so that mpr knows those of tasks and of their callers."""
+    """Wrap the SDK's functions that set times and settings, so that mpr knows which ones a thread has set."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
@@ -59,7 +58,8 @@ def install_times() -> None:
 def guard(producer: RoutedProducer) -> None:
     """Watch the SDK's calls that concern the recording whose rows `producer` sends.
 
-    mpr tells `producer` of calls that change a sink, and notes times that are set. `with stream:` leaves the sink open.
+    mpr calls `producer.sink_changed` after calls that change the sink. The end of a `with stream:` block leaves the
+    sink open.
     """
     install_times()
     _install_sinks()
@@ -74,7 +74,7 @@ def _install_sinks() -> None:
 
 
 def install_entries() -> None:
-    """Wrap the SDK's logging calls, so that they reach the producer of this process and the contexts of its tasks."""
+    """Wrap the SDK's logging functions, so that each call is counted, and gets the prefix of its task."""
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered, _logged, lambda: thread_state.current))
@@ -83,7 +83,7 @@ def install_entries() -> None:
 def take_over(producer: RoutedProducer) -> bool:
     """Route every plain logging call of this process to `producer` from now on.
 
-    Returns True if mpr can wrap all logging functions of this SDK. The recording's parent must not call this.
+    Returns True if mpr can wrap all logging functions of this release of the SDK.
     """
     install_entries()
     _install_take_over()
@@ -93,7 +93,7 @@ def take_over(producer: RoutedProducer) -> bool:
 
 
 def capture(producer: RoutedProducer) -> None:
-    """Route every plain logging call to `producer` until `end_capture`. A second call only replaces the producer."""
+    """Route every plain logging call to `producer` until `end_capture`. A second call replaces the producer."""
     install_entries()
     _install_take_over()
     account = _process.account
@@ -128,7 +128,8 @@ def end_capture(threads: Iterable[threading.Thread]) -> None:
 def mute(handle: Any) -> None:
     """Prepare this process for tasks whose rows go to the recording of `handle`, which drops them (`muted.py`).
 
-    This recording has the id of a guarded recording. Calls that change its sink are its own.
+    Although this recording has the ids of a guarded recording, changes of its sink do not count as changes of the
+    guarded recording's sink.
     """
     install_entries()
     _install_take_over()
@@ -138,7 +139,7 @@ def mute(handle: Any) -> None:
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first logging call of this process, and of each child that is forked from it.
 
-    `join` must call `take_over`. After that, calls such as `rr.save` do not change the sinks of the recording.
+    `join` must call `take_over`. From now on, calls such as `rr.save` do not change the sinks of the shared recording.
     """
     _process.lazy = join
     install_times()
@@ -165,12 +166,15 @@ def current_is_watched() -> bool:
 
 
 def note_current(handle: Any) -> None:
-    """To count rows, remember that `handle` is now current in this thread, and in threads that have chosen no other."""
+    """Note that the recording of `handle` is now current in this thread, and in threads that have chosen no other.
+
+    If mpr does not watch changes of the current recording, the current recording counts as unknown instead.
+    """
     thread_state.current = _process.default_current = handle if _process.current_is_watched else None
 
 
 def expect_current_in_new_threads(handle: Any) -> None:
-    """In a worker, remember that new threads log to the recording of `handle`, so that mpr can count their rows."""
+    """In a worker, note that new threads log to the recording of `handle`, so that mpr can count their rows."""
     _process.current_of_new_threads = handle if _process.current_is_watched else None
 
 
@@ -192,7 +196,7 @@ def release(producer: RoutedProducer) -> None:
 
 
 def forked() -> list[Any]:
-    """In a forked child, forget and return the parent process's producers. The child cannot use their sockets."""
+    """In a forked child, forget the parent process's producers, whose sockets the child cannot use. Return them."""
     parents = list(_process.guarded.values())
     if _process.producer is not None:
         _process.lost_rows = (
@@ -275,9 +279,9 @@ def _warn_of_left_thread(recording: Any) -> None:
 
 
 def _of_this_thread() -> RoutedProducer | None:
-    """Return the producer of the task in this thread, or else of the process.
+    """Return the producer of the task in this thread, or else of the process; None if there is none.
 
-    Returns None if the process has no producer, and no task in this thread has one that drops its rows.
+    If the process has no producer, the task's producer is returned only if it drops the task's rows.
     """
     context = thread_state.context
     if context is not None and context.producer is not None and (_process.producer is not None or _is_muted()):
@@ -375,10 +379,10 @@ def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Return True if `call` must be skipped, because under `mpr run` only its options choose the sinks.
+    """Return True if `call` must be skipped, because only the options of `mpr run` choose the sinks.
 
-    Recordings of the script itself keep their files, but their rows are not shown. In place of a skipped call, this
-    function logs a warning, or flushes the stream if the call is "disconnect".
+    For a recording of the script itself, only calls that show its rows, such as in a viewer, are skipped. A skipped
+    call is logged as a warning; but a skipped "disconnect" only flushes the stream.
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False

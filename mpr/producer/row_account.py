@@ -4,9 +4,7 @@ Covers: which rows are counted, and the numbers at a flush and at the end of an 
 Does not cover: the comparison with the rows that the parent has read (`aggregator/row_balance.py`).
 
 A row is counted after the SDK's call has returned, and only if it is certain that the row belongs to the shared
-recording. So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost. The rows
-of some calls cannot be counted (importers, properties, blueprints). Such calls only add rows to the outboxes, so they
-never look like a loss.
+recording. So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ class RowAccount:
     Attributes
     ----------
     counters:
-        The numbers in the status page, for `router`, which adds the rows of each logging call.
+        The numbers in the status page. `router` adds the rows of each logging call to `counters[COUNTED_ROWS]`.
     handle:
-        The SDK's handle of the shared recording; another object if no row is to be counted. `router` counts the rows of
-        each call to the recording with this handle.
+        `router` counts the rows of each call to the recording with this handle. It is the SDK's handle of the shared
+        recording, or another object if no row is to be counted.
     """
 
     __slots__ = ("_kept", "counters", "handle")
@@ -67,10 +65,7 @@ class RowAccount:
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
-        """Remember the present count, because a task is about to give the stream another sink.
-
-        The other sink gets the rows from now on.
-        """
+        """Keep the present count, because a task is about to give the stream another sink, which gets the next rows."""
         if self._kept is None:
             self._kept = self.counters[COUNTED_ROWS]
 

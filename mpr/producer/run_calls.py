@@ -1,7 +1,7 @@
 """Keeps what a script under `mpr run` has called, as far as later calls depend on it.
 
-All processes of the command have one recording. What `rr.init` begins is in this recording. The first recording of the
-script itself whose rows a viewer would show is in it too, if the script does not use `rr.init`.
+The rows that a script logs after `rr.init` go to the recording of the command. If a script has not called `rr.init`,
+the first recording that it makes and shows in a viewer goes there too.
 
 Covers: the times of a thread after `rr.init`, and which recording of the script is in that of the command.
 Does not cover: which calls are skipped (`router.py`), texts (`notices.py`), and the rows (`task_recordings.py`).
@@ -39,10 +39,10 @@ class RunCalls:
         self._shown: Ids | None = None
 
     def note_init(self, init: _Init, producer: RoutedProducer, times_of: dict[Ids, Times]) -> None:
-        """Give this thread the times that it has set for the recording which a call of `rr.init` begins.
+        """Note a call of `rr.init`, and restore the times that this thread has set after an earlier call like it.
 
-        Without mpr, another recording begins without times. The times of other threads stay. `init` has the arguments
-        of `rr.init`, and `times_of` the times of this thread, by the ids of the recording.
+        Without mpr, other arguments begin another recording, which has times of its own. `init` has the arguments of
+        `rr.init`. `times_of` has the times of this thread, by the ids of the recording, and is updated.
         """
         producer.notices.init_in_run(*init)
         before, self._init = self._init, init
@@ -52,10 +52,10 @@ class RunCalls:
             times.change_times(producer.stream.to_native(), present, found)
 
     def skip_viewer(self, call: SinkCall, handle: Any, producer: RoutedProducer) -> None:
-        """Keep the rows that `call` would show, because it is skipped. They are of a recording of the script itself.
+        """Handle a skipped `call` that shows a recording of the script itself, and log a warning.
 
-        The first such recording of this process is in the recording of the command, unless the script has called
-        `rr.init`. The others stay apart. `handle` is the handle of the recording, as far as it is known.
+        If the script has not called `rr.init`, the rows of the first such recording of this process go to the recording
+        of the command. `handle` is the handle of the recording; None if mpr does not know it.
         """
         assert call.ids is not None, "the caller has checked it"
         # `spawn` only starts a viewer. Another call, which is skipped too, connects to the viewer.

@@ -3,28 +3,17 @@
 Covers: tasks that no pool has submitted, in every process of a recording.
 Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
 
-An index comes from the parent, which counts the tasks of a recording (`aggregator/numbers.py`). A process asks when a
-task begins and no index is left. It asks for one index at first, and then for 2, 4 and more at a time, up to
-`_AT_ONCE_MAX`:
+The parent counts the tasks of a recording (`aggregator/numbers.py`). It takes each index of its own tasks directly from
+this count. Any other process asks the parent when a task begins and no index is left. It asks for one index at first,
+and then for 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
 
 ```
 1st task   ─► IndicesWanted(1) ─► parent ─► Indices(0, 1)
 2nd task   ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
 ```
 
-So a process that calls one task gets one index, and a process that calls many tasks seldom waits. The process that has
-made the recording does not ask, but takes each index directly from this count.
-
-What may go wrong:
-
-- A process ends before it has used its indices: no task gets these indices.
-- The recording is closed while a process waits for indices: the call of the task raises `RecordingClosedError`.
-- The parent does not answer for `SINK_TIMEOUT_SECS`: the call of the task raises `DeliveryError`.
-- A process forks: the child joins by itself, and gets indices of its own.
-- Two threads ask at the same time: each request is answered, and the indices that are left are used later.
-- A signal handler calls a task while the main thread waits for indices: the handler asks too, in another thread.
-- A signal handler calls a task while a worker of a pool waits for its next task. Until the handler returns, no thread
-  can read an answer, so the index is a large number: the number of the process times 2^32, plus a count.
+If a signal handler runs a task while no thread can receive an answer, the index is a large number instead: the number
+of the process times 2^32, plus a count. If a process ends before it has used its indices, no task gets them.
 """
 
 from __future__ import annotations
@@ -48,15 +37,14 @@ class TaskIndices:
     Parameters
     ----------
     ask:
-        A function `ask(count, have_come)` that asks the parent for `count` indices. It waits until `have_come()`
-        returns True.
+        `ask(question, have_come)` sends the message `question`, and waits until `have_come()` returns True.
     is_interrupted:
-        A function that returns True if no thread can receive an answer at this moment. The reason is that a signal
-        handler, which runs now, has interrupted the thread that receives.
+        A function that returns True if no thread can receive an answer, because a signal handler has interrupted the
+        receiving thread.
     number:
         A function that returns the number of this process in the recording.
     own_next:
-        A function that returns the next index, in the process that has made the recording; None in any other process.
+        A function that returns the next index, in the parent; None in any other process.
     """
 
     def __init__(

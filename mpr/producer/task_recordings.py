@@ -3,13 +3,12 @@
 Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
-While the task runs, the task may give such a recording a sink. mpr sends the rows at the end of the task. mpr also
-sends them each time that the process has logged another `UNFLUSHED_MAX_BYTES`. Until then, the SDK keeps the rows in
-memory, because the recording has no sink. The rows keep the id of the recording that the task has made.
+The SDK keeps the rows of such a recording in memory. mpr sends the rows at the end of the task, and each time that the
+process has logged another `UNFLUSHED_MAX_BYTES`.
 
-A *handle* is the SDK's object that stands for a recording. Several recordings may have the same id, and a recording may
-have several handles. So mpr tells recordings apart by their handles. A recording is over if no other code has a handle
-of it, and no thread logs to it as its current recording.
+Several recordings may have the same id, and a recording may have several handles. So mpr tells recordings apart by
+their handles. A recording is over if no other code has a handle of it, and no thread logs to it as its current
+recording.
 """
 
 from __future__ import annotations
@@ -54,24 +53,21 @@ class _TaskRecording:
     shared: Ids | None = None
 
     def is_held(self) -> bool:
-        """Whether other code has a handle of the recording."""
+        """Return True if other code has a handle of the recording."""
         return any(sys.getrefcount(each) > _LIST_REFERENCES for each in self.handles)
 
 
 class TaskRecordings:
-    """Keeps the recordings that tasks of this process have made.
-
-    Any thread may call the methods. They wait only for the SDK. In the main thread, a handler of a signal may raise
-    while the SDK hands over rows, and the rows would be lost. So `aside` runs these steps.
+    """Keeps the recordings that tasks of this process have made. Any thread may call the methods.
 
     Parameters
     ----------
     send:
-        A function that sends rows of one recording. It gets a complete Rerun stream, header to footer, the number of
-        the recording, and how many rows were counted since the last call for this recording.
+        `send(data, number, counted)` sends rows of one recording: a complete Rerun stream, header to footer, the number
+        of the recording, and how many rows were counted since the last call for this recording.
     held:
-        A function that is called each time that the number of unsent rows changes, with this number. These rows are
-        lost if this process dies.
+        A function that gets the number of unsent rows, each time that it changes. These rows are lost if this process
+        dies.
     """
 
     def __init__(self, send: Callable[[bytes, int, int], None], held: Callable[[int], None]) -> None:
@@ -100,7 +96,7 @@ class TaskRecordings:
         return self._sent_bytes - self._accepted_bytes
 
     def accept(self, end: int) -> None:
-        """Remember that the sinks have accepted the first `end` of all bytes that were sent."""
+        """Note that the sinks have accepted the first `end` of all bytes that were sent."""
         self._accepted_bytes = end
 
     def forget_unaccepted(self) -> None:
@@ -130,7 +126,10 @@ class TaskRecordings:
                 self.known[id(inner)] = found
 
     def _find(self, inner: Any) -> _TaskRecording | None:
-        """Return the recording with the handle `inner` (None: the current one); None if no task has made it."""
+        """Return the recording with the handle `inner` (None: the current one), or else the last one with the same ids.
+
+        Returns None if no task has made such a recording.
+        """
         found = self.known.get(id(inner))
         if found is None:
             ids = recordings.ids_of(inner)
@@ -152,10 +151,7 @@ class TaskRecordings:
                 self._count()
 
     def logged(self, inner: Any, rows: int) -> None:
-        """Count `rows` rows that the SDK has taken, if a task has made the recording with the handle `inner`.
-
-        The parent compares this number with the rows that come.
-        """
+        """Count `rows` rows that the SDK has taken, if a task has made the recording with the handle `inner`."""
         found = self.known.get(id(inner))
         if found is not None and found.is_enabled:
             found.counted += rows
@@ -163,9 +159,8 @@ class TaskRecordings:
     def sink_call(self, call: str, inner: Any) -> None:
         """Prepare the recording with the handle `inner` for the SDK's `call`, such as "save", which changes its sink.
 
-        Before "disconnect", mpr sends the rows to the parent, because the SDK would drop them. Before "shutdown", mpr
-        does so for all recordings. Before any other call, mpr forgets the recording, because the new sink gets its
-        rows. Rows that mpr has taken from the SDK before are sent to the parent.
+        For "disconnect", mpr first sends the rows to the parent, because the SDK would drop them. For "shutdown", mpr
+        does so for all recordings. For any other call, mpr forgets the recording, because the new sink gets its rows.
         """
         if self.known:
             aside(lambda: self._prepare(call, inner))
@@ -189,8 +184,8 @@ class TaskRecordings:
     def share(self, inner: Any, shared: Ids) -> None:
         """Send the rows of the recording with the handle `inner` as rows of the recording with the ids `shared`.
 
-        This holds also for its earlier rows, if they were not sent yet, and for its blueprints. `inner` is None for the
-        current recording. Does nothing if no task has made the recording.
+        This includes earlier rows that were not sent yet. `inner` is None for the current recording. Does nothing if no
+        task has made the recording.
         """
         with self._lock:
             found = self._find(inner)
@@ -200,8 +195,8 @@ class TaskRecordings:
     def collect(self, *, at_end: bool = False) -> None:
         """Send the rows since the last call, and forget recordings that are over.
 
-        If `until_end` is True, and other code still holds a recording, the rows of the recording are sent only if
-        `at_end` is True.
+        If `until_end` is True, rows of a recording that other code still holds are sent only if `at_end` is True, or if
+        the rows are shared (see `share`).
         """
         if self.known or self._left:
             aside(lambda: self._collect(at_end=at_end))
@@ -238,9 +233,8 @@ class TaskRecordings:
     def clean_up(self, *, is_last: bool = False) -> None:
         """Have the SDK end the threads of ended recordings, and finish the files that tasks have given them.
 
-        Does nothing before `_CLEAN_UP_AFTER` recordings have ended, unless `is_last` is true.
-
-        Call this only between two tasks, because the SDK forgets which recording is current when it cleans up.
+        Does nothing before `_CLEAN_UP_AFTER` recordings have ended since the last time, unless `is_last` is true. Call
+        this only between two tasks, because the SDK then forgets which recording is current.
         """
         if self._ended >= (1 if is_last else _CLEAN_UP_AFTER):
             self._ended = 0

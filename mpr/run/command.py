@@ -3,10 +3,9 @@
 Covers: the environment, the start, the signals and the exit status of the command.
 Does not cover: the code of mpr in the processes of the command (`startup.py`), texts about the result (`summary.py`).
 
-The command gets two environment variables, and every process that the command starts inherits both. One variable says
-how to join the recording. The other variable is PYTHONPATH, which begins with a folder made for the run. Python imports
-the `sitecustomize.py` in this folder at its start, and that file calls `startup.py`. The folder is removed after the
-run.
+The command gets two environment variables, which its processes inherit. One says how to join the recording. The other
+is PYTHONPATH, which begins with a folder made for the run. At its start, Python imports the `sitecustomize.py` in this
+folder, which calls `startup.py`.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def application_id_of(command: Sequence[str]) -> str:
     """Return an application id, made from the name of the script in `command`: the first part that ends with `.py`.
 
     If there is no script, the id is made from the name of the program. The name loses its folder and its suffix, and
-    other characters than ASCII letters, digits, `_` and `-` become `_`.
+    other characters than ASCII letters, digits, `_` and `-` become `_`. It has at most 180 characters.
     """
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
@@ -71,17 +70,16 @@ def application_id_of(command: Sequence[str]) -> str:
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
     """Run `command` with one recording for all of its Python processes, and wait until the command has ended.
 
-    Until the command has ended, signals that this process gets, such as SIGTERM, are forwarded to the command. For
-    this, the signals are blocked in the calling thread, which waits for them. Threads that start later inherit the
-    block. A thread that started before does not have it: it would get a signal, and this process would end instead of
-    forwarding the signal. So call this function in a process that has no other threads yet.
+    Meanwhile, signals that this process gets, such as SIGTERM, are forwarded to the command. For this, they are blocked
+    in the calling thread. So call this function in a process without other threads, because they would receive the
+    signals.
 
     Parameters
     ----------
     command:
         The program and its arguments.
     application_id:
-        The application id, as in `rr.init`. None stands for the name of the script.
+        The application id, as in `rr.init`. None stands for the result of `application_id_of`.
     sinks:
         The sinks, as in `mpr.SharedRecording`. If the sequence is empty, they are chosen as with `sinks=None` there.
 
@@ -95,8 +93,8 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     ------
     ConfigError
         If the program cannot be started, or if the application id or a sink is not valid.
-    SinkError
-        If a sink cannot be opened.
+    MprError
+        Any other error of the start of a `mpr.SharedRecording`, such as `SinkError` if a sink cannot be opened.
     """
     name = application_id_of(command) if application_id is None else application_id
     # Signals are blocked before other threads exist, so that only `_wait` gets them, and not one of those threads.
@@ -141,11 +139,10 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 
 
 def _wait(pid: int) -> int:
-    """Wait until the process with the id `pid` has ended. Meanwhile, forward signals to that process.
+    """Wait until the process with the id `pid` has ended, and return its exit status. Forward signals to it meanwhile.
 
-    Signals from the terminal are not forwarded, because the terminal itself sends them to that process, too. Returns
-    the exit status of the process. If a signal has ended the process, the status is 128 plus the number of the signal,
-    as in a shell.
+    Signals that the terminal itself has sent to that process are not forwarded. If a signal has ended the process, the
+    status is 128 plus the number of the signal, as in a shell.
     """
     while True:
         number, sender = _next_signal()

@@ -1,13 +1,10 @@
-"""Makes a Python process under `mpr run` join the recording when the process first uses Rerun.
-
-Also makes the workers of each `multiprocessing.Pool` send the rows of each task before the task's result
-(`producer/exits.py`).
+"""Makes a Python process under `mpr run` join the recording at its first logging call.
 
 Every Python process under `mpr run` imports this module at its start, before the script. So this module must be quick
 to import, and imports the rest of mpr only when the process needs it.
 
 Covers: actions after the import of Rerun and of modules with pools.
-Does not cover: joining (`producer/membership.py`).
+Does not cover: joining (`producer/membership.py`), and what is changed in pools (`producer/exits.py`).
 """
 
 from __future__ import annotations
@@ -24,9 +21,9 @@ from types import ModuleType
 def begin() -> None:
     """Prepare this process, so that it joins the recording of `mpr run` at its first logging call.
 
-    Also prepare the pools of `multiprocessing` and of the package pathos. Their workers then send the rows of each task
-    before the task's result. This function itself only adds finders to `sys.meta_path`. When the process imports
-    `rerun`, `multiprocessing.pool` or pathos's `multiprocess.pool`, a finder prepares the imported module.
+    Also prepare the pools of `multiprocessing` and of the package pathos, so that their workers send the rows of each
+    task before the task's result. Each module is prepared when it is imported: this function only adds finders to
+    `sys.meta_path`.
     """
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.

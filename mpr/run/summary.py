@@ -44,13 +44,13 @@ class Summary:
 
     @property
     def exit_status(self) -> int:
-        """The exit status of `mpr run`: that of the command, or 1 if this is 0 and the recording has failed."""
+        """The exit status of `mpr run`: `status`, or 1 if `status` is 0 and the recording has failed."""
         return self.status or int(self.failure is not None)
 
     def lines(self) -> Iterator[str]:
-        """Yield lines of text for the user: the files and live sinks, and how many rows or chunks each has.
+        """Yield lines of text for the user: the number of processes, the files with their rows, the live sinks.
 
-        If there are files, the last line is the command that opens them. If nothing was recorded, the only line says
+        If a file exists, the last line is the command that opens the files. If nothing was recorded, the only line says
         this.
         """
         if not self.paths and not self.live_sinks:
@@ -81,7 +81,7 @@ class Summary:
 def rows_in(path: Path) -> int | None:
     """Return the number of rows of users in the finished file at `path`; None if the file has no readable footer.
 
-    The footer is the end of the file. It has a manifest, which is a table of the chunks with their numbers of rows.
+    The footer, the end of the file, has the numbers of rows. Rows of mpr itself are not counted.
     """
     with path.open("rb") as file:
         try:
@@ -93,7 +93,7 @@ def rows_in(path: Path) -> int | None:
 
 
 def shown(path: Path) -> str:
-    """Return `path` relative to the working directory if it lies there, else unchanged, for commands and messages."""
+    """Return `path` relative to the working directory if it lies there, else unchanged."""
     try:
         here = Path.cwd()
     except FileNotFoundError:

@@ -38,7 +38,8 @@ class CaptureOptions:
     output:
         True if text that the worker writes to `sys.stdout` and `sys.stderr` goes into the recording.
     level:
-        The level of the parent's root logger. The worker uses this level if its own root logger has the default level.
+        The level of the parent's root logger. If `logging` is True, the worker's root logger gets this level in place
+        of its default level, `WARNING`.
     """
 
     logging: bool
@@ -49,8 +50,7 @@ class CaptureOptions:
 class _Busy(threading.local):
     """Holds `now`, which is True if the calling thread is writing a log record or a line into the recording.
 
-    Writing may itself cause log records and lines. mpr does not record these, because each of them would cause another
-    one.
+    Log records and lines that this writing itself causes are not recorded, because they would cause others without end.
     """
 
     now = False
@@ -62,12 +62,12 @@ _busy = _Busy()
 class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
 
-    The entity path is made of the logger's name (`a.b` becomes `a/b`). If the record has a traceback, the traceback is
-    added to the text. The name and index of the task, the worker's number and the process id are further components of
-    the row. A record goes to the recording of the task that emits it. Outside of a task, a record goes to the recording
-    that the process has joined, or else to the current recording. Records of mpr itself are not sent, because they may
-    report an error of the recording. If a record cannot be written, the handler calls `handleError`, as every handler
-    of `logging` does, and the code that logs gets no error.
+    The entity path is made of the logger's name (`a.b` becomes `a/b`). The traceback of a record is added to the text.
+    The name and index of the task, the worker's number and the process id are further components of the row.
+
+    A record goes to the recording of the task that emits it. Outside of a task, it goes to the recording that the
+    process has joined, or else to the current recording. Records of the logger `mpr` are not sent. If a record cannot
+    be written, the handler calls `handleError`, as every handler of `logging` does.
 
     Parameters
     ----------
@@ -91,10 +91,7 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record` into the recording.
-
-        If that fails, call `handleError`, so that the code that logs gets no exception.
-        """
+        """Write `record` into the recording. If that fails, call `handleError`, as every handler of `logging` does."""
         if _busy.now:
             return
         _busy.now = True
@@ -190,10 +187,7 @@ class _Lines(io.TextIOBase):
 
 
 class Capture:
-    """Writes `logging` records and output of this process into the recording from now on.
-
-    `options` says which records and which output.
-    """
+    """Writes `logging` records and output of this process into the recording from now on, as `options` says."""
 
     def __init__(self, options: CaptureOptions) -> None:
         self._streams: list[_Lines] = []
@@ -229,10 +223,7 @@ class Capture:
         return bool(self._streams)
 
     def finish_lines(self) -> None:
-        """Log the text that a task has printed after its last line end, if there is any.
-
-        Complete lines were logged before.
-        """
+        """Log the text that a task has printed after its last line end, if there is any."""
         for stream in self._streams:
             stream.finish_line()
 

@@ -1,6 +1,7 @@
 """Tells the worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long.
 
-Covers: the thread that does this. Does not cover: what the loop then does (`loop.py`).
+Covers: the thread that does this.
+Does not cover: what the loop then does (`loop.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +18,8 @@ _PATIENCE = 20
 class Clock:
     """Sets `ticked[0]` to True and calls `on_tick()` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
 
-    The loop reads `ticked[0]` before each task, and then sets it to False. The loop does not read the real clock,
-    because that takes ten times as long. Native code that keeps the GIL delays these ticks. If no thread can be
-    started, `always` is True, and the loop has to read the real clock for each task.
+    The loop reads `ticked[0]` before each task, and sets it to False. The thread ticks a little longer than the loop is
+    busy. If no thread can be started, `always` is True, and the loop has to read the real clock for each task.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -49,10 +49,7 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def pause(self) -> None:
-        """Stop ticking for the loop, because the loop has run its tasks.
-
-        A tick for `tick_once` may still follow.
-        """
+        """Let the ticks end, because the loop has run its tasks. Some more ticks may follow."""
         self._busy = False
 
     def _run(self) -> None:

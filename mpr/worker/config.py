@@ -27,9 +27,8 @@ class WorkerConfig:
     preloaded:
         True if the SDK was imported before this process was forked.
     results_wait:
-        True if a result may wait about 0.01 s in the worker, to be sent together with later results. It waits only for
-        tasks of the same work item (tasks that came in one message). If the worker dies in this time, the result is
-        lost, and the task counts as one that the worker had not ended.
+        True if a result may wait about 0.01 s for results of later tasks of the same work item. If the worker dies
+        meanwhile, the result is lost, and the task counts as one that the worker had not ended.
     capture:
         Which log records and output of the worker go into the recording.
     """

@@ -1,10 +1,10 @@
 """Notices processes that a task has forked, so that each of them ends when it leaves the task.
 
-A task may do this: `if os.fork() == 0: return`. Such a process is a copy of the worker. If the copy continued, it would
-send a second result for the task, and would run tasks that the worker runs, too.
+A task may do this: `if os.fork() == 0: return`. Such a process is a copy of the worker. If it continued, it would send
+a second result for the task, and would run tasks that the worker runs, too.
 
-Covers: noticing the fork. Does not cover: the exit (`user_code.exit_with`), and forked processes that log
-(`producer/membership.py`).
+Covers: noticing the fork.
+Does not cover: the exit (`user_code.exit_with`), and forked processes that log (`producer/membership.py`).
 """
 
 from __future__ import annotations

@@ -1,8 +1,5 @@
 """Runs the tasks that a worker receives, one after another, and sends their results.
 
-A work item is one message to the worker, with one or more tasks. A result is sent after the messages that announce the
-rows of its tasks, on the same socket. So the parent reads the rows before the result.
-
 Covers: the loop, what it writes into the status page for each task, and the results.
 Does not cover: the start of a worker (`main.py`), sending (`producer/result_sender.py`).
 """
@@ -108,9 +105,9 @@ class WorkerLoop:
         """Run the tasks of the work item `message`, and hand over their results.
 
         `run(argument)` runs one task; `arguments` has one entry for each task. `name` is the name of the function.
-        `started_ns` is the value of `time.monotonic_ns()` when the work item began. A task may take less than 1 us. So
-        this loop calls as few functions as possible. It reads the clock only after the thread of `Clock` has set
-        `ticked[0]` to True, or if the parent needs the time of each task.
+        `started_ns` is the value of `time.monotonic_ns()` when the work item began. A task may take less than 1 us, so
+        this loop calls few functions, and reads the clock only if `ticked[0]` is True or if the parent needs the time
+        of each task.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
@@ -184,8 +181,8 @@ class WorkerLoop:
 
         `payload` has the pickled results. `status` is `RETURNED`, `APART` or `RAISED` of `transport/messages.py`, and
         says how `payload` is made. `started_ns` is the value of `time.monotonic_ns()` when the work item began. `last`
-        is True if these are the last results of the work item. If the tasks were short, the results may wait in this
-        process for later ones.
+        is True if these are the last results of the work item. The results of short tasks may wait in this process for
+        later ones.
         """
         if forked_child.is_child[0]:
             # Code of a user has forked this process while the results were pickled.

@@ -1,6 +1,7 @@
 """Runs a worker process from its start to its end.
 
-Covers: the environment, joining the recording, the initializer. Does not cover: the loop over the tasks (`loop.py`).
+Covers: the environment, joining the recording, the initializer.
+Does not cover: the loop over the tasks (`loop.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker` until the parent stops this process, or until the parent ends.
+    """Run as worker `config.worker`, and return when the parent has stopped this worker, or this process is `spent`.
 
     The value of `initializer` is a pair: the user's initializer (None for none), and the tuple of its arguments. If the
     initializer raises, the parent gets the exception, and this function returns.

@@ -1,8 +1,7 @@
 """Prepares a fork server for forking workers. This module is the server's last import.
 
 Every worker shares the memory that the server has after this import. The module freezes all objects, so that the
-garbage collector of a worker does not touch them. Without this, the first run of the collector in a worker would write
-to every such object. The system copies memory that a process writes to, so each worker would copy all objects.
+garbage collector of a worker does not write to them. A write makes the system copy the memory for the worker.
 """
 
 from __future__ import annotations
