@@ -157,20 +157,20 @@ def run_to_completion(step: Callable[[], Any], *, wait: bool = True) -> None:
             is_over.set()
 
     try:
-        start_aside(threading.Thread(target=run, name="carry-through", daemon=False))
-    except RuntimeError:
-        # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
-        step()
-        return
-    if not waits:
-        return
-    try:
-        # The step limits its own waits.
-        is_over.wait()
+        try:
+            start_aside(threading.Thread(target=run, name="carry-through", daemon=False))
+        except RuntimeError:
+            # The step runs in this thread, because the interpreter is at its exit and starts no more threads.
+            step()
+            return
+        if waits:
+            # The step limits its own waits.
+            is_over.wait()
     except BaseException:
+        # Ctrl-C may come at any instruction, also while the thread starts.
         waits = False
         raise
-    if raised:
+    if waits and raised:
         raise raised[0]
 
 

@@ -266,3 +266,17 @@ def test_no_page_is_read_after_the_recording_has_ended(pool: _Pool) -> None:
     for page, _ in pool.pages.values():
         page.close()
     pool.pages.clear()
+
+
+def test_a_call_of_another_thread_may_come_just_when_the_recording_ends(pool: _Pool) -> None:
+    pool.worker(1)
+    end = pool.listener.recording_ended
+
+    def submit_first(error: BaseException | None = None) -> None:
+        # The recording has ended, and the pool has not yet.
+        pool.submit()
+        pool.dispatcher.drop_waiting()
+
+    pool.listener._terminate = submit_first  # type: ignore[attr-defined]  # the moment between two locks
+    end()
+    assert [type(error) for *_, error in pool.errors()] == [CancelledError]

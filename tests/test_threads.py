@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
+from collections.abc import Iterator
 from multiprocessing import connection as mp_connection
 from pathlib import Path
 
 import pytest
 
-from mpr.threads import Latch, WakeupPipe, aside
+from mpr.threads import EndOnce, Latch, WakeupPipe, aside, run_to_completion
+from tests import support
 
 
 def test_a_thread_is_woken_as_often_as_it_waits() -> None:
@@ -83,3 +87,55 @@ def test_without_another_thread_a_step_runs_here(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(threading.Thread, "start", no_more)
     monkeypatch.setattr("mpr.threads._idle", [])
     assert aside(threading.current_thread) is threading.main_thread()
+
+
+@pytest.mark.usefixtures("_plain_ctrl_c")
+def test_an_error_after_ctrl_c_is_logged() -> None:
+    interrupted = threading.Event()
+
+    def fail_later() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted.wait(30)
+        raise OSError("the disk is full")
+
+    with support.records_of_mpr() as records:
+        with pytest.raises(KeyboardInterrupt):
+            run_to_completion(fail_later)
+        interrupted.set()
+        for thread in threading.enumerate():
+            if thread.name == "carry-through":
+                thread.join(30)
+    assert ["the disk is full" in each.getMessage() for each in records] == [True]
+
+
+@pytest.fixture
+def _plain_ctrl_c() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_end_runs_once_and_whoever_ends_again_waits_for_it() -> None:
+    ending = EndOnce()
+    may_end = threading.Event()
+    steps: list[int] = []
+
+    def first() -> None:
+        assert may_end.wait(30)
+        ending.run(lambda: steps.append(0))
+        steps.append(1)
+
+    def second() -> None:
+        ending.run(lambda: steps.append(2))
+        steps.append(3)
+
+    threads = [threading.Thread(target=ending.run, args=(first,))]
+    threads[0].start()
+    support.wait_for(lambda: ending.begun)
+    threads.append(threading.Thread(target=second))
+    threads[1].start()
+    assert not ending.over.is_set()
+    may_end.set()
+    for thread in threads:
+        thread.join(30)
+    assert steps == [1, 3]
