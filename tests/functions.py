@@ -14,6 +14,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from multiprocessing import util
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -296,3 +297,21 @@ def log_as_in_another_container(count: int, pid: int) -> None:
 def log_at_signal() -> None:
     """Have a decorated function log the number 100 at each SIGUSR1."""
     signal.signal(signal.SIGUSR1, lambda _signal, _frame: log_number(100))
+
+
+def log_while_sending() -> None:
+    """Have a decorated function log the number 100 at each line with which this worker sends a result.
+
+    The function runs where a handler of a signal would run.
+    """
+
+    def at_line(_frame: FrameType, event: str, _argument: object) -> Any:
+        if event == "line":
+            log_number(100)
+        return at_line
+
+    def at_call(frame: FrameType, _event: str, _argument: object) -> Any:
+        sends = frame.f_code.co_name in ("hand_over", "_announce_all", "send")
+        return at_line if sends and frame.f_globals["__name__"].startswith("mpr.") else None
+
+    sys.settrace(at_call)

@@ -61,7 +61,7 @@ class _Process:
             self.page.counters, lambda: None, TaskRecordings(lambda _data: None, lambda _rows: None)
         )
         self.watch = RecordingWatch(config, self.counters)
-        self.inbox = Inbox(self.connection, lambda message: self.answers.append(message) or True)  # type: ignore[func-returns-value]
+        self.inbox = Inbox(self.connection, lambda message: self.answers.append(message) or True, bool)  # type: ignore[func-returns-value]
         self.results = ResultSender(self.connection, ResultJournal(self.page), parent_reads=parent_reads)
         parts = self.connection, self.inbox, self.watch, self.results
         self.announcer = Announcer(*parts, Outbox(folder), self._segment, 0.05)

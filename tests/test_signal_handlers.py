@@ -147,3 +147,12 @@ def test_a_handler_of_a_worker_that_waits_for_its_next_task_may_call_a_decorated
             assert pool.apply_async(tasks.log_number, (number,)).get(_LIMIT_SECS) == number
     support.check_file(tmp_path / "run.rrd")
     assert set(support.numbers(tmp_path / "run.rrd")) == {*range(5), 100}
+
+
+def test_a_handler_of_a_worker_that_sends_a_result_may_call_a_decorated_function(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", initializer=functions.log_while_sending) as pool:
+        assert pool.apply_async(tasks.log_number, (1,)).get(_LIMIT_SECS) == 1
+    support.check_file(tmp_path / "run.rrd")
+    numbers = support.numbers(tmp_path / "run.rrd")
+    assert set(numbers) == {1, 100}
+    assert numbers[100] >= 5

@@ -23,19 +23,28 @@ class Inbox:
     take_answer:
         A function that gets each message. It returns False if the message is for the main thread, such as a task. It
         handles any other message, and returns True.
+    is_in_task:
+        A function that returns True while a worker runs code of a task.
     """
 
-    def __init__(self, connection: Connection, take_answer: Callable[[Downstream], bool]) -> None:
+    def __init__(
+        self, connection: Connection, take_answer: Callable[[Downstream], bool], is_in_task: Callable[[], bool]
+    ) -> None:
         self._connection = connection
         self._take_answer = take_answer
+        self._is_in_task = is_in_task
         self._reading = threading.Lock()
-        # The thread that is in `next_message`; None if none is.
+        # The main thread of a worker; None in a process that gets no tasks from the parent.
         self._main: int | None = None
         #: Messages for the main thread that another thread has received.
         self._kept: list[Downstream] = []
         # One of the threads that wait for answers reads messages. The others wait for this condition meanwhile.
         self._answered = threading.Condition()
         self._is_read = False
+
+    def own_main_thread(self) -> None:
+        """Note that the calling thread, the main thread of a worker, runs code of mpr from now on, except in tasks."""
+        self._main = threading.get_ident()
 
     def next_message(self, before_waiting: Callable[[], None]) -> Downstream:
         """Return the next message for the main thread. Waits without a limit. Only the main thread calls this method.
@@ -46,20 +55,17 @@ class Inbox:
             with self._reading:
                 if self._kept:
                     return self._kept.pop(0)
-                self._main = threading.get_ident()
-                try:
-                    message = self._connection.receive(before_waiting=before_waiting)
-                finally:
-                    self._main = None
+                message = self._connection.receive(before_waiting=before_waiting)
             if message is not None and not self._take_answer(message):
                 return message
 
     def is_interrupted(self) -> bool:
-        """Return True if the caller runs in a signal handler that has interrupted `next_message`.
+        """Return True if the caller is a signal handler that has interrupted mpr in the main thread of a worker.
 
-        If so, no thread can receive an answer before the handler has returned.
+        The main thread may then hold a lock that every message needs, and it may be the thread that receives answers.
+        So no answer arrives before the handler has returned.
         """
-        return self._main == threading.get_ident()
+        return self._main == threading.get_ident() and not self._is_in_task()
 
     def take_answers(self, timeout_secs: float = 0) -> None:
         """Receive the messages that have arrived. If none has arrived, wait up to `timeout_secs` seconds for one.

@@ -122,8 +122,8 @@ class Producer:
         self.ids: Final = (config.application_id, config.recording_id)
         self.worker = worker
         self._connection = Connection(config.upstream, config.downstream, copies=not worker)
-        self._inbox = Inbox(self._connection, self._take_answer)
         self.status_page: StatusPage = StatusPage(config.folder)
+        self.inbox: Final = Inbox(self._connection, self._take_answer, self.status_page.is_in_task)
         self._marker = TaskMarker(self.status_page)
         #: The recordings that tasks make themselves.
         self.task_recordings: TaskRecordings = TaskRecordings(
@@ -134,7 +134,7 @@ class Producer:
         self.settings: Final = ChangedSettings() if worker else None
         self._watch = RecordingWatch(config, self.log_counters)
         self._has_ended = False
-        interrupted = self._inbox.is_interrupted
+        interrupted = self.inbox.is_interrupted
         self.indices: Final = TaskIndices(self._ask, interrupted, lambda: self.number, own_next_index)
         self.notices: Notices = Notices(config, worker)
         outbox = Outbox(config.folder)
@@ -192,7 +192,7 @@ class Producer:
             worker=self.worker,
             stream=self.stream,
             connection=self._connection,
-            inbox=self._inbox,
+            inbox=self.inbox,
             watch=self._watch,
             status_page=self.status_page,
             log_counters=self.log_counters,
@@ -259,7 +259,7 @@ class Producer:
         """Receive messages until `done()` returns True. Raises the errors of `deliver`."""
         held_bytes, deadline = -1, 0.0
         while True:
-            if self._inbox.wait_until(done, LOOK_SECS):
+            if self.inbox.wait_until(done, LOOK_SECS):
                 return
             self._watch.check()
             if (now_held := self._writer.held_bytes()) != held_bytes:
@@ -321,10 +321,6 @@ class Producer:
     def send(self, message: object) -> None:
         """Send `message` to the parent. It arrives after all messages that were sent before."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
-
-    def receive(self) -> DownstreamMessage:
-        """Return the next message to the main thread. Before each wait, send the results that wait in this process."""
-        return self._inbox.next_message(self.send_results)
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
         if isinstance(message, Accepted):

@@ -39,8 +39,8 @@ class TaskIndices:
     ask:
         `ask(question, have_come)` sends the message `question`, and waits until `have_come()` returns True.
     is_interrupted:
-        A function that returns True if no thread can receive an answer, because a signal handler has interrupted the
-        receiving thread.
+        A function that returns True if no answer can arrive, because a signal handler has interrupted mpr in the main
+        thread of a worker.
     number:
         A function that returns the number of this process in the recording.
     own_next:

@@ -151,6 +151,10 @@ class StatusPage:
         """Note that the user's function has ended for task number `task` of the work item."""
         self.counters[POSITION] = 2 * task + 2
 
+    def is_in_task(self) -> bool:
+        """Return True if a task of a work item runs now, or its function or arguments are being loaded."""
+        return bool(self.counters[POSITION] % 2)
+
     def close(self) -> None:
         """Close the file. The parent has its own descriptor."""
         if self._file is not None:

@@ -59,7 +59,7 @@ class WorkerLoop:
     def run(self) -> None:
         """Run tasks until the parent stops this worker, or until this process can send no more rows to the parent."""
         while True:
-            message = self._producer.receive()
+            message = self._producer.inbox.next_message(self._producer.send_results)
             match message:
                 case Tasks():
                     if self._producer.status_page.begin_work_item(message.sequence, message.first):
@@ -91,6 +91,7 @@ class WorkerLoop:
         except BaseException as error:  # noqa: BLE001  # every error is the result of the task
             if forked_child.is_child[0]:
                 exit_with(error)
+            self._producer.status_page.end(message.first)
             self._hand_over(message, message.first, 0, RAISED, task_pickling.dump_exception(error), started_ns)
             return
         run = function if message.mode == EACH else functools.partial(call, function)
@@ -133,6 +134,8 @@ class WorkerLoop:
                 producer.begin_task()
             if marks:
                 task = position // 2
+                # Not yet in the task, because `mark_begin` takes locks that a handler of a signal must not wait for.
+                counters[POSITION] = position - 1
                 producer.mark_begin(message.work_item, task, message.attempt if task < again_until else 1)
                 counters[SINCE] = began_ns = clock()
                 raised = None

@@ -60,6 +60,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
             function(*arguments)
             if forked_child.is_child[0]:
                 exit_with(None)
+            producer.inbox.own_main_thread()
             # Keep the settings of the SDK that the initializer has changed, because it changes them for all tasks.
             if producer.settings is not None:
                 producer.settings.keep()
@@ -67,6 +68,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
     except BaseException as error:  # noqa: BLE001  # also SystemExit: the parent must hear of it
         if forked_child.is_child[0]:
             exit_with(error)
+        producer.inbox.own_main_thread()
         producer.flush()
         payload = task_pickling.dump_exception(error)
         if forked_child.is_child[0]:
@@ -74,6 +76,7 @@ def main(config: WorkerConfig, initializer: Portable) -> None:
         producer.send(InitializerFailed(payload))
         membership.close_worker(producer)
         return
+    producer.inbox.own_main_thread()
     producer.send(Ready((time.monotonic_ns() - began_ns) // 1000))
     WorkerLoop(producer, capture, waits=config.results_wait).run()
     membership.close_worker(producer)
