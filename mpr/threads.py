@@ -269,6 +269,10 @@ def aside(step: Callable[[], T]) -> T:
     return returned[0]
 
 
+# The time between two looks of `BoundedThread.do` whether its step has ended (seconds).
+_LOOK_SECS = 1.0
+
+
 class BoundedThread:
     """A thread that runs one step after another. The wait for each step has a limit.
 
@@ -288,8 +292,11 @@ class BoundedThread:
         """
         outcome = _Outcome()
         self._work.put((step, outcome))
-        if not outcome.done.wait(timeout_secs):
-            return False
+        while not outcome.done.wait(min(timeout_secs, _LOOK_SECS)):
+            # Each look counts as `_LOOK_SECS`, however long it took. So a process that was stopped is not late.
+            timeout_secs -= _LOOK_SECS
+            if timeout_secs <= 0:
+                return False
         if outcome.error is not None:
             raise outcome.error
         return True

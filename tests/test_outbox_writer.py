@@ -7,17 +7,19 @@ import multiprocessing
 import os
 import resource
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rerun as rr
 
 import mpr
-from mpr.producer import log_counters, outbox_writer
+from mpr.producer import log_counters, outbox_writer, sink_changes
 from tests import support, tasks
 
 
@@ -110,9 +112,18 @@ def a_dead_writer_is_noticed_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_writer, "FLUSH_SILENT_SECS", 1.0)
 
 
-def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
-    """Check that `task` fails because its rows are lost, and that the tasks before and behind it have theirs."""
-    with mpr.Pool("app", 1, sinks=path, start_method="fork") as pool:
+# What the end of a recording raises if rows are missing.
+_MISSING = r"rows? of \d+ that were logged did not come to the recording"
+
+
+def _fails_alone(
+    path: Path, end: contextlib.AbstractContextManager[object], task: Callable[..., int], *args: float
+) -> None:
+    """Check that `task` fails because its rows are lost, and that the tasks before and behind it have theirs.
+
+    The pool ends within `end`.
+    """
+    with end, mpr.Pool("app", 1, sinks=path, start_method="fork") as pool:
         assert pool.map(tasks.log_number, range(5), chunksize=1) == list(range(5))
         with pytest.raises(mpr.DeliveryError, match=r"worker 1 \(pid \d+\) cannot bring its rows to the recording: "):
             pool.apply(task, (50, *args))
@@ -125,14 +136,15 @@ def _fails_alone(path: Path, task: Callable[..., int], *args: float) -> None:
 
 def test_a_manifest_that_the_sdk_cannot_write_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox_writer, "OUTBOX_ROLL_BYTES", 300_000)
-    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_the_manifest)
+    _fails_alone(tmp_path / "run.rrd", contextlib.nullcontext(), _log_without_room_for_the_manifest)
 
 
 @pytest.mark.usefixtures("a_dead_writer_is_noticed_soon")
 @pytest.mark.parametrize("secs", [0.0, 0.3])
 def test_rows_that_the_sdk_cannot_write_are_an_error_within_a_bound(secs: float, tmp_path: Path) -> None:
     started = time.monotonic()
-    _fails_alone(tmp_path / "run.rrd", _log_without_room_for_rows, secs)
+    end = pytest.raises(mpr.DeliveryError, match=_MISSING)
+    _fails_alone(tmp_path / "run.rrd", end, _log_without_room_for_rows, secs)
     assert time.monotonic() - started < 60
 
 
@@ -147,7 +159,7 @@ def test_a_joined_process_whose_rows_cannot_be_written_fails_and_ends(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "run.rrd"
-    with mpr.SharedRecording("app", sinks=path) as recording:
+    with pytest.raises(mpr.DeliveryError, match=_MISSING), mpr.SharedRecording("app", sinks=path) as recording:
         recording.stream.log("n", rr.Scalars(1.0))
         child = multiprocessing.get_context("spawn").Process(target=_log_in_joined_process, args=(50,))
         child.start()
@@ -156,6 +168,49 @@ def test_a_joined_process_whose_rows_cannot_be_written_fails_and_ends(
     assert "DeliveryError: rows of this process" in capfd.readouterr().err
     support.check_file(path)
     assert support.numbers(path)[1] == 1
+
+
+def _log_and_end_without_room() -> None:
+    outbox_writer.FLUSH_LOOK_SECS, outbox_writer.FLUSH_SILENT_SECS = 0.2, 1.0
+    mpr.join()
+    _allow_no_more(50)
+    tasks.log_number(51)
+
+
+def test_a_process_whose_last_rows_cannot_be_written_ends_and_the_loss_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with pytest.raises(mpr.DeliveryError, match=_MISSING), mpr.SharedRecording("app", sinks=path) as recording:
+        child = multiprocessing.get_context("spawn").Process(target=_log_and_end_without_room)
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+    assert recording.stats().lost_rows == 1
+    support.check_file(path)
+    assert support.numbers(path) == {50: 1}
+
+
+def _log_to_a_viewer_that_takes_nothing(port: int) -> None:
+    rr.connect_grpc(f"rerun+http://127.0.0.1:{port}/proxy")
+    tasks.log_number(50)
+
+
+@pytest.mark.parametrize("route", ["funnel", "direct"])
+def test_a_sink_of_a_task_that_takes_nothing_costs_only_its_worker(
+    route: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink_changes, "SINK_CHANGE_SECS", 2.0)
+    path = tmp_path / "run.rrd"
+    with socket.socket() as viewer:
+        viewer.bind(("127.0.0.1", 0))
+        viewer.listen()
+        with (
+            mpr.SharedRecording("app", sinks=path, route=route) as recording,
+            mpr.Pool("app", 1, recording=recording, start_method="fork") as pool,
+        ):
+            with pytest.raises(mpr.DeliveryError, match="for the end of its last sink"):
+                pool.apply_async(_log_to_a_viewer_that_takes_nothing, (viewer.getsockname()[1],)).get(60)
+            assert pool.map(tasks.log_number, range(5)) == list(range(5))
+    assert support.numbers(path) == Counter(range(5))
 
 
 def test_an_error_of_a_signal_handler_within_the_sdk_is_not_one_of_the_sdk() -> None:

@@ -83,15 +83,16 @@ class DirectWriter(OutboxWriter):
                 sinks.append(rr.GrpcSink(url=url))
             else:
                 self._lose_viewer(url, f"nobody has listened there for {DIRECT_CONNECT_SECS:.0f} s")
-        with internal():
-            try:
-                if sinks:
-                    self._parts.stream.set_sinks(*sinks)
-            except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
-                self._give_up(str(error))
-            if self.spent:
-                # Without any sink, the SDK would keep all rows in memory.
-                self._parts.stream.set_sinks(rr.FileSink(os.devnull))
+        stream = self._parts.stream
+        try:
+            failure = self._sinks.failure_of(lambda: stream.set_sinks(*sinks)) if sinks else ""
+        except Exception as error:  # noqa: BLE001  # whatever the SDK raises for a sink
+            failure = str(error)
+        if failure:
+            self._give_up(failure)
+        if self.spent:
+            # Without any sink, the SDK would keep all rows in memory.
+            self._sinks.failure_of(lambda: stream.set_sinks(rr.FileSink(os.devnull)))
 
     def wait_for_credit(self) -> None:
         """Do what `OutboxWriter.wait_for_credit` does, but end this process if it is a worker and is `spent`.

@@ -59,6 +59,10 @@ class MutedProducer:
     def sink_changed(self, call: str) -> None:
         """Do nothing, because the next task calls `drop_rows`."""
 
+    def write_out(self) -> int:
+        """Do nothing, because the rows are dropped. Returns 0."""
+        return 0
+
 
 # One for each producer, because each stream of the SDK costs two threads.
 _muted: weakref.WeakKeyDictionary[Producer, MutedProducer] = weakref.WeakKeyDictionary()

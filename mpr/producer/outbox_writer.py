@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING
 
 from mpr import failpoints
 from mpr.errors import DeliveryError, ReleasedError, describe_process
-from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, UNFLUSHED_MAX_BYTES
+from mpr.limits import OUTBOX_ROLL_BYTES, OUTBOX_ROLL_ROWS, SINK_TIMEOUT_SECS, UNFLUSHED_MAX_BYTES
 from mpr.producer.announcer import Announcer, OpenOutbox
 from mpr.producer.inbox import Inbox
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.recording_watch import RecordingWatch
 from mpr.producer.result_sender import ResultSender
 from mpr.producer.row_account import RowAccount
+from mpr.producer.sink_changes import SinkChanges
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.rrd import framing
 from mpr.sdk.internal import internal
@@ -125,6 +126,7 @@ class OutboxWriter(abc.ABC):
         self._rolling = threading.Lock()
         # A thread of its own, because in the main thread a signal handler could raise in the middle of the change.
         self.side: BoundedThread = BoundedThread("mpr-roller")
+        self._sinks = SinkChanges()
         #: Whether a task has given the stream another sink, so that the SDK writes into no outbox.
         self._detached = False
         # `_flushed` is the number of logging calls before the last flush. `_completed` is the number of logging calls
@@ -151,7 +153,7 @@ class OutboxWriter(abc.ABC):
             return
         if self._detached:
             # A task has chosen another sink, so an error of that sink is raised in the task.
-            self._parts.stream.flush()
+            self._parts.stream.flush(timeout_sec=SINK_TIMEOUT_SECS)
             return
         failure = self._flush_failure()
         if failure:
@@ -159,11 +161,10 @@ class OutboxWriter(abc.ABC):
 
     def detach(self) -> None:
         """Make the SDK finish the current outbox, and write into no other. If that fails, this process is `spent`."""
-        if self.spent:
-            return
-        with internal():
-            self._parts.stream.disconnect()
-        self._check_ended(self.announcer.current.outbox)
+        # Flush first, for the same reason as in `roll`.
+        self.push()
+        if not self.spent:
+            self._finish_outbox(self._parts.stream.disconnect)
 
     def roll(self) -> None:
         """Make the SDK finish the current outbox, with the manifest, and write later rows into a new outbox.
@@ -182,9 +183,8 @@ class OutboxWriter(abc.ABC):
         self.announcer.have_opened(fresh)
         failpoints.reach("worker.opened")
         # The SDK finishes the old file, with its footer, before this call returns.
-        attach(parts.stream, fresh)
+        self._finish_outbox(lambda: attach(parts.stream, fresh))
         failpoints.reach("worker.rolled")
-        self._check_ended(self.announcer.current.outbox)
         self.retire(self.announcer.switch_to(fresh, parts.log_counters.entered, rows))
 
     # --- rows that are lost --------------------------------------------------------------------------------------
@@ -214,10 +214,11 @@ class OutboxWriter(abc.ABC):
             if silent_secs >= FLUSH_SILENT_SECS:
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
-    def _check_ended(self, outbox: Outbox) -> None:
-        """Make this process `spent` if the SDK has not finished `outbox`. In this case, the SDK has dropped rows."""
-        if not _is_ended(outbox):
-            self.give_up("the recording", "the SDK could not write all of them into memory")
+    def _finish_outbox(self, change: Callable[[], None]) -> None:
+        """Call `change`, with which the SDK finishes the outbox. If it cannot, it has dropped rows: `spent` is set."""
+        failure = self._sinks.failure_of(change)
+        if failure or not _is_ended(self.announcer.current.outbox):
+            self.give_up("the recording", failure or "the SDK could not write all of them into memory")
 
     def give_up(self, target: str, reason: str) -> None:
         """Make this process `spent`, and report to the parent that rows are lost. A second call does nothing.
@@ -376,12 +377,12 @@ class OutboxWriter(abc.ABC):
         rows = self._parts.row_account.settled()
         self.detach()
         self.announcer.announce()
-        if not self.spent:
-            self._parts.connection.send(RowsCounted(rows))
+        self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
         """Close the outboxes of this process. If this process is a worker and is `spent`, end the process."""
         self.side.close()
+        self._sinks.close()
         self.announcer.release()
         if self.spent and self._parts.worker:
             # Skip the SDK's exit handlers, because they would wait for the sink.

@@ -24,6 +24,7 @@ from mpr.sdk import forks, internal, log_calls, recordings, sink_calls
 from mpr.sdk.settings import watch_settings
 from mpr.sdk.sink_calls import SinkCall
 from mpr.sdk.times import watch_times
+from mpr.threads import aside
 from mpr.transport.status_page import COUNTED_ROWS
 from mpr.user_code import log as _log
 
@@ -391,7 +392,7 @@ def _skips_sink(call: SinkCall) -> bool:
         if call.is_live and (found := _of_this_thread() or _join_now()) is not None:
             _process.run.skip_viewer(call, thread_state.current if call.recording is None else call.recording, found)
     elif call.name == "disconnect":
-        found.stream.flush()
+        aside(found.write_out)
     else:
         found.notices.sink_skipped(call.name)
     return found is not None
