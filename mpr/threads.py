@@ -310,7 +310,7 @@ class BoundedThread:
             step, outcome = work
             try:
                 step()
-            except Exception as error:  # noqa: BLE001  # raised in the thread that waits
+            except BaseException as error:  # noqa: BLE001  # raised in the thread that waits; the SDK's panics are such
                 outcome.error = error
             outcome.done.set()
 
@@ -371,4 +371,4 @@ class WakeupPipe:
 class _Outcome:
     def __init__(self) -> None:
         self.done = Latch()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None

@@ -25,7 +25,11 @@ class _Producer:
         self.sent: list[Any] = []
         self.spent = False
 
-    def receive(self) -> Any:
+    @property
+    def inbox(self) -> Any:
+        return self
+
+    def next_message(self, _before_waiting: Any) -> Any:
         return self._messages.pop(0)
 
     def send(self, message: Any) -> None:
