@@ -101,9 +101,13 @@ def test_a_notebook_without_an_open_page_does_not_wait_for_long(page: Page, tmp_
     page.listen(lambda _message: page.cells() == support.cells(tmp_path / "run.rrd"))
 
 
-def test_a_recording_without_a_readable_sink_cannot_be_shown(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sinks", ["episodes/", "serve"])
+def test_a_recording_without_a_readable_sink_cannot_be_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sinks: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with (
-        mpr.Pool("app", 1, sinks=f"{tmp_path}/episodes/") as pool,
+        mpr.Pool("app", 1, sinks=sinks) as pool,
         pytest.raises(mpr.SinkError, match=r"needs a FileSink or a BinaryStreamSink"),
     ):
         pool.recording.notebook_show()

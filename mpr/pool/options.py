@@ -186,8 +186,9 @@ def check_recording(
 
 
 def check_chunksize(chunksize: int) -> int:
-    if chunksize < 1:
-        raise ConfigError(f"chunksize must be at least 1, got {chunksize}")
+    # Also integers of numpy.
+    if not hasattr(chunksize, "__index__") or chunksize < 1:
+        raise ConfigError(f"chunksize must be a number of tasks >= 1, got {chunksize!r}")
     return chunksize
 
 

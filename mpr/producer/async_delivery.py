@@ -43,12 +43,11 @@ class _Waiting:
         for example at exit.
         """
         with self._lock:
+            if not self._runs:
+                # Not a thread of the event loop's executor, because all threads there may be waiting for this coroutine.
+                threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
+                self._runs = True
             self._callbacks.append((on_delivered, keys))
-            if self._runs:
-                return
-            # Not a thread of the event loop's executor, because all threads there may be waiting for this coroutine.
-            threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
-            self._runs = True
 
     def _run(self) -> None:
         while True:

@@ -130,6 +130,11 @@ class RecordingRuntime:
         return self._opened.urls
 
     @property
+    def has_sinks(self) -> bool:
+        """False if nothing is recorded, because the user has switched logging off (`RERUN=off`)."""
+        return bool(self.writers) or self._opened.live is not None
+
+    @property
     def closed(self) -> bool:
         """True if `close` was called, even if `close` has not ended yet."""
         return self._ending.begun

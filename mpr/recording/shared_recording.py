@@ -182,8 +182,8 @@ class SharedRecording:
         """Show the viewer in a cell of a notebook, with all rows from the beginning and all new rows.
 
         Call this method at any time, also after `close`, and as often as you like. The recording needs a `FileSink` or
-        a `BinaryStreamSink`, because the rows are read from there. If logging is off (`RERUN=off`), or if all sinks are
-        viewers or servers, nothing is shown.
+        a `BinaryStreamSink`, because the rows are read from there. If logging is off (`RERUN=off`), nothing is
+        shown.
 
         To see rows while the work goes on, call this method in a cell before the cell with the work, because a kernel
         gets the page's messages between two cells.
@@ -205,8 +205,7 @@ class SharedRecording:
         """
         from mpr.recording.notebook import NotebookView
 
-        if not self._runtime.writers:
-            # The user has switched logging off (`RERUN=off`), so that there is nothing to show.
+        if not self._runtime.has_sinks:
             return
         view = NotebookView(self._runtime.replay(), width, height)
         view.show(0 if self._runtime.is_over else wait_secs)

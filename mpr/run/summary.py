@@ -83,13 +83,13 @@ def rows_in(path: Path) -> int | None:
 
     The footer, the end of the file, has the numbers of rows. Rows of mpr itself are not counted.
     """
-    with path.open("rb") as file:
-        try:
+    try:
+        with path.open("rb") as file:
             start, size = framing.footer_span(file)
             file.seek(start)
             return sum(manifest.row_count(each) for each in manifest.parse(file.read(size)))
-        except (OSError, errors.FormatError, KeyError, ValueError):
-            return None
+    except (OSError, errors.FormatError, KeyError, ValueError):
+        return None
 
 
 def shown(path: Path) -> str:
