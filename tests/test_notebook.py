@@ -101,9 +101,9 @@ def test_a_notebook_without_an_open_page_does_not_wait_for_long(page: Page, tmp_
     page.listen(lambda _message: page.cells() == support.cells(tmp_path / "run.rrd"))
 
 
-@pytest.mark.parametrize("sinks", ["episodes/", "serve"])
+@pytest.mark.parametrize("sinks", ["episodes/", mpr.GrpcServerSink(port=0)], ids=["files of tasks", "only live"])
 def test_a_recording_without_a_readable_sink_cannot_be_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sinks: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sinks: str | mpr.GrpcServerSink
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with (
