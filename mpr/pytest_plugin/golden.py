@@ -13,12 +13,12 @@ Does not cover: the comparison of two files (`mpr.compare.compare`), and the con
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -188,7 +188,7 @@ class Golden:
         before = _content(golden)
         self._write(golden, actual, ignored)
         # Without the copies, the report does not show what has changed.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             kept = self._artifact(golden)
             kept.write_bytes(golden.read_bytes())
             self._note_change(golden, before, kept, found, written=True)

@@ -7,10 +7,10 @@ files that were added later stay.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,10 +36,10 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     if not system.exists(folder):
         is_new = not system.exists(output)
         system.make_folder(folder)
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             if is_new:
                 system.write_new(f"{output}/{_IGNORE}", "*\n")
-        with contextlib.suppress(FileExistsError):
+        with suppress(FileExistsError):
             first = {"mpr": settings.version, "pid": settings.pid, "job": settings.job}
             system.write_new(f"{folder}/{_MANIFEST}", system.to_json(first))
 
@@ -77,7 +77,7 @@ def _remove_old_runs(settings: Settings) -> None:
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     too_many = max(0, len(runs) - settings.keep_runs)
     for folder in [each for each in runs if each != settings.folder][:too_many]:
-        with contextlib.suppress(OSError, ValueError):
+        with suppress(OSError, ValueError):
             manifest = json.loads((folder / _MANIFEST).read_text())
             if settings.job is None or manifest.get("job") != settings.job:
                 _remove(folder, _ours(folder, manifest))
@@ -108,5 +108,5 @@ def _remove(folder: Path, names: Sequence[str]) -> None:
     for name in sorted(names, key=lambda name: name == _MANIFEST):
         (folder / name).unlink(missing_ok=True)
     for parent, _, _ in os.walk(folder, topdown=False):
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.rmdir(parent)

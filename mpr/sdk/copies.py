@@ -14,10 +14,10 @@ The calls are wrapped while there is a target. Only the last target gets copies.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, Protocol
 
 from mpr.sdk import encoder, internal, kept_calls, private_names
@@ -97,7 +97,7 @@ def stop(target: Target) -> None:
 
     If there is no other target, the calls are not wrapped any more, unless other code has wrapped them, too.
     """
-    with contextlib.suppress(ValueError):
+    with suppress(ValueError):
         _targets.remove(target)
     # If other code has wrapped a call since then, its wrapper calls ours. Then ours stay, and are used again.
     if not _targets and all(private_names.find(name) is wrapper for name, wrapper in _wrappers.items()):
@@ -155,7 +155,7 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             copy = _copy_of(recording)
             result = original(entity_path, components, static_, recording)
             if copy is not None:
-                with contextlib.suppress(Exception):
+                with suppress(Exception):
                     original(entity_path, components, static_, copy)
             return result
 
@@ -169,7 +169,7 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             return original(_copied(args[0], original, copy), *args[1:], **kwargs)
         result = original(*args, **kwargs)
         if copy is not None:
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 original(*args, **{**kwargs, "recording": copy})
         return result
 
@@ -182,7 +182,7 @@ def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Itera
     Errors of `send` are ignored.
     """
     for chunk in chunks:
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             send(chunk, recording=copy)
         yield chunk
 
@@ -194,13 +194,13 @@ def _send_call(original: Callable[..., Any]) -> Callable[..., Any]:
         if copy is None or not hasattr(given, "__iter__"):
             result = original(given, recording)
             if copy is not None:
-                with contextlib.suppress(Exception):
+                with suppress(Exception):
                     original(given, copy)
             return result
         # The stream may call functions of the test for each chunk, and must not call them twice.
         for chunk in given:
             Native.send_chunks(chunk, recording=recording)
-            with contextlib.suppress(Exception):
+            with suppress(Exception):
                 Native.send_chunks(chunk, recording=copy)
         return None
 

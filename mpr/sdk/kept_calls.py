@@ -15,12 +15,21 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import pyarrow
+
 from mpr.sdk import private_names
 from mpr.sdk.native import Native
 from mpr.sdk.times import Times
 
 #: The most that a `KeptCalls` keeps: bytes of data, and calls. All tests that use a fixture get its rows once more.
 MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
+
+
+class _Arrays:
+    """Holds what this module needs of Arrow, as it is before any test runs."""
+
+    array = pyarrow.Array
+    concat = pyarrow.concat_arrays
 
 
 class _Call(NamedTuple):
@@ -56,10 +65,12 @@ class KeptCalls:
         if self.is_too_large:
             return
         self._size += _size_of(call)
-        self._calls.append(call)
-        if self._size > MOST_BYTES or len(self._calls) > MOST_CALLS:
+        if self._size > MOST_BYTES or len(self._calls) == MOST_CALLS:
             self.is_too_large = True
             self._calls.clear()
+        else:
+            kwargs = {name: _owned(value) for name, value in call.kwargs.items()}
+            self._calls.append(call._replace(args=tuple(map(_owned, call.args)), kwargs=kwargs))
 
     def close(self) -> None:
         _open.remove(self)
@@ -115,6 +126,16 @@ def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callabl
         return wrapped(*args, **kwargs)
 
     return call
+
+
+def _owned(value: Any) -> Any:
+    """Return `value`, an argument of a call, with memory of its own: the code may write into an array that it logs."""
+    if isinstance(value, dict):
+        return {key: _owned(each) for key, each in value.items()}
+    if isinstance(value, _Arrays.array):
+        # One array alone would not be copied.
+        return _Arrays.concat([value, value.slice(0, 0)])
+    return value
 
 
 def _size_of(call: _Call) -> int:

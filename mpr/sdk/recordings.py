@@ -9,9 +9,9 @@ Does not cover: the decision which recording a call uses (`producer/router.py`),
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from mpr.sdk import internal, private_names
@@ -242,7 +242,7 @@ def clean_up_recordings() -> None:
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
     if found is not None:
         # The SDK raises an error in a forked process if the process has recordings of its parent.
-        with contextlib.suppress(RuntimeError):
+        with suppress(RuntimeError):
             found()
 
 

@@ -383,6 +383,18 @@ def large():
     rr.log("large", rr.Tensor(np.random.default_rng(0).integers(0, 255, 5_000_000, np.uint8)))
 
 @pytest.fixture(scope="module")
+def written_again():
+    positions = np.zeros((1, 3), np.float32)
+    for number in range(3):
+        positions[:] = number
+        rr.log("written", rr.Points3D(positions))
+        rr.get_global_data_recording().flush()
+
+@pytest.mark.parametrize("number", range(2))
+def test_written(written_again, number):
+    pass
+
+@pytest.fixture(scope="module")
 def many():
     for number in range(2_001):
         rr.log("many", rr.Scalars(number))
@@ -464,6 +476,10 @@ def test_rows_of_a_wide_fixture_are_in_all_its_tests(tmp_path: Path, workers: tu
             assert {f"/side/{side}"} == found.entities(f"test_wide.py::{name}[{side}]")
     for number in range(2):
         assert {"/stored"} == found.entities(f"test_wide.py::test_lazy[{number}]")
+        rows = found.cells(f"test_wide.py::test_written[{number}]")
+        assert [f"[[{float(each)}, {float(each)}, {float(each)}]]" for each in range(3)] == [
+            each.value for each in rows
+        ]
     for name in ("test_one", "test_two"):
         assert {"/of_class"} == found.entities(f"test_wide.py::TestCase::{name}")
     assert {"/other"} == found.entities("test_wide.py::TestOverridden::test_other")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ _OFTEN = {
 # Modules whose functions only define types, or without which no test can run.
 _LEFT_OUT = {"__future__", "collections", "dataclasses", "typing", "types", "mpr", "pytest", "functools", "inspect"}
 
-# Patches every function of some modules, one for each test, until the test is over. A patched function raises, unless
-# pytest calls it. The calls are counted. `kept` has each function that a test has patched, and its calls.
+# Patches every function and class of some modules, one for each test, until the test is over. What is patched raises,
+# unless pytest calls it. The calls are counted. `kept` has each function that a test has patched, and its calls.
 _CONFTEST = """
 import json, sys, types
 import pytest
@@ -42,7 +43,7 @@ def is_of_pytest():
     frame = sys._getframe(2)
     while frame is not None:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package in ("_pytest", "pluggy", "pytest", "conftest"):
+        if package in ("_pytest", "pluggy", "pytest"):
             return True
         if package == "mpr" or package.startswith("test_"):
             return False
@@ -60,6 +61,9 @@ def patch(owner, name, place, error):
         raise error("patched")
 
     kept[place] = 0
+    if isinstance(original, type):
+        # A class, because other code may ask whether an object is an instance of it.
+        fails = type(name, (), {"__new__": lambda cls, *args, _call=fails, **kwargs: _call(*args, **kwargs)})
     setattr(owner, name, type(original)(fails) if function is not original else fails)
     patched.append((owner, name, original))
 
@@ -93,6 +97,7 @@ def places():
         for name, value in sorted(vars(module).items()):
             if isinstance(value, type) and value.__module__ == module.__name__ and not issubclass(value, BaseException):
                 yield from functions_of(value, f"{{module.__name__}}.{{name}}")
+                yield module, name, f"{{module.__name__}}.{{name}}"
     yield rr.RecordingStream, "log", "rerun.RecordingStream.log"
     yield rr.RecordingStream, "flush", "rerun.RecordingStream.flush"
     yield rr.RecordingStream, "disconnect", "rerun.RecordingStream.disconnect"
@@ -158,3 +163,95 @@ def test_no_patched_function_is_called(tmp_path: Path, mode: str) -> None:
         assert len(recorded.files()) == len(calls) + 1
         recorded.check_files()
         assert {"/last"} == recorded.entities("test_patches.py::test_last")
+
+
+_LOOKS = """
+import gc, logging, sys, weakref
+import pytest
+
+references = []
+
+def test_properties(request, record_property):
+    record_property("own", 1)
+    assert request.node.user_properties == [("own", 1)]
+
+def test_logs_an_object():
+    class Thing:
+        pass
+    thing = Thing()
+    references.append(weakref.ref(thing))
+    logging.getLogger("lib").warning("%s", thing)
+
+def test_the_object_is_gone():
+    gc.collect()
+    assert references[0]() is None
+
+class Counted(Exception):
+    texts = 0
+    def __str__(self):
+        Counted.texts += 1
+        return f"text {Counted.texts}"
+
+@pytest.fixture
+def raises_behind():
+    yield
+    raise Counted
+
+def test_teardown_fails(raises_behind):
+    pass
+
+def test_texts_of_the_error():
+    assert Counted.texts == TEXTS
+
+def test_handlers_of_pytest(monkeypatch):
+    callers = []
+    monkeypatch.setattr(logging.StreamHandler, "flush", lambda _: callers.append(sys._getframe(1).f_code.co_filename))
+    logging.getLogger("lib").warning("x")
+    assert callers == [logging.__file__] * 3
+
+class NoText(logging.Formatter):
+    def format(self, record):
+        return None
+
+def test_formatter_without_a_text(monkeypatch, caplog):
+    for handler in logging.getLogger().handlers:
+        monkeypatch.setattr(handler, "formatter", NoText())
+    with pytest.raises(TypeError):
+        logging.getLogger("lib").warning("x")
+"""
+
+# Imports nothing that starts threads.
+_BLOCKS = """
+import os, signal
+
+def test_waits_for_a_signal_that_it_blocks():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    try:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signal.SIGUSR1 in signal.sigpending()
+        signal.sigwait({signal.SIGUSR1})
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+"""
+
+
+def test_a_test_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
+    arguments = ("--tb=short", "--showlocals")
+    without = inner.run(tmp_path / "counts", *arguments, "-p", "no:mpr", test_x=_LOOKS.replace("TEXTS", "-1"))
+    (texts,) = set(re.findall(r"assert (\d+) == -1", without.stdout))
+    looks = _LOOKS.replace("TEXTS", texts)
+    without = inner.run(tmp_path / "without", *arguments, "-p", "no:mpr", test_x=looks)
+    recorded = inner.run(tmp_path / "recorded", *arguments, "--mpr=on", test_x=looks)
+    assert {"test_x.py::test_teardown_fails"} == without.failed()
+    assert without.reports == recorded.reports, recorded.stdout[-3000:]
+    failed = recorded.test("test_x.py::test_teardown_fails")
+    assert "failed" == failed["outcome"]
+    (report,) = recorded.texts("test_x.py::test_teardown_fails", "failure")
+    assert report.startswith("teardown failed")
+    assert "Counted" in report
+
+
+def test_the_signals_of_a_test_do_not_reach_threads_of_the_sdk(tmp_path: Path) -> None:
+    found = inner.run(tmp_path, "--mpr=on", test_x=_BLOCKS)
+    assert 0 == found.code, found.stdout[-3000:]

@@ -9,11 +9,11 @@ Does not cover: what a forked process does with the recording (`recorder.py`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 
 from mpr.pytest_plugin.recording import system
 from mpr.pytest_plugin.recording.system import System
@@ -74,8 +74,8 @@ def _forks() -> None:
 def _threads() -> dict[str, str]:
     """Return the names of the threads of this process by their ids. The dict is empty if there is no `/proc`."""
     found = {}
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for thread in System.listdir("/proc/self/task"):
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 found[thread] = system.read_all(f"/proc/self/task/{thread}/comm").decode(errors="replace").strip()
     return found

@@ -9,9 +9,9 @@ that error is meant for the run.
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -72,7 +72,7 @@ class InternalErrors:
 
     def _say(self, text: str) -> None:
         self.texts.append(text)
-        with contextlib.suppress(Exception):
+        with suppress(Exception):
             self._write(text)
 
 

@@ -128,6 +128,7 @@ class LogSources:
         If the test has made another recording the SDK's current one, that recording stays the current one. If pools or
         shared recordings of the test are still open, a note is added to `running.notes`.
         """
+        self._logs.forget()
         note = self._children.detach()
         if note is not None:
             running.notes.append(note)

@@ -1,8 +1,8 @@
 """Writes the `logging` records of a test into the test's recording.
 
-pytest's plugin `logging` has a handler that formats each record, and then calls the handler's method `flush`.
-`LogCapture` replaces this method by a function that also writes the formatted text into the recording. So mpr adds no
-handler to `logging`.
+pytest's plugin `logging` has a handler that formats each record, and then adds its attribute `terminator` (the end of
+the line) to the text. `LogCapture` replaces this attribute by one that also writes the formatted text into the
+recording. So mpr adds no handler to `logging`, and calls nothing that a test may have replaced.
 
 The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
 If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
@@ -23,6 +23,18 @@ if TYPE_CHECKING:
 
 # The levels that have another name in Rerun.
 _LEVELS = {"WARNING": "WARN"}
+
+
+class _Terminator(str):
+    """The end of a line, which also calls `write` each time it is added to a text."""
+
+    write: Callable[[], None]
+
+    def __radd__(self, text: Any) -> str:
+        if not isinstance(text, str):
+            return NotImplemented
+        self.write()
+        return f"{text}{self!s}"
 
 
 class LogCapture:
@@ -46,13 +58,8 @@ class LogCapture:
         plugin = config.pluginmanager.get_plugin("logging-plugin")
         self._handler: Any = getattr(plugin, "report_handler", None)
         if self._handler is not None:
-            flush = self._handler.flush
-
-            def flush_and_write() -> None:
-                flush()
-                self._write()
-
-            self._handler.flush = flush_and_write
+            self._handler.terminator = _Terminator(self._handler.terminator)
+            self._handler.terminator.write = self._write
 
     def _write(self) -> None:
         running = self._running()
@@ -77,10 +84,14 @@ class LogCapture:
             found = self._paths[name] = "/".join((self._prefix, *parts))
         return found
 
+    def forget(self) -> None:
+        """Release the last record, because the test has ended: what its arguments keep alive must not live longer."""
+        self._last = None
+
     def close(self) -> None:
-        """Give pytest's handler its own method `flush` again."""
+        """Give pytest's handler its own attribute `terminator` again."""
         if self._handler is not None:
-            self._handler.__dict__.pop("flush", None)
+            self._handler.__dict__.pop("terminator", None)
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -14,10 +14,10 @@ crash (`report/repair.py`).
 
 from __future__ import annotations
 
-import contextlib
 import os
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -108,10 +108,9 @@ class Recorder:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, Any, Any]:
-        try:
-            result = yield from self._phase(TEARDOWN)
-        finally:
-            self.errors.attempt("finish a recording", self._end)
+        result = yield from self._phase(TEARDOWN)
+        # A recording whose teardown has failed needs pytest's report of the teardown. So it ends with this report.
+        self.errors.attempt("finish a recording", self._end)
         if self.settings.strict and self.errors.of_test:
             pytest.fail("mpr: " + "; ".join(self.errors.of_test), pytrace=False)
         return result
@@ -120,8 +119,11 @@ class Recorder:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         report = yield
         self.errors.attempt("note an outcome", self._reported, item, report)
-        if report.when == TEARDOWN and self.last is not None:
-            self.errors.attempt("link a recording", report_links.add_link, item, report, self.last)
+        if report.when == TEARDOWN:
+            self.errors.attempt("finish a recording", self._end)
+            if self.last is not None:
+                self._name_in(report, self.last)
+                self.errors.attempt("link a recording", report_links.add_link, item, report, self.last)
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -151,7 +153,7 @@ class Recorder:
         if self._log_sources is not None:
             self.errors.attempt("end what tests were recorded with", self._log_sources.close)
         if self._journal is not None and self._journal.pid == System.getpid():
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._journal.close()
 
     # --- for fixtures -----------------------------------------------------------------------------------------------
@@ -192,7 +194,6 @@ class Recorder:
             self._end()
         self.errors.begin_test()
         self.last = None
-        self._set_property(item, None)
         options = test_options(item, self.settings)
         first = max(self._attempts.get(item.nodeid, 0), getattr(item, "execution_count", 1) - 1)
         self._attempts[item.nodeid] = first + 1
@@ -221,7 +222,6 @@ class Recorder:
             item=item, options=options, attempt=attempt, path=path, key=key, stream=stream, started=now,
             clock=clock, sections=len(getattr(item, "_report_sections", ())),
         )  # fmt: skip
-        self._set_property(item, f"{self._shown_folder}/{key}")
         sources.attach(running)
 
     def _phase(self, name: str) -> Generator[None, Any, Any]:
@@ -264,6 +264,8 @@ class Recorder:
         running = self._running()
         if running is not None and running.item is item:
             running.reported(report)
+            if report.when != TEARDOWN:
+                self._name_in(report, running.path)
 
     def _end(self) -> None:
         running, self.current = self._running(), None
@@ -283,7 +285,6 @@ class Recorder:
         if not kept:
             running.stream.finish(has_rows=running.take_logged())
             system.remove(running.path)
-            self._set_property(running.item, None)
         elif not running.stream.close():
             running.notes.append(f"the file has no end: mpr recover {quote(running.path)}")
             self.errors.report("recordings without an end", f"{running.key}: {running.notes[-1]}")
@@ -314,9 +315,8 @@ class Recorder:
             with warnings.catch_warnings():
                 # Warnings of imported modules must not fail a test that turns warnings into errors.
                 warnings.simplefilter("ignore")
-                from mpr.pytest_plugin.recording.log_sources import LogSources
-
-                self._log_sources = LogSources(self._config, self._running)
+                # Some modules that the SDK imports start threads.
+                self._log_sources = system.without_signals(lambda: _new_sources(self._config, self._running))
         return self._log_sources
 
     def _name(self, item: pytest.Item, options: TestOptions, attempt: int) -> str:
@@ -324,10 +324,9 @@ class Recorder:
         name = file_names.clean(given)[:100] if given else file_names.stem(item.nodeid, self._folder)
         return f"{name}-{self.worker}" if self.settings.names_worker else name
 
-    def _set_property(self, item: pytest.Item, value: str | None) -> None:
-        item.user_properties[:] = [each for each in item.user_properties if each[0] != PROPERTY]
-        if value is not None:
-            item.user_properties.append((PROPERTY, value))
+    def _name_in(self, report: pytest.TestReport, path: str) -> None:
+        """Name the recording `path` in `report`, and not in the properties of the item, which the test can see."""
+        report.user_properties.append((PROPERTY, f"{self._shown_folder}{path.removeprefix(self._folder)}"))
 
     def _open_journal(self) -> Journal:
         if self._journal is None or self._journal.pid != System.getpid():
@@ -347,3 +346,9 @@ class Recorder:
             )
             return False
         return True
+
+
+def _new_sources(config: pytest.Config, running: Callable[[], RunningTest | None]) -> LogSources:
+    from mpr.pytest_plugin.recording.log_sources import LogSources
+
+    return LogSources(config, running)

@@ -43,7 +43,7 @@ class RunningTest:
         The outcome of each phase that has ended: "passed", "failed", "skipped" or "interrupted". A failed subtest and
         an interruption of the test have the keys "subtests" and "interrupted".
     failed:
-        The name of each phase that failed, with pytest's report of it, or with pytest's text about the failure.
+        The name of each phase that failed, with pytest's report of it.
     explained:
         Why each phase has failed. Empty until `explain` is called.
     goldens:
@@ -68,7 +68,7 @@ class RunningTest:
     clock: float
     phases: list[tuple[str, float]] = field(default_factory=list)
     outcomes: dict[str, str] = field(default_factory=dict)
-    failed: list[tuple[str, pytest.TestReport | str]] = field(default_factory=list)
+    failed: list[tuple[str, pytest.TestReport]] = field(default_factory=list)
     explained: tuple[FailedPhase, ...] = ()
     goldens: list[GoldenChange] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -111,9 +111,6 @@ class RunningTest:
             self.outcomes[phase] = "interrupted"
         else:
             self.outcomes[phase] = "failed"
-            if phase == TEARDOWN:
-                text = self.item.repr_failure(pytest.ExceptionInfo.from_exception(error))
-                self.failed.append((phase, str(text)))
 
     def failed_in_part(self, report: pytest.TestReport) -> None:
         """Note that a subtest of the test has failed. `report` is pytest's report about the subtest.
@@ -144,7 +141,7 @@ class RunningTest:
         """
         found: dict[str, str] = {}
         for phase, failure in self.failed:
-            found.setdefault(failure if isinstance(failure, str) else failure.longreprtext, phase)
+            found.setdefault(failure.longreprtext, phase)
         return [(phase, text) for text, phase in found.items()]
 
     def explain(self) -> None:

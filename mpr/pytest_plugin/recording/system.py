@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # the native part of `signal`, without a stub
 import _thread
-import contextlib
 import json.encoder
 import os
 import time
 import unicodedata
 from _hashlib import openssl_sha256
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from contextlib import suppress
+from typing import Any, Final, NoReturn, TypeVar
+
+_T = TypeVar("_T")
 
 
 class System:
@@ -50,6 +52,7 @@ class System:
     lock: Final = _thread.allocate_lock
     signal_handler = _signal.getsignal
     signals: Final = tuple(int(each) for each in _signal.valid_signals())
+    signal_mask = _signal.pthread_sigmask
 
 
 def new_id() -> str:
@@ -82,7 +85,7 @@ def make_folder(path: str) -> None:
 
 def remove(path: str) -> None:
     """Remove the file `path` if it exists. Raises `OSError` if it cannot be removed."""
-    with contextlib.suppress(FileNotFoundError):
+    with suppress(FileNotFoundError):
         System.unlink(path)
 
 
@@ -156,6 +159,19 @@ def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
 
     System.start_thread(run, ())
     return done.acquire(timeout=timeout_secs)
+
+
+def without_signals(step: Callable[[], _T]) -> _T:
+    """Return the result of `step`. Threads that start meanwhile never get a signal of the process.
+
+    A test may block a signal in its only thread, and then wait for the signal. If a thread of the SDK did not block it
+    too, that thread would get the signal, which may end the process.
+    """
+    before = System.signal_mask(_signal.SIG_BLOCK, System.signals)
+    try:
+        return step()
+    finally:
+        System.signal_mask(_signal.SIG_SETMASK, before)
 
 
 def _refuse(value: object) -> NoReturn:

@@ -17,8 +17,8 @@ Does not cover: the name of the file, the rows about the test in the file, and w
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from mpr import errors
@@ -78,7 +78,7 @@ class TestStream:
         self.pid: int = System.getpid()
         self.application_id = application_id
         self.recording_id: str = system.new_id()
-        self.handle: Any = native.new_recording(application_id, self.recording_id)
+        self.handle: Any = system.without_signals(lambda: native.new_recording(application_id, self.recording_id))
         self.public: rr.RecordingStream = Native.stream_of(self.handle)
         self.path: str | None = None
         self.stuck: bool = False
@@ -101,7 +101,7 @@ class TestStream:
 
         Raises the SDK's `RuntimeError` if the file cannot be opened.
         """
-        Native.save(path, None, self.handle)
+        system.without_signals(lambda: Native.save(path, None, self.handle))
         self.path = path
         self._failed = False
         Native.reset_time(self.handle)
@@ -171,7 +171,7 @@ class TestStream:
         # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
         # flush fails, `disconnect` is called in another thread.
         if has_rows:
-            with contextlib.suppress(RuntimeError):
+            with suppress(RuntimeError):
                 self.flush()
         if self._failed:
             self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
@@ -182,7 +182,7 @@ class TestStream:
 
     def drop_rows(self) -> None:
         """Drop the rows that were logged after the end of the file. The SDK would write them to the next file."""
-        Native.save(os.devnull, None, self.handle)
+        system.without_signals(lambda: Native.save(os.devnull, None, self.handle))
         Native.disconnect(self.handle)
 
     def end(self) -> None:
