@@ -130,11 +130,6 @@ class RecordingRuntime:
         return self._opened.urls
 
     @property
-    def has_sinks(self) -> bool:
-        """False if nothing is recorded, because the user has switched logging off (`RERUN=off`)."""
-        return bool(self.writers) or self._opened.live is not None
-
-    @property
     def closed(self) -> bool:
         """True if `close` was called, even if `close` has not ended yet."""
         return self._ending.begun
@@ -184,9 +179,12 @@ class RecordingRuntime:
             live_sinks=() if live is None else tuple(live.stats()),
         )
 
-    def replay(self) -> Replay:
-        """Return a function that yields all rows (see `replay.py`). Raises `SinkError` if no sink can be read."""
-        return replay(self.writers)
+    def replay(self) -> Replay | None:
+        """Return a function that yields all rows (`replay.py`); None if `RERUN=off` has switched logging off.
+
+        Raises `SinkError` if no sink can be read.
+        """
+        return replay(self.writers) if self.writers or self._opened.live is not None else None
 
     # --- for pools and other processes -----------------------------------------------------------------------------
 

@@ -205,10 +205,9 @@ class SharedRecording:
         """
         from mpr.recording.notebook import NotebookView
 
-        if not self._runtime.has_sinks:
-            return
-        view = NotebookView(self._runtime.replay(), width, height)
-        view.show(0 if self._runtime.is_over else wait_secs)
+        replay = self._runtime.replay()
+        if replay is not None:
+            NotebookView(replay, width, height).show(0 if self._runtime.is_over else wait_secs)
 
     def close(self) -> None:
         """Receive the rows that were sent before, finish all files, and end the processes that feed live sinks.
