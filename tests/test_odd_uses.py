@@ -6,12 +6,13 @@ import functools
 import itertools
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -383,6 +384,42 @@ def test_a_queue_and_a_lock_of_multiprocessing_are_arguments_of_the_initializer(
     assert "an argument of task '_put[0]' cannot be sent to a worker" in caught.value.__notes__[0]
     queue.close()
     queue.join_thread()
+
+
+class _NoRepr:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+_THE_ONE = ValueError("always the same object")
+
+
+def _refuses(*_values: object, **_named: object) -> None:
+    raise _THE_ONE
+
+
+def _notes(call: Callable[[], object]) -> list[str]:
+    with pytest.raises(ValueError, match="always the same") as caught:
+        call()
+    return [re.sub(r"\(pid \d+\)", "(pid)", each) for each in caught.value.__notes__]
+
+
+def test_an_error_names_its_task_and_the_arguments(tmp_path: Path) -> None:
+    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", retries=1) as pool:
+        where = "in worker 1 (pid): _refuses"
+        # The worker raises one object again and again. It gets no more notes from that.
+        for _ in range(2):
+            assert _notes(lambda: pool.map(_refuses, [5])) == [f"mpr: task _refuses[0] {where}(5)"]
+        assert _notes(lambda: pool.starmap(_refuses, [(1, "two")])) == [f"mpr: task _refuses[0] {where}(1, 'two')"]
+        assert _notes(lambda: list(pool.imap(_refuses, [b"x" * 999]))) == [
+            f"mpr: task _refuses[0] {where}(b'{'x' * 36}...{'x' * 38}')"
+        ]
+        assert _notes(lambda: pool.apply(_refuses, (1,), {"size": 2})) == [f"mpr: task _refuses {where}(1, size=2)"]
+        assert _notes(pool.submit(_refuses, _NoRepr()).result)[0].startswith(f"mpr: task _refuses {where}(<_NoRepr")
+        with pytest.raises(TypeError, match="iterable") as caught:
+            pool.starmap(_refuses, [7])
+        assert caught.value.__notes__[0].endswith(": _refuses(...)")
+        assert set(pool.map(os.path.basename, ["a/b"])) == {"b"}
 
 
 def test_a_lock_for_forked_processes_is_refused_by_a_pool_of_others(tmp_path: Path) -> None:

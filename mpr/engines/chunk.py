@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from mpr.errors import RecordingClosedError
 from mpr.processes import task_pickling
 from mpr.tasks import current, engine_task
-from mpr.tasks.call_modes import CALLS
+from mpr.tasks.call_modes import CALLS, note
 from mpr.tasks.current import CurrentTask
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
@@ -136,7 +136,8 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
                 with current.running(task):
                     results.append(call(argument))
             except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
-                results.append(task_pickling.Failure(error))
+                where = note(options.function, chunk.mode, index, argument, worker=producer.number, attempt=attempt)
+                results.append(task_pickling.Failure(error, where))
             if time.monotonic() > look_at:
                 look_at = time.monotonic() + _LOOK_SECS
                 if not ipc_folder.is_owned(config.folder):

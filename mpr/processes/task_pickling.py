@@ -187,13 +187,13 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 class Failure:
     """Replaces the result of a task that has raised `error`, in a worker's list of results.
 
-    The exception is pickled at once, because a later task may change it.
+    The exception is pickled at once, because a later task may change it. The caller gets it with the note `note`.
     """
 
     __slots__ = ("payload",)
 
-    def __init__(self, error: BaseException) -> None:
-        self.payload: list[Buffer] = dump_exception(error)
+    def __init__(self, error: BaseException, note: str) -> None:
+        self.payload: list[Buffer] = dump_exception(error, note)
 
 
 class _Shown:
@@ -286,8 +286,8 @@ def _exception_of(make: Callable[..., BaseException], arguments: Any, state: Any
     return error
 
 
-def dump_exception(error: BaseException) -> list[Buffer]:
-    """Pickle `error`, its type and message as text, and the text of its traceback.
+def dump_exception(error: BaseException, note: str = "") -> list[Buffer]:
+    """Pickle `error`, its type and message as text, the text of its traceback, and `note` for its `__notes__`.
 
     Returns a list with the pickle and its buffers, which `load_exception` reads. If `error` cannot be pickled, or its
     pickle does not give the same type again, a `TaskError` takes its place.
@@ -298,19 +298,20 @@ def dump_exception(error: BaseException) -> list[Buffer]:
         with contextlib.suppress(BaseException):
             inner = [bytes(part) for part in dumps(how(error))]
             if type(loads(inner)) is type(error):
-                return dumps((inner, name, text))
+                return dumps((inner, name, text, note))
     inner = [bytes(part) for part in dumps(TaskError(f"{name} (the exception itself cannot be pickled)"))]
-    return dumps((inner, name, text))
+    return dumps((inner, name, text, note))
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
     """Return the exception in `payload`, which `dump_exception` has made. Raises nothing.
 
-    The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. If
-    `payload` cannot be unpickled, or has no exception, returns a `TaskError`.
+    The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. Its
+    `__notes__` end with the note, unless the exception refuses notes. If `payload` cannot be unpickled, or has no
+    exception, returns a `TaskError`.
     """
     try:
-        inner, name, text = loads(payload)
+        inner, name, text, note = loads(payload)
     except BaseException as failure:  # noqa: BLE001  # not a payload of `dump_exception`
         return TaskError(f"a task raised an exception that cannot be read here: {represent(failure)}")
     try:
@@ -321,6 +322,10 @@ def load_exception(payload: Sequence[Buffer]) -> BaseException:
     except BaseException as failure:  # noqa: BLE001  # a user's exception may raise anything when it is unpickled
         error = TaskError(f"a task raised {name}, which cannot be unpickled here: {represent(failure)}")
         error.__cause__ = RemoteTraceback(text)
+    if note:
+        # The note is added here and not in the worker, in which a task may raise one object again and again.
+        with contextlib.suppress(BaseException):
+            error.add_note(note)
     return error
 
 

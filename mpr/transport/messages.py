@@ -16,7 +16,7 @@ from typing import TypeAlias
 from mpr.transport.packing import Buffer
 
 #: The version of the messages. A parent refuses a producer that has another version.
-PROTOCOL = 7
+PROTOCOL = 8
 
 #: The size of a key in bytes. A key stands for one task of another engine (`tasks/engine_task.py`).
 KEY_BYTES = 16

@@ -15,7 +15,7 @@ from mpr import failpoints
 from mpr.processes import task_pickling
 from mpr.producer.producer import Producer
 from mpr.producer.result_sender import TOGETHER_MICROS
-from mpr.tasks.call_modes import CALLS
+from mpr.tasks.call_modes import CALLS, note
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import APART, EACH, RAISED, RETURNED, Function, Result, Skipped, Stop, Tasks
@@ -147,7 +147,12 @@ class WorkerLoop:
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 if is_child[0]:
                     exit_with(error)
-                results.append(task_pickling.Failure(error))
+                task = position // 2
+                attempt = message.attempt if task < again_until else 1
+                where = note(
+                    name, message.mode, message.index + task, argument, worker=producer.worker, attempt=attempt
+                )
+                results.append(task_pickling.Failure(error, where))
                 raised = describe(error)
             if is_child[0]:
                 exit_with(None)
