@@ -7,6 +7,7 @@ There are two cases:
 - The test starts processes by `multiprocessing` or `subprocess`, which call `mpr.join()` or functions decorated by
   `@mpr.task`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This module
   makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its setup.
+  Otherwise, the test's recording gets no rows of these processes.
 
 Covers: making the shared recording, and noting pools that are still open when the test ends.
 Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
@@ -41,7 +42,8 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of pools and child processes to `stream`, the stream of the running test, from now on.
 
-        Call this method at the start of the test, and again after its setup, which may have imported `@mpr.task`.
+        Call this method at the start of the test, and again after its setup, which may have imported `@mpr.task`. The
+        shared recording for child processes is made here, if this process has imported `@mpr.task`.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
@@ -78,7 +80,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings that this object has made. Call this method after the last test."""
+        """Close the shared recordings that this object has made, as after an error. Call this after the last test."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of
