@@ -39,7 +39,8 @@ class Contents:
         The archetypes (kinds of data) of each entity, such as `Points2D`.
     timelines:
         A weight for each timeline, which says roughly how much data is on the timeline: the number of decoded rows on
-        the timeline, and one more for each manifest that names it.
+        the timeline, and one more for each manifest that names it. A chunk or a manifest adds nothing if the entity of
+        its last component is left out.
     has_layout:
         True if a process has sent a blueprint along with its rows. Only `peek` sets this attribute.
     """

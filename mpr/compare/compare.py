@@ -62,8 +62,9 @@ def differences(
     """Return the differences between two recordings in words. The list is empty if there are none.
 
     For each series (all cells with times of one component of one entity, or all its static cells), only the first cell
-    that differs is described, with the number of the others. The order of rows and chunks is not compared, and neither
-    is the number of equal static values. The calling process holds both recordings in memory.
+    that differs is described, with the number of the others. If the rows of a series are only shifted in time, the text
+    says by how much. The order of rows and chunks is not compared, and neither is the number of equal static values.
+    The calling process holds both recordings in memory.
 
     Some files make the SDK crash, which ends the calling process. `mpr.compare.reading.unreadable` finds such files.
 

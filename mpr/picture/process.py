@@ -342,7 +342,7 @@ def settled(client: ViewerClient) -> bytes:
     """Wait until three screenshots of the viewer are equal, and return one of them (the bytes of a PNG file).
 
     At least 17 frames are drawn between the first and the others. The picture changes for a while, because the viewer
-    fetches data on demand and hides notifications after some time. The wait has no limit, as in `_patiently`.
+    fetches data on demand and hides notifications after some time. The wait has no limit (see `_patiently`).
     """
     before = _patiently(client.take_screenshot)
     while True:

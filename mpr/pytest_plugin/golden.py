@@ -356,7 +356,7 @@ def write_golden_summary(terminal: Any, page: str | None) -> None:
 
     `terminal` is the terminal reporter of pytest. `page` is the path of the page that shows golden recordings before
     and after their change; None if there is no such page. At most 20 golden recordings are named. If none was written
-    and none is unused, the section is left out.
+    and none is unused, the section is left out. Unused ones are searched only with `--mpr-golden-update`.
     """
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]

@@ -61,7 +61,7 @@ class GoldenChange:
     written:
         True if the new rows have replaced the golden recording.
     first:
-        A sentence that describes the first difference.
+        A text that describes the first difference.
     timeline, time:
         The first difference that has a time: the name of its timeline, and its time as the SDK's integer (nanoseconds,
         or a sequence number). None if no difference has a time.

@@ -2,7 +2,8 @@
 
 The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the end of the run, `run.json`
 lists the results of the tests and all files in the folder. When mpr removes an old run, it removes only these files, so
-files that were added later stay. For a run that was killed before it wrote the list, the journals name the files.
+files that were added later stay. Of a run that was killed before it wrote the list, mpr removes only `run.json`, the
+journals, and the recordings that the journals name.
 """
 
 from __future__ import annotations

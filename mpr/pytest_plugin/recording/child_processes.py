@@ -7,7 +7,7 @@ There are two cases:
 - The test starts processes by `multiprocessing` or `subprocess`, which call `mpr.join()` or functions decorated by
   `@mpr.task`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This module
   makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its setup.
-  Otherwise, the test's recording gets no rows of these processes.
+  Otherwise, these processes cannot log into the test's recording.
 
 Covers: making the shared recording, and noting pools that are still open when the test ends.
 Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
@@ -64,8 +64,8 @@ class Children:
     def detach(self) -> str | None:
         """Stop sending rows to the test's recording. Call this method when the test has ended.
 
-        Returns a note if pools or shared recordings that were made since the last `attach` are still open, because
-        their later rows are not recorded. Returns None if none is open.
+        Returns a note if more pools and shared recordings are open now than at the last `attach`, because their later
+        rows are not recorded. Otherwise returns None.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)
@@ -80,7 +80,7 @@ class Children:
         return None
 
     def close(self) -> None:
-        """Close the shared recordings that this object has made, as after an error. Call this after the last test."""
+        """Close the shared recordings that this object has made. Call this method after the last test."""
         shared, self._shared = self._shared, {}
         if shared:
             from mpr.recording.shared_recording import runtime_of

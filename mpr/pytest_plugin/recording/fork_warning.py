@@ -58,8 +58,8 @@ class Watch:
     def hides(self, threads: dict[str, str]) -> bool:
         """Return True if a test runs, and at most one thread (the main thread) is neither of mpr nor of the SDK.
 
-        `threads` has the names of all threads of this process by their ids. If it is empty, because there is no
-        `/proc`, only the test counts.
+        `threads` has the names of all threads of this process by their ids. It is empty if there is no `/proc`. Then
+        the result is True if a test runs.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

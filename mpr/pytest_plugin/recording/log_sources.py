@@ -74,7 +74,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`, so that no test has to wait for a new stream."""
+        """Make a stream for each of `application_ids`, so that the first test of each need not wait for its stream."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -93,7 +93,8 @@ class LogSources:
         """Send the rows from all sources to the recording of the test `running` from now on.
 
         The test's recording becomes the current one, unless other code has made a recording current. The rows of such a
-        recording are copied. If the test's option `capture` is "thread", only the calling thread is recorded.
+        recording are copied. If the test's option `capture` is "thread", `rr.log` is recorded only in the calling
+        thread.
         """
         self._children.attach(running.stream)
         self._fixtures.begin(running)

@@ -1,8 +1,8 @@
 """Writes the `logging` records of a test into the test's recording.
 
 pytest's plugin `logging` has a handler that formats each record, and then calls the handler's method `flush`.
-`LogCapture` replaces this method by a function that also writes the formatted text into the recording. So mpr adds no
-handler to `logging`.
+`LogCapture` replaces this method by a function that also writes the record into the recording. So mpr adds no handler
+to `logging`.
 
 The recording has the records of the section "Captured log" of pytest's report, except those of mpr's own loggers and
 those that cannot be written. If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no
@@ -85,7 +85,7 @@ class LogCapture:
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the message of `record`, which was formatted before, with its traceback and stack if it has these."""
+    """Return the message of `record`, with its traceback and stack if it has these. pytest has formatted `record`."""
     parts = [record.message]
     if record.exc_text:
         parts.append(record.exc_text)

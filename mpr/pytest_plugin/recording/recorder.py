@@ -162,7 +162,7 @@ class Recorder:
 
         The copy has no footer, which is the index at the end of an `.rrd` file. Raises `RuntimeError` if no test is
         recorded now, or if the SDK cannot write the rows to the disk in `flush_timeout_secs`. Raises `OSError` if a
-        file cannot be read or written.
+        file cannot be read or written. If an earlier flush of the recording has failed, the copy may lack rows.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")

@@ -2,7 +2,7 @@
 
 The tests of a process with the same application id share a stream, because each stream of the SDK has two threads. For
 each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file after a short time,
-even while the test runs. So after a crash of the process, only the rows of the last moments are missing.
+even while the test runs. So after a crash of the process, usually only the rows of the last moments are missing.
 
 The SDK writes the rows with the stream's recording id. `TestStream.close` replaces this id in the file by a new one of
 the same length.

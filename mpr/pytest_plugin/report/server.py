@@ -80,7 +80,7 @@ _web_viewer = _WebViewer
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Answers with the files of a folder, and with a page for the folder itself.
+    """Answers with the files of a folder, and with a page for the folder itself and for its `index.html`.
 
     Parameters
     ----------
