@@ -27,7 +27,8 @@ If a test uses the fixture `mpr_golden`, `Recorder.snapshot` copies the rows tha
 `golden.py` compares this file with the golden recording.
 
 A test that uses a fixture in `RECORDED_FIXTURES` (`options.py`) is recorded in every mode. If the mode alone would not
-record this test, its recording is removed at the end of the test.
+record this test, its recording is removed at the end of the test. No test is recorded if the environment variable
+`RERUN` is `off`, or if the disk is full.
 
 If the mode is `off`, and no test has the marker `mpr` or a fixture in `RECORDED_FIXTURES`, pytest imports only this
 module, `options.py` and `hookspecs.py` of this package.

@@ -84,14 +84,14 @@ class Golden:
         Parameters
         ----------
         level:
-            `"values"` compares every cell (the values of one component of one entity in one row). `"summary"` compares
-            the entities, components and timelines, their types, the numbers of cells with times, and the first and last
-            times.
+            `"summary"` compares the entities, components and timelines, their types, the numbers of cells with times,
+            and the first and last times. A cell has the values of one component of one entity in one row. `"values"`
+            also compares the values of all cells.
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
             Paths of entities that are neither compared nor written. `/camera/**` means `/camera` and all entities below
-            `/camera`. Properties of the recording and rows of mpr itself are always ignored.
+            `/camera`. Properties of the recording and rows of mpr itself are ignored without being named here.
         tolerance:
             Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
             number is smaller than 1, they may differ by `tolerance` itself.

@@ -1,7 +1,7 @@
 """Keeps functions of the system and the standard library as they are when the plugin starts, before any test runs.
 
 A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. The test must not see the
-calls of the plugin. So the code that records a test uses the functions in this module.
+calls of the plugin. So the code that records a test uses the functions in this module for files, times, ids and JSON.
 
 - The functions in `System` are native ones. A function of the standard library that is written in Python would call
   others, which a test may replace.

@@ -1,6 +1,6 @@
 """Writes the recordings of many tests with one stream of the SDK, one file after the other.
 
-The tests of a process with the same application id share a stream, because each stream of the SDK has two threads. For
+The tests of a process with the same application id share a stream, because a new stream takes time and has threads. For
 each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file after a short time,
 even while the test runs. So after a crash of the process, usually only the rows of the last moments are missing.
 
