@@ -2,7 +2,7 @@
 
 A chunk is a table with rows of one entity. A frame is one message of the file format. A segment is a piece of a stream
 of rows, made of frames. A manifest is a table at the end of a stream, with the entities and columns of the stream.
-Entities that mpr itself logs are left out.
+Entities whose paths begin with `/mpr` or `/__` are left out: mpr's own rows, and the properties of the recording.
 """
 
 from __future__ import annotations
@@ -36,12 +36,13 @@ class Contents:
     Attributes
     ----------
     kinds:
-        The archetypes of each entity, such as `Points2D`.
+        The archetypes (kinds of data) of each entity, such as `Points2D`.
     timelines:
-        A weight for each timeline, which says roughly how much data is on the timeline. Each decoded row on the
-        timeline adds one, and each manifest that names the timeline adds one.
+        A weight for each timeline, which says roughly how much data is on the timeline: the number of decoded rows on
+        the timeline, and one more for each manifest that names it. A chunk or a manifest adds nothing if the entity of
+        its last component is left out.
     has_layout:
-        True if a process has sent a blueprint along with its rows.
+        True if a process has sent a blueprint along with its rows. Only `peek` sets this attribute.
     """
 
     def __init__(self, store: bytes) -> None:
@@ -58,9 +59,9 @@ class Contents:
     def peek(self, segment: Segment) -> None:
         """Keep a copy of the chunks of `segment` for `learn`, until 200 chunks or 8 MiB were kept in all.
 
-        Sets `has_layout` if there is a blueprint in the segment. Ignores rows of telemetry, and rows of recordings that
-        tasks make themselves. Only the aggregator's thread, which receives the rows of all processes, calls this
-        method.
+        Chunks that come before the store info of the recording are not kept. Sets `has_layout` if a frame of `segment`
+        makes a blueprint the active one. Ignores rows of telemetry, and rows of recordings that tasks make themselves.
+        Two threads must not call this method at the same time.
         """
         if segment.store is not None or segment.telemetry:
             return
@@ -83,7 +84,10 @@ class Contents:
                     self._peeked.append(segment.bytes_of(frame))
 
     def learn(self) -> None:
-        """Decode the chunks that `peek` has kept, and note their entities and timelines. Any thread may call this."""
+        """Decode the chunks that `peek` has kept, note their entities and timelines, and release the chunks.
+
+        Any thread may call this method. Raises the errors of the SDK's reader if a chunk is damaged.
+        """
         with self._lock:
             peeked, self._peeked = self._peeked, []
         if peeked:
@@ -94,7 +98,8 @@ class Contents:
     def note(self, footer: bytes) -> None:
         """Note the entities and timelines in `footer`, the payload of the `END` frame that ends a stream.
 
-        The payload has the manifests of the stream. Manifests of other recordings are ignored.
+        The payload has the manifests of the stream. Manifests of other recordings are ignored. Any thread may call this
+        method. Raises `FormatError` if a manifest cannot be read.
         """
         for store, schema in manifest.schemas(footer):
             if store == self._store:

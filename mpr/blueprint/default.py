@@ -1,8 +1,8 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
 In the viewer's own layout, each chart of a pool would be as large as a view of the user's data. A state timeline is a
-row of coloured states in the viewer. The layout has room for as many state timelines as the pools have workers at a
-time. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
+row of coloured states in the viewer, one for each worker that the pools have at a time. If there are many, the views of
+the pools get more room. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
 """
 
 from __future__ import annotations
@@ -65,11 +65,12 @@ def blueprint(
     timeline:
         The timeline that the viewer shows first, if `user_blueprint` names none. None: the viewer chooses.
     state_timelines:
-        The number of state timelines: the number of workers at a time, in all pools together.
+        The number of state timelines: the number of workers that each pool has at a time, added up over all pools.
     recorded:
         The kinds of telemetry that the pools record, as in `mpr.Pool(telemetry=...)`.
     user_blueprint:
-        The user's blueprint, or None. The views and panels of this blueprint are kept.
+        The user's blueprint (or a view or a container), or None. Its views and panels are kept, and replace the views
+        that are made from `kinds`. If it has no views, these are made.
     pools_visible:
         True if the viewer shows the views of the pools, false if it hides them until the user shows them.
     """
@@ -102,7 +103,10 @@ def blueprint(
 
 
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
-    """Return a container with the views of pools: the state timelines, and beside them tabs with charts and texts.
+    """Return a container with the views of pools: the state timelines, and beside them tabs with the other views.
+
+    The tabs have charts and the insights of the first pool, as far as `recorded` has their kinds. They also have a log,
+    which shows the user's text logs too.
 
     Parameters
     ----------
@@ -150,7 +154,8 @@ def user_views(kinds: Kinds) -> list[rrb.View]:
 
     Entities whose paths have the same first part are one group. A group with 3D data gets a 3D view, and a 2D view for
     each camera. Any other group gets 2D views of its 2D data (`_spaces`). The scalars of a group have one view. Each
-    entity with a state, text document, tensor, bar chart, graph or map has a view of its own.
+    entity with a state, text document, tensor, bar chart, graph or map has a view of its own. Data of other kinds, such
+    as text logs, has no view. So the list may be empty.
     """
     import rerun.blueprint as rrb
 
@@ -198,9 +203,9 @@ def _by_top(paths: Iterable[str]) -> dict[str, list[str]]:
 def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins of the 2D views for the 2D entities at `paths`. A view shows all data at and below its origin.
 
-    `kinds` has the archetypes of each entity. If there are several images, each image gets its own view, which also
-    shows the shapes beside and below the image. If there is at most one image, or if there is data at the common path
-    of all entities, one view shows everything. The list is empty if `paths` is empty.
+    `kinds` has the archetypes of each entity. If there is at most one image, or if there is data at the common path of
+    all entities, one view at the common path shows everything. Otherwise, the entities are grouped by the next part of
+    their paths, and this function makes the views of each group. The list is empty if `paths` is empty.
     """
     if not paths:
         return []
@@ -227,7 +232,7 @@ def _common(paths: Sequence[str]) -> str:
 
 
 def _parts(path: str) -> list[str]:
-    """Return the parts of an entity path. An escaped `/` does not end a part."""
+    """Return the parts of an entity path. A `/` behind a backslash does not end a part. `/` has one empty part."""
     parts: list[str] = []
     for part in path.strip("/").split("/"):
         if parts and parts[-1].endswith("\\"):

@@ -1,7 +1,7 @@
 """Defines the names that the telemetry of pools and the layout share: entity paths, charts, states of workers.
 
-The package `telemetry` writes rows under these names, and `default.py` makes views of these rows. This module imports
-nothing, because the layout must not depend on the scheduler, which `telemetry` imports.
+The package `telemetry` writes rows under these names, and `default.py` makes views of these rows. The names are not in
+`telemetry`, because it imports the scheduler, on which the layout must not depend.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Makes a new viewer layout when the recording has new entities or pools, because the first layout cannot know them.
 
 The archetypes of an entity are the kinds of data that it has, such as `Points2D`. A state timeline is a row of coloured
-states in the viewer, which shows what a worker does over time.
+states in the viewer. It shows over time what a worker does.
 """
 
 from __future__ import annotations
@@ -55,15 +55,16 @@ class BlueprintUpdates:
         return bool(self._kinds)
 
     def refresh(self) -> tuple[bytes, bool]:
-        """Return the encoded layout for the present contents, and True if the layout has changed since the last call.
+        """Return the encoded layout for the present contents, and True if it was made anew.
 
-        The layout is a whole stream in the format of `.rrd` files. It is empty if mpr makes no layout. There are four
-        possible reasons:
+        It is made anew if the pools, the entities, or the timeline that the viewer shows first have changed since the
+        last call. Otherwise the layout of the last call is returned, and False. The layout is a whole stream in the
+        format of `.rrd` files. It is empty (with False) if mpr makes no layout. There are four possible reasons:
 
         - No pool records telemetry.
         - A process has sent a blueprint along with its rows.
         - The user has given a blueprint, and wants no views of pools.
-        - An attempt to make a layout has failed.
+        - An earlier or the present attempt to make a layout has failed. mpr logs one warning, and does not try again.
         """
         with self._lock:
             if (
@@ -96,11 +97,11 @@ class BlueprintUpdates:
         return self._stream, True
 
     def _timeline(self) -> str | None:
-        """Return the timeline that the viewer shows first: the timeline with most of the user's data.
+        """Return the timeline that the viewer shows first: of the user's own timelines, the one with most data.
 
-        Returns `log_time` if the user's rows have no timeline of their own. Also returns `log_time` if this timeline
-        has at least as much data as every other one and the views of the pools are visible, because the state timelines
-        of the pools have data only on `log_time`.
+        Returns `log_time` if the user's rows have only `log_time` and `log_tick`. Also returns `log_time` if the views
+        of the pools are visible, and no timeline of the user has more data than `log_time`. The reason is that the
+        state timelines of the pools have data only on `log_time`.
         """
         counts = self._contents.timelines
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
@@ -131,9 +132,9 @@ def _encoded(
     kinds: frozenset[str],
     visible: bool,
 ) -> bytes:
-    """Encode a layout as `_encode` does, and keep the last 64 results. The parameters are those of `_encode`.
+    """Return the result of `_encode` without a user's blueprint, and keep the last 64 results.
 
     `seen` has the entities and their archetypes as pairs, because the arguments must be hashable. The results are kept,
-    because each call of `_encode` takes milliseconds, and leaves two threads of the SDK running.
+    because a call of `_encode` takes milliseconds.
     """
     return _encode(application_id, dict(seen), timeline, state_timelines, kinds, visible)

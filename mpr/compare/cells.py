@@ -1,7 +1,7 @@
 """Compares cells of recordings, and describes cells in words.
 
-A cell has the values of one component of one entity in one row. All cells of a component have one Arrow type. In this
-module, one cell is an Arrow array of values. Several cells are an Arrow array of lists, with one list for each cell.
+A cell has the values of one component of one entity in one row. In this module, one cell is an Arrow array of values.
+Several cells are an Arrow array of lists, with one list for each cell.
 
 Covers: keys by which equal cells are found, comparing two cells within a tolerance, cells as text.
 Does not cover: which cells are compared with each other (`compare.py`).
@@ -41,8 +41,9 @@ _WORDS.maxlist = _WORDS.maxdict = _SHORT_CELL
 def keys(values: pa.Array) -> list[bytes]:
     """Return a key of up to 66 bytes for each element of the Arrow array `values`.
 
-    Elements that are equal bit for bit have equal keys, also if they are in two arrays of one type. Different elements
-    practically never have equal keys. Pass all elements at once, because a call for each element takes much more time.
+    Elements of one type that are equal bit for bit have equal keys, also if they are in different arrays. Different
+    elements almost never have equal keys, except values of a union or another rare type that have the same `repr`. Pass
+    all elements at once, because a call for each element takes much more time.
     """
     found = _keys(values)
     if values.null_count:
@@ -77,10 +78,11 @@ def _keys_of_lists(values: pa.ListArray) -> list[bytes]:
 
 
 class _Numbers(NamedTuple):
-    """Holds the bytes of an array whose elements are numbers, or vectors of numbers (fixed-size lists).
+    """Holds the bytes of an array whose elements are numbers or times, or vectors of these (fixed-size lists).
 
-    `data` has `width` bytes for each element. The bytes of nulls are 0. If there are nulls, `gaps` says which elements
-    are null, and which parts of vectors: an array of truth values for each level, with one row for each element.
+    `data` has `width` bytes for each element. The bytes of nulls are 0. `gaps` is empty if nothing is null. Otherwise
+    it has an array of truth values for the elements, and one for each level of vectors in them. Each array has a row
+    for each element, and true stands for null.
     """
 
     data: memoryview
@@ -88,7 +90,7 @@ class _Numbers(NamedTuple):
     gaps: Sequence[npt.NDArray[np.bool_]]
 
     def keys(self, places: Iterable[tuple[int, int]]) -> list[bytes]:
-        """Return the key of each list in `places`: (index of its first element, index behind its last element)."""
+        """Return the key of each run of elements in `places`: (index of its first element, index behind its last)."""
         data, width = self.data, self.width
         if not self.gaps:
             return [_short(data[start * width : end * width]) for start, end in places]
@@ -107,7 +109,10 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(values: pa.Array) -> _Numbers | None:
-    """Return the bytes of `values`; None if the elements are neither numbers nor vectors of numbers."""
+    """Return the bytes of `values`; None if the elements are neither numbers or times nor vectors of these.
+
+    Truth values do not count as numbers.
+    """
     count, size = len(values), 1
     gaps = [_nulls(values, count, 1)]
     while pa.types.is_fixed_size_list(values.type):
@@ -135,7 +140,7 @@ def _numbers(values: pa.Array) -> _Numbers | None:
 
 
 def _nulls(values: pa.Array, count: int, size: int) -> npt.NDArray[np.bool_]:
-    """Return which elements of `values` are null, as an array of `count` rows and `size` columns."""
+    """Return an array of `count` rows and `size` columns that is true for each element of `values` that is null."""
     return np.asarray(values.is_null()).reshape(count, size)
 
 
@@ -154,8 +159,8 @@ def _short(key: bytes | memoryview) -> bytes:
 def _leaves(values: pa.Array) -> list[npt.NDArray[Any]]:
     """Return the content of `values` as flat arrays.
 
-    The arrays have the numbers and texts, the lengths of lists, and which values are null. Two cells of one type are
-    equal if all these arrays are equal.
+    The arrays have the numbers, times and truth values, the lengths of lists, and which values are null. Texts and
+    other values are the bytes of their `repr`. Two cells of one type count as equal if all these arrays are equal.
     """
     kind = values.type
     leaves = [np.asarray(values.is_valid())] if values.null_count else []
@@ -190,8 +195,8 @@ def _leaves_of_union(values: pa.UnionArray) -> list[npt.NDArray[Any]]:
 def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
     """Return True if the cell `other` is equal to the expected cell `one`, with a tolerance for floating point numbers.
 
-    A number may differ from the expected number by `tolerance` times the absolute expected number, or by `tolerance` if
-    that is more. NaN is equal to NaN.
+    Such a number may differ from the expected number by `tolerance` times the absolute expected number, or by
+    `tolerance` if that is more. NaN is equal to NaN. Cells of different lengths or types of numbers are not equal.
     """
     ours, theirs = _leaves(one), _leaves(other)
     if [(leaf.dtype, leaf.shape) for leaf in ours] != [(leaf.dtype, leaf.shape) for leaf in theirs]:
@@ -200,7 +205,10 @@ def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
 
 
 def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
-    """Return which elements of two arrays of one shape and type are not equal, with `tolerance` as in `are_close`."""
+    """Return an array that is true for each element in which two arrays of one shape and type differ.
+
+    `one` has the expected elements. `tolerance` is that of `are_close`.
+    """
     different: npt.NDArray[np.bool_] = np.not_equal(one, other)
     if one.dtype.kind != "f":
         return different
@@ -213,7 +221,7 @@ def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) ->
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as a short text. If there are more than 16 numbers, the text only says how many."""
+    """Return the values of a cell as a short text. For more than 16 numbers or truth values, it only says how many."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -223,8 +231,10 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    Cells of more than 16 numbers are described by their sizes, or by how many values differ and how much. Other cells
-    are described by their values, shortened. `tolerance` is that of `are_close`.
+    Tensors of different shapes are described by their shapes. Cells of more than 16 numbers are described by their
+    sizes, or by how many values differ and how much. Other cells are described by their values, shortened: of two texts
+    the part around the first difference, of two structs only the fields that differ. `tolerance` is that of
+    `are_close`.
     """
     shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
     if shapes[0] != shapes[1] and None not in shapes:
@@ -257,10 +267,10 @@ def _values(count: int) -> str:
 def _words_of_numbers(
     cell: pa.Array, expected: npt.NDArray[Any], found: npt.NDArray[Any], tolerance: float
 ) -> str | None:
-    """Return in words which values differ, and how much; None if all are equal.
+    """Return in words how many values differ, the first of them, and the largest difference; None if all are equal.
 
-    `expected` and `found` have all numbers of two cells. `cell` is the expected cell. If its values are vectors, each
-    vector counts as one value.
+    `expected` and `found` are the results of `_many_numbers` for two cells, and have the same shape and type. `cell` is
+    the expected cell. If its values are vectors, each vector counts as one value. `tolerance` is that of `are_close`.
     """
     size = found.size // len(cell) if pa.types.is_fixed_size_list(cell.type) and found.size % len(cell) == 0 else 1
     one, other = expected.reshape(-1, size), found.reshape(-1, size)
@@ -283,7 +293,7 @@ def _words_of_numbers(
 
 
 def _shape_of_tensor(cell: pa.Array) -> tuple[int, ...] | None:
-    """Return the shape of the tensor in `cell`; None if there is no tensor."""
+    """Return the shape of the tensor in `cell`; None if `cell` is not exactly one tensor."""
     kind = cell.type
     if len(cell) != 1 or not pa.types.is_struct(kind) or {"shape", "buffer"} - {field.name for field in kind}:
         return None
@@ -293,8 +303,8 @@ def _shape_of_tensor(cell: pa.Array) -> tuple[int, ...] | None:
 def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> str:
     """Return the end of a sentence with the largest and the mean difference of the numbers in two arrays.
 
-    `what` is the word for the elements, such as "pixels". The text is empty if a difference is not finite, or if the
-    elements are truth values.
+    `what` is the word for the elements, such as "pixels". Equal elements, also two NaN, count as a difference of 0. The
+    text is empty if a difference is not finite, or if the elements are truth values.
     """
     if expected.dtype.kind == "b":
         return ""
@@ -311,12 +321,12 @@ def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str
 def plain(cell: pa.Array) -> Any:
     """Return the values of a cell as a list of Python objects. If there is only one value, return it without a list.
 
-    Times with nanoseconds are returned as one text, because Python's `datetime` has only microseconds.
+    If Python has no object for a value, return the whole cell as one text. An example is a time with nanoseconds,
+    because Python's `datetime` has only microseconds.
     """
     try:
         values = cell.to_pylist()
     except ValueError:
-        # The value is a time with nanoseconds. Python's `datetime` has only microseconds.
         return str(cell)
     return values[0] if len(values) == 1 else values
 
@@ -324,7 +334,7 @@ def plain(cell: pa.Array) -> Any:
 def _many_numbers(cell: pa.Array) -> npt.NDArray[Any] | None:
     """Return the longest array of `_leaves(cell)`, if it has more than 16 numbers or truth values.
 
-    Returns None otherwise, and if `cell` has texts.
+    Returns None otherwise, and if the values of `cell` are texts or lists of texts.
     """
     if pa.types.is_string(_innermost(cell.type)):
         return None

@@ -1,12 +1,12 @@
-"""Says in words in which rows two recordings differ.
+"""Describes in words how two recordings differ.
 
 A cell has the values of one component of one entity in one row. A static cell has no time. For each component of each
-entity, all cells with times are one series, and all static cells are another series. Recordings are compared series by
-series.
+entity, all cells with times are one series, and all static cells are another series. A series of one recording is
+compared with the same series of the other.
 
-Covers: entities, components and their types, timelines, the number of rows and their times, and every cell.
-Does not cover: reading the files (`reading.py`). Also not blueprints, recording ids, application ids, chunks and chunk
-ids, and the order of rows of the same time.
+Covers: entities, components and their types, timelines, the numbers of cells with times, these times, and the values.
+Does not cover: reading the files (`reading.py`). Also not blueprints, recording ids, application ids, row ids, chunks,
+and the order of the rows.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ _MANY_SHIFTED = 3
 
 
 class Difference(NamedTuple):
-    """Describes one difference.
+    """Describes one difference, or several differences of one kind.
 
-    `text` is a sentence. `moment` is (name of a timeline, time of the difference as a sequence number or in
-    nanoseconds). It is None if the difference has no time.
+    `text` describes the difference in words. `moment` is the time of the first cell that differs: (name of a timeline,
+    sequence number or nanoseconds). It is None if this cell has no time that is compared. It is also None if `text` is
+    about no single cell, for example about an entity that is missing.
     """
 
     text: str
@@ -58,28 +59,32 @@ def differences(
     tolerance: float = 0.0,
     limit: int = 20,
 ) -> list[str]:
-    """Return the differences between two recordings, as a list with a sentence for each; empty if there are none.
+    """Return the differences between two recordings in words. The list is empty if there are none.
 
-    Two recordings are equal if each entity has the same values at the same times. The order of rows and chunks is not
-    compared, and neither is the number of equal static values. The process holds both recordings in memory.
+    For each series (all cells with times of one component of one entity, or all its static cells), only the first cell
+    that differs is described, with the number of the others. If the rows of a series are only shifted in time, the text
+    says by how much. The order of rows and chunks is not compared, and neither is the number of equal static values.
+    The calling process holds both recordings in memory.
+
+    Some files make the SDK crash, which ends the calling process. `mpr.compare.reading.unreadable` finds such files.
 
     Parameters
     ----------
     expected, actual:
         Two `.rrd` files. All recordings in one file are compared as one recording.
     level:
-        `"values"` compares all values. `"summary"` compares the entities, components and timelines, their types, the
-        numbers of values, and the first and last times.
+        `"summary"` compares the entities, components and timelines, their types, the numbers of cells with times, and
+        the first and last times. `"values"` also compares all values.
     ignore_timelines:
         Names of timelines that are not compared. By default `log_time` and `log_tick`.
     ignore_entities:
         Entity paths that are not compared. `/camera/**` stands for `/camera` and all paths below it. By default the
         properties of the recording, and the rows of mpr that describe the run.
     tolerance:
-        The largest difference of two floating point numbers, as a share of the absolute expected number. If that number
-        is smaller than 1, `tolerance` itself is the largest difference.
+        Two floating point numbers count as equal if they differ by at most `tolerance` times the absolute expected
+        number, or by at most `tolerance` if that is more.
     limit:
-        The largest number of differences that are returned. If there are more, one more sentence says how many more.
+        The largest number of differences that are returned. If there are more, one more text says how many more.
 
     Raises
     ------
@@ -100,7 +105,7 @@ def differences(
 
 
 def sentences(found: Sequence[Difference], limit: int = 20) -> list[str]:
-    """Return the sentences of the first `limit` differences. If there are more, one more sentence says how many."""
+    """Return the texts of the first `limit` differences. If there are more, one more text says how many more."""
     texts = [each.text for each in found[:limit]]
     return [*texts, f"and {len(found) - limit} more differences"] if len(found) > limit else texts
 
@@ -114,7 +119,10 @@ def all_differences(
     ignore_entities: Collection[str] = IGNORED_ENTITIES,
     tolerance: float = 0.0,
 ) -> list[Difference]:
-    """Return all differences between two recordings, with times. Parameters and errors are those of `differences`."""
+    """Return all differences between two recordings; empty if there are none.
+
+    The parameters and errors are those of `differences`.
+    """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
     ours, theirs = reading.entities(Path(expected), *ignored), reading.entities(Path(actual), *ignored)
@@ -132,9 +140,9 @@ def check_level(level: str) -> None:
 
 
 def matcher(paths: Collection[str]) -> Callable[[str], bool]:
-    """Return a function that takes an entity path, and returns True if the path is one of `paths`.
+    """Return a function that returns True for an entity path which is one of `paths`, and False for any other.
 
-    In `paths`, `/camera/**` stands for `/camera` and all paths below it.
+    In `paths`, `/camera/**` stands for `/camera` and all paths below it. No other wildcard is known.
     """
     patterns = [_pattern(path) for path in paths]
     return lambda entity: any(pattern.fullmatch(entity) for pattern in patterns)
@@ -184,9 +192,10 @@ def _at(path: str, difference: Difference) -> Difference:
 
 
 def _shifts(words: str, series: list[tuple[str, int]]) -> Iterator[Difference]:
-    """Yield the sentences about all `series` whose rows are shifted by the time that `words` says.
+    """Yield a `Difference` for each of `series`, or one for all of them if there are more than three.
 
-    Each element of `series` has the entity and component as text, and the number of rows.
+    All rows of these series are shifted by the time that `words` says. Each element of `series` has the entity and
+    component as text, and the number of rows.
     """
     if len(series) > _MANY_SHIFTED:
         yield Difference(f"all rows of {len(series)} components are {words}; the values are as expected")
@@ -222,7 +231,7 @@ class _Pair:
     one, other:
         The expected series and the found series, by the names of their components.
     timelines:
-        The names and Arrow types of the timelines to compare.
+        The timelines to compare: their names, and the Arrow types of their times as texts. Empty for static cells.
     level, tolerance:
         As in `differences`.
     is_static:
@@ -233,8 +242,8 @@ class _Pair:
     common:
         The names of the components that are in `one` and in `other`.
     shifts:
-        For each component whose rows are only shifted along a timeline: the time in words, and the number of rows.
-        `differences` fills this dict.
+        For each component whose rows are only shifted along timelines: the shift in words, and the number of rows.
+        `differences` fills this dict. With the level "summary" it stays empty.
     """
 
     def __init__(
@@ -256,7 +265,7 @@ class _Pair:
         self.shifts: dict[str, tuple[str, int]] = {}
 
     def differences(self) -> Iterator[Difference]:
-        """Yield the differences except the shifts. Fill `shifts`."""
+        """Yield at most one `Difference` for each component. Add a component that is only shifted to `shifts`."""
         kind = "static " if self._is_static else ""
         yield from _missing_and_new(f"{kind}component", self._one, self._other)
         for name in self.common:
@@ -286,7 +295,11 @@ class _Pair:
         return Difference(f"{counts}; {text}" if counts else text, first.moment)
 
     def _changes(self, name: str, missing: _Unmatched, new: _Unmatched) -> Iterator[Difference]:
-        """Yield a `Difference` for each cell that differs, is missing or is new, sorted by time."""
+        """Yield a `Difference` for each cell that differs, is missing or is new, sorted by time.
+
+        `missing` and `new` are the results of `_unmatched` for the component `name`. Cells of the same time are
+        compared in pairs. A pair that is equal within the tolerance is left out.
+        """
         from mpr.compare.cells import are_close, words, words_of_both
 
         one, other = self._one[name], self._other[name]
@@ -308,9 +321,10 @@ class _Pair:
                 yield Difference(f"{at}{words(cell)} {_is(cell)} new", moment)
 
     def _words_of_pixels(self, name: str, stamp: tuple[Any, ...], cell: pa.Array, its: pa.Array) -> str | None:
-        """Return in words how the pixels of two images differ; empty if none differs.
+        """Return in words how the pixels of two images differ; empty if no pixel differs by more than the tolerance.
 
-        Returns None if the component `name` is no image buffer, or if the pixels cannot be decoded.
+        `cell` and `its` are the expected and the found cell of the component `name` at the times `stamp`. Returns None
+        if the component is no image buffer, or if the format of an image is missing or not covered by `pixels.py`.
         """
         from mpr.compare.pixels import words_of_pixels
 
@@ -323,15 +337,14 @@ class _Pair:
         return words_of_pixels(cell, its, formats[0], formats[1], self._tolerance)
 
     def _format(self, series: Series | None, stamp: tuple[Any, ...]) -> pa.Array | None:
-        """Return the cell of `series` with the format of the image that was logged at `stamp`; None if there is none.
+        """Return the cell of `series` with the format of the image at the times `stamp`.
 
-        If no format was logged at `stamp`, return the first format, because the format may be logged once before all
-        images.
+        `series` has the formats of the images. If it has none at `stamp`, return its first one, because the format may
+        be logged only once, before all images. Returns None if `series` is None or empty.
         """
         if series is None:
             return None
         places = [(its, place) for its, _, place in series.places(self._timelines)]
-        # The format of an image may be logged once, before all images.
         place = next((place for its, place in places if its == stamp), places[0][1] if places else None)
         return None if place is None else series.cell(place)
 
@@ -339,8 +352,8 @@ class _Pair:
 def _shift(one: Series, other: Series, timelines: dict[str, str], tolerance: float) -> str | None:
     """Return in words by how much time all rows of `other` are shifted against those of the expected series `one`.
 
-    Returns None if the rows are not shifted, or if the series also differ in another way. `timelines` and `tolerance`
-    are those of `_Pair`.
+    Both series must have the same number of cells. Returns None if not all rows are shifted by the same time, or if the
+    series also differ in another way. `timelines` and `tolerance` are those of `_Pair`.
     """
     from mpr.compare.cells import are_close
 
@@ -384,8 +397,9 @@ def _unmatched(
 ) -> tuple[_Unmatched, _Unmatched]:
     """Return the places (`Place`) of cells of `one` that `other` lacks, and of cells of `other` that `one` lacks.
 
-    The places are grouped by the times of the cells on `timelines`. Cells are compared bit for bit. If a cell occurs
-    twice in `one` and once in `other`, `other` lacks one cell, unless `is_static` is true.
+    The places are grouped by the times of the cells on `timelines`. A series lacks a cell if it has no cell with the
+    same times and an equal key. If a cell occurs twice in `one` and once in `other`, `other` lacks one cell, unless
+    `is_static` is true.
     """
     ours, theirs = list(one.places(timelines)), list(other.places(timelines))
     counts = [Counter((stamp, key) for stamp, key, _ in cells) for cells in (ours, theirs)]
@@ -421,8 +435,8 @@ def _flat(value: Any) -> tuple[Any, ...]:
 def _sortable(values: tuple[Any, ...]) -> tuple[tuple[str, Any], ...]:
     """Return a sort key for `values`, which may have different types.
 
-    Numbers and texts are sorted by the name of their type, and then by value. All other values, and NaN, come first,
-    sorted by their `repr`.
+    Keys are compared value by value. Numbers and texts are sorted by the name of their type, and then by value. All
+    other values, and NaN, come first, sorted by their `repr`.
     """
     return tuple(
         (type(each).__name__, each) if isinstance(each, int | float | str) and each == each else ("", repr(each))

@@ -33,8 +33,8 @@ def words_of_pixels(
     """Return in words how two images differ in size, type or pixels; empty if no pixel differs.
 
     `expected` and `found` are cells with the bytes of the pixels. The next two parameters are the cells with the
-    formats of the images. Pixels within `tolerance` count as equal, as in `cells.are_close`. Returns None if the module
-    does not cover a format, or if the bytes do not fit their format.
+    formats of the images. Floating point numbers within `tolerance` count as equal, as in `cells.are_close`. Returns
+    None if the module does not cover a format, or if the bytes do not fit their format.
     """
     one, other = _image(expected, expected_format), _image(found, found_format)
     if one is None or other is None:
@@ -66,7 +66,7 @@ def _image(buffer: pa.Array, image_format: pa.Array) -> npt.NDArray[Any] | None:
     """Return the pixels of `buffer` as an array of the shape (rows, columns, values of a pixel).
 
     `buffer` and `image_format` are cells: the bytes of one image, and its `rr.components.ImageFormat`. Returns None if
-    the module does not cover the format, or if the bytes do not fit the format.
+    a cell does not have exactly one value, if the module does not cover the format, or if the bytes do not fit it.
     """
     if len(buffer) != 1 or len(image_format) != 1:
         return None

@@ -3,7 +3,7 @@
 A cell has the values of one component of one entity in one row. For each component of each entity, all cells with times
 are one series, and all static cells are another series.
 
-Covers: the cells of a file, their times and types, and files that the SDK cannot read.
+Covers: the cells of a file, their times and types, and finding files that the SDK cannot read.
 Does not cover: how cells are compared (`compare.py`).
 """
 
@@ -31,12 +31,13 @@ class Series:
     Attributes
     ----------
     type:
-        The Arrow type of the values, as text.
+        The Arrow type of the values in the first chunk, as text without "not null".
     arrays:
-        For each chunk (a table with rows of one entity): an array with a list of values for each row.
+        For each chunk (a table with rows of one entity): an array with a list of values for each row that has the
+        component.
     times:
         For each array: the times of its rows, by the name of the timeline. A time is a sequence number or in
-        nanoseconds, or None.
+        nanoseconds. It is None if the row has no time on the timeline.
     """
 
     type: str
@@ -72,7 +73,8 @@ class Entity:
     timelines:
         The Arrow type of the times on each timeline, as text.
     ranges:
-        The first and the last time on each timeline, as sequence numbers or in nanoseconds.
+        The first and the last time on each timeline, as sequence numbers or in nanoseconds. A timeline on which no row
+        has a time is left out.
     """
 
     temporal: dict[str, Series] = field(default_factory=dict)
@@ -82,10 +84,13 @@ class Entity:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return the files at `paths` that are damaged, or that the SDK cannot read, each with the reason.
+    """Return a sentence with the path and the reason for each file that is damaged or that the SDK cannot read.
 
-    Another process reads the files, because some files make the SDK crash. `differences` reads in the calling process.
-    Raises `RecordingError` if the other process cannot start or fails.
+    The dict is empty if all files can be read. Call this function before `entities`, because some files make the SDK
+    crash, and `entities` uses the SDK in the calling process. Here the SDK reads the files in another process.
+
+    Raises `RecordingError` if the other process cannot start, fails, or does not end within 10 minutes. If the other
+    process crashes, this function raises no error, but returns a sentence for the file that it was reading.
     """
     from mpr.sdk import programs
 
@@ -100,7 +105,8 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 def _damage(path: Path) -> str | None:
     """Return the reason why the SDK must not read the file at `path`, or None if the SDK may read it.
 
-    A damaged file is refused here, because the SDK's reader needs much time and memory for each broken message.
+    A file that does not exist or is damaged is refused. A damaged file is refused here, because the SDK's reader may
+    need much time and memory for broken messages. A file of a format that mpr does not know is not refused.
     """
     from mpr import files
     from mpr.rrd.survey import reader_of, survey
@@ -121,7 +127,7 @@ def entities(path: Path, ignored_timelines: set[str], is_ignored: Callable[[str]
     """Return all entities of the recordings in the file at `path`, by their paths, with their cells in memory.
 
     The times on `ignored_timelines`, and the entities for whose paths `is_ignored` returns True, are left out. Raises
-    `RecordingError` if the file cannot be read.
+    `RecordingError` if the file cannot be read. If the file makes the SDK crash, this process ends (see `unreadable`).
     """
     from mpr.sdk.reader import quiet_reader
 

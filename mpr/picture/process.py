@@ -1,10 +1,10 @@
 """Draws a picture of a recording, as the main module of a process of its own.
 
-The process opens the recording in a viewer, and waits until everything is drawn. Its standard input is a pipe from the
-caller, which is the process that has called `render`. When the caller closes the pipe or ends, the viewer and this
-process end too.
+The process opens the recording in a viewer, and waits until the picture does not change any more. Its standard input is
+a pipe from the caller, which is the process that has called `render`. When the caller closes the pipe or ends, the
+viewer and this process end too.
 
-Covers: choosing what the viewer shows, finding out when the viewer has drawn everything.
+Covers: choosing the layout and the time that the viewer shows, finding out when the viewer has drawn everything.
 Does not cover: the wait for this process, and the limit on the wait (`rendering.py`).
 """
 
@@ -53,6 +53,8 @@ def main() -> None:
 
     The only argument of the command line is the folder of these files. The process also writes the JSON file `answer`
     to the folder, with the errors of views that the viewer reports, or with the error that has prevented the picture.
+    For such an error, `everywhere` says if it prevents the picture of every recording (`NoViewerError`). This function
+    does not return, but ends the process.
     """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
@@ -72,7 +74,7 @@ def main() -> None:
 
 
 def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[bytes]]) -> None:
-    """Wait until standard input closes, and then kill `viewers` and end this process.
+    """Wait until standard input closes, and then kill `viewers` and end this process. Runs in a thread of its own.
 
     If the process with the id `caller` has ended, the temporary folder `folder` is removed too.
     """
@@ -89,7 +91,7 @@ def _end_with_caller(caller: int, folder: Path, viewers: list[subprocess.Popen[b
 def _report(stage: str) -> None:
     """Write `stage`, the name of the step that begins now, to standard output.
 
-    If drawing takes too long, the error of the caller names the last stage.
+    If drawing takes too long, the error that `render` raises in the caller names the last stage.
     """
     sys.stdout.write(f"{stage}\n")
     sys.stdout.flush()
@@ -116,7 +118,7 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
-    """Return the application ids of the recordings in a file, and True if the file has a blueprint.
+    """Return the application ids of the recordings in a file, and True or False: if the file has a blueprint.
 
     Raises `PictureError` if Rerun cannot read the file.
     """
@@ -128,10 +130,10 @@ def _stores(recording: Path) -> tuple[list[str], bool]:
 
 
 def _readable(recording: Path, folder: Path) -> Path:
-    """Return the path of a file that Rerun can read: `recording`, or a copy of its readable part in `folder`.
+    """Return `recording` if Rerun can read it, or else the path of a copy of its whole messages, in `folder`.
 
     The copy is needed if the writer of the recording was killed, and the file ends within a message. Raises
-    `PictureError` if Rerun can read no part of the recording.
+    `PictureError` if there is no whole message to copy. This function does not check if Rerun can read the copy.
     """
     try:
         _stores(recording)
@@ -149,9 +151,9 @@ def _readable(recording: Path, folder: Path) -> Path:
 
 
 def _without_blueprints(recording: Path, folder: Path) -> Path:
-    """Return the path of a copy of `recording` without blueprints, in `folder`.
+    """Return the path of a copy of `recording`, in `folder`, without blueprints and without a footer.
 
-    Returns `recording` itself if mpr does not know its format.
+    Returns `recording` itself if mpr cannot parse its messages.
     """
     data = recording.read_bytes()
     parts = [data[: framing.HEADER_SIZE]]
@@ -175,9 +177,11 @@ def _without_blueprints(recording: Path, folder: Path) -> Path:
 def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
     """Return the path of a file with the recording and a layout. New files are written to `folder`.
 
-    The layout is `blueprint`, or else the layout in the recording, or else an automatic layout without panels.
-    Recording and layout must be in one file, because the viewer does not apply the layout of one file to the recording
-    of another. Raises `PictureError` if the file cannot be made.
+    The layout is `blueprint`, or else the layout in the recording, or else an automatic layout, whose panels are hidden
+    or collapsed. Recording and layout are in one file, because `_draw` lets the viewer open only one file.
+
+    Raises `PictureError` if Rerun cannot read the file `recording`, if there is no recording in it, or if the new file
+    cannot be made. Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts.
     """
     import rerun.blueprint as rrb
 
@@ -197,7 +201,7 @@ def _with_blueprint(recording: Path, folder: Path, blueprint: Any) -> Path:
             auto_views=True,
         )
     if has_blueprint:
-        # Of two blueprints, the viewer may choose the other one.
+        # Of two blueprints in one file, the viewer may choose the wrong one.
         recording = _without_blueprints(recording, folder)
     layout, merged = folder / "layout.rbl", folder / "merged.rrd"
     layout.write_bytes(encoder.encoded_blueprint(application_ids[0], blueprint))
@@ -218,12 +222,15 @@ def headless_viewer(
 ) -> Iterator[ViewerClient]:
     """A context manager that runs a viewer without a window, and yields a client that controls the viewer.
 
+    The viewer is killed at the end of the block. If the block raises an `Exception`, and the viewer ends by itself
+    within 1 s, an error with the viewer's own output replaces this exception.
+
     Parameters
     ----------
     folder:
         The folder for the files of the viewer.
     size:
-        The width and the height of the picture in pixels.
+        The width and the height in pixels of the picture without the bar at the top, which is 36 pixels high.
     port:
         The port at which the viewer listens, on this machine only. By default a free port.
     viewers:
@@ -232,9 +239,11 @@ def headless_viewer(
     Raises
     ------
     NoViewerError
-        If this machine cannot run a viewer.
+        If this machine cannot run a viewer, because the viewer or a graphics driver is missing, or the SDK is too old.
     PictureError
-        If the viewer ends too early.
+        If the viewer ends too early for another reason.
+    OSError
+        If the viewer cannot be started.
     """
     from rerun.experimental import ViewerClient
 
@@ -289,7 +298,7 @@ def _listens(port: int) -> bool:
 def _ended(status: int, output: str) -> PictureError:
     """Return the error for a viewer that has ended with the exit status `status` and has written `output`.
 
-    The error is a `NoViewerError` if the viewer has found no graphics driver, else another `PictureError`.
+    The error is a `NoViewerError` if `output` says that there is no graphics driver, else another `PictureError`.
     """
     if "render context" in output or "graphics adapter" in output:
         return NoViewerError(
@@ -315,8 +324,9 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
     """Let the viewer show the time `at` on `timeline`. `state` is the present state of the viewer.
 
-    By default (None), use the last time, and the timeline that the viewer has chosen. Raises `PictureError` if the
-    recording has no such timeline.
+    `at` is a sequence number or in nanoseconds. By default (None), use the last time, and the timeline that the viewer
+    has chosen. Do nothing if there is no data on that timeline. Raises `PictureError` if `timeline` is given, and the
+    recording has no data on it.
     """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
@@ -329,9 +339,10 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 
 
 def settled(client: ViewerClient) -> bytes:
-    """Wait until the picture of the viewer does not change any more, and return a screenshot (bytes of a PNG file).
+    """Wait until three screenshots of the viewer are equal, and return one of them (the bytes of a PNG file).
 
-    The picture changes for a while, because the viewer fetches data on demand and hides notifications after some time.
+    At least 17 frames are drawn between the first and the others. The picture changes for a while, because the viewer
+    fetches data on demand and hides notifications after some time. The wait has no limit (see `_patiently`).
     """
     before = _patiently(client.take_screenshot)
     while True:

@@ -1,6 +1,6 @@
 """Draws a picture of a recording with the real viewer, without a window.
 
-A process of its own draws, because the viewer and the graphics driver may hang or crash.
+A process of its own controls the viewer, so that `render` can end both if they take too long.
 
 Covers: the limit on the time for drawing, ending processes, removing temporary files, errors.
 Does not cover: the commands to the viewer, and finding out when the viewer has drawn everything (`process.py`).
@@ -31,7 +31,7 @@ _END_SECS = 5.0
 
 
 class Order(NamedTuple):
-    """Holds the arguments of `render`, as the process that draws gets them.
+    """Holds the arguments of `render` that the process that draws needs, and a folder.
 
     `recording` is the path of the recording. `folder` is a temporary folder for the picture and other files. The other
     fields have the same meaning as in `render`.
@@ -57,22 +57,22 @@ def render(
 ) -> list[str]:
     """Draw a recording with the real viewer, without a window, and save the picture.
 
-    Drawing needs a Rerun viewer, such as that of the Rerun SDK, and a Vulkan driver. On a machine without a graphics
-    card, Mesa's software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
+    Drawing needs rerun-sdk 0.41 or newer, its viewer, and a Vulkan driver. On a machine without a graphics card, Mesa's
+    software rasteriser is enough (`apt-get install mesa-vulkan-drivers` on Debian).
 
     Parameters
     ----------
     recording:
-        The `.rrd` file. It may have no footer.
+        The `.rrd` file. It may lack its footer, and may end within a message, as after a crash of its writer.
     picture:
-        The PNG file to write. If drawing fails, this file is not written or changed.
+        The PNG file to write. Missing folders are made. If drawing fails, this file is not written or changed.
     timeout_secs:
-        The longest time in seconds that drawing may take.
+        The longest time in seconds that drawing may take. After that, the processes are ended within about 5 s.
     size:
         The width and the height of the picture in pixels.
     blueprint:
-        The layout: a value that `rr.send_blueprint` takes. By default the layout of the recording. If the recording has
-        no layout, the viewer chooses one for the data, without panels.
+        The layout: a value that `rr.send_blueprint` takes, and that can be pickled. By default the layout of the
+        recording. If the recording has no layout, the viewer chooses one, with the panels hidden or collapsed.
     timeline:
         The name of the timeline to show. By default the viewer chooses the timeline.
     time:
@@ -91,7 +91,7 @@ def render(
     PictureError
         If this recording does not exist or cannot be drawn, or not within `timeout_secs`.
     OSError
-        If the picture cannot be saved.
+        If the picture cannot be saved, or if no temporary folder or process can be made.
     """
     source, target = Path(recording).absolute(), Path(picture).absolute()
     if not source.is_file():
@@ -123,9 +123,10 @@ def _reports(source: Path, folder: str, failure: str) -> list[str]:
 
 
 def _draw(folder: str, timeout_secs: float) -> str:
-    """Start a process that draws the order in `folder`, and wait up to `timeout_secs` seconds for its end.
+    """Start a process that draws, wait up to `timeout_secs` seconds for its end, and then end it if it still runs.
 
-    Returns the reason to report if the process has written no answer.
+    The process reads the file `order` in `folder`. Returns a text to report if the process has not written the file
+    `answer`: the time is over, or the process has ended too early.
     """
     # With `-P`, Python does not import modules of the working directory.
     command = [sys.executable, "-P", "-m", "mpr.picture.process", folder]
@@ -156,11 +157,10 @@ def _draw(folder: str, timeout_secs: float) -> str:
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End the process that draws and its viewer, if they have not ended yet.
 
-    The process ends when its standard input is closed. If it has not ended after 5 s, it is killed. Then the viewer is
-    killed if it still runs.
+    The process ends itself and the viewer when its standard input is closed. If one of the two still runs when the
+    process has ended, or after 5 s, it is killed.
     """
     assert process.stdin is not None
-    # The process ends when its standard input closes.
     process.stdin.close()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_END_SECS)
@@ -182,7 +182,8 @@ def _answer(folder: str) -> dict[str, Any] | None:
 def _whole(path: Path) -> Iterator[IO[bytes]]:
     """A context manager that yields a new file for writing, and renames it to `path` after the block.
 
-    If the block raises, the new file is removed, and `path` stays as it is.
+    If the block raises, the new file is removed, and `path` stays as it is. Missing folders are made. Raises `OSError`
+    if the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")

@@ -8,7 +8,7 @@ These words have a meaning of their own here:
 - The phases of a test are setup, call and teardown, as in pytest.
 - A worker is a process of pytest-xdist that runs tests. Without pytest-xdist, the only process has the worker name
   `main`.
-- A journal is a file to which one process writes the start and the end of each recorded test.
+- A journal is a file to which one process writes events, such as the start and the end of each recorded test.
 - A golden recording is a file with the rows that a test should log.
 - A stream is an `rr.RecordingStream`. Its handle is the SDK's native object of the same recording.
 - The mode (`--mpr=...`) says which tests are recorded, and which recordings are kept (`recording/retention.py`).
@@ -18,23 +18,24 @@ test ─► Recorder ─► file of the test and journal ─► Controller ─�
 ```
 
 The `Recorder` records the tests of one process, and writes the journal of this process. When all tests have ended,
-`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each attempt. Other modules of
-`report` make pictures, a page and a summary from the `RecordedTest` objects. With pytest-xdist, each worker has a
-`Recorder`, and the process in which pytest was started has the `Controller`. Without pytest-xdist, one process has
-both.
+`Controller.finish` reads the journals of all processes, and makes a `RecordedTest` for each recorded attempt. Other
+modules of `report` make pictures, a page and a summary from the `RecordedTest` objects. With pytest-xdist, the
+`Recorder` objects of the workers record the tests, and the process in which pytest was started has the `Controller`.
+Without pytest-xdist, one process has both.
 
 If a test uses the fixture `mpr_golden`, `Recorder.snapshot` copies the rows that the test has logged to a file.
 `golden.py` compares this file with the golden recording.
 
-A test that uses a fixture in `RECORDED_FIXTURES` is recorded in every mode. If the mode alone would not record this
-test, its recording is removed at the end of the test.
+A test that uses a fixture in `RECORDED_FIXTURES` (`options.py`) is recorded in every mode. If the mode alone would not
+record this test, its recording is removed at the end of the test. No test is recorded if the environment variable
+`RERUN` is `off`, or if the disk is full.
 
 If the mode is `off`, and no test has the marker `mpr` or a fixture in `RECORDED_FIXTURES`, pytest imports only this
 module, `options.py` and `hookspecs.py` of this package.
 
 Covers: the options, hooks and fixtures of the plugin, recording tests (`recording`), and the report (`report`).
 Does not cover: what pools and child processes do to log into the recording of a test (`mpr.recording`, `mpr.producer`).
-May import: all packages of mpr. No other package imports this one.
+May import: all packages of mpr. Only `cli.py` imports this package.
 """
 
 from __future__ import annotations
@@ -199,7 +200,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
     """Return the `rr.RecordingStream` of this test's recording.
 
-    If the test is not recorded, return a stream that drops all rows.
+    If the test is not recorded, return a stream that drops all rows. Use the stream only until the test ends, because
+    later tests may get the same stream.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -214,8 +216,8 @@ def mpr_recording(request: pytest.FixtureRequest) -> rr.RecordingStream:
 def mpr_artifacts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the path of an existing folder for files of this test.
 
-    The folder lies beside the test's recording, and has the name of the recording without `.rrd`. If the test is not
-    recorded, the folder is a new temporary folder.
+    The folder lies beside the test's recording, and has the name of the recording without `.rrd`. It stays even if the
+    recording is removed at the end of the test. If the test is not recorded, the folder is a new temporary folder.
     """
     recorder = request.config.stash.get(_RECORDER, None)
     if recorder is not None and recorder.current is not None:
@@ -229,7 +231,7 @@ def mpr_pool(request: pytest.FixtureRequest) -> Iterator[Callable[..., Pool]]:
 
     The function has the parameters of `mpr.Pool` without `application_id`: `mpr_pool(2)` returns an `mpr.Pool` with two
     workers. The rows of a pool go to this test's recording, if `sinks` is not given. If the test has the result of a
-    task, the rows of this task are recorded.
+    task, the rows of this task are recorded. Rows of tasks that are still running when the test ends may be lost.
     """
     import mpr
 
@@ -253,8 +255,8 @@ def mpr_golden(request: pytest.FixtureRequest) -> Iterator[Golden]:
     """Yield a function that compares the rows of this test with its golden recording, a file with the expected rows.
 
     Call `mpr_golden()` when the test has logged all rows. If the rows differ, the test fails. If the test passes
-    without this call, the rows are compared in the teardown. `Golden.__call__` lists the parameters, such as
-    `tolerance`.
+    without this call, the rows are compared in the teardown, which fails if they differ. The parameters of the function
+    are those of `Golden.__call__` (`golden.py`), such as `tolerance`.
 
     The golden recording is the file `__recordings__/<module>/<test>.rrd` beside the test's module. If this file does
     not exist, mpr writes the rows of the test to it. With `--mpr-golden-fail-if-missing` (the default if the

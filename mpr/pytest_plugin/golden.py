@@ -1,10 +1,11 @@
 """Compares the rows of a test with its golden recordings, and writes golden recordings.
 
 A golden recording is a file with the rows that a test should log: `__recordings__/<module>/<test>.rrd` beside the
-test's module. An earlier run of the test has written this file. A test may have several golden recordings with
+test's module. Usually, an earlier run of the test has written this file. A test may have several golden recordings with
 different names.
 
-Properties of the recording and rows of mpr itself are neither compared nor written.
+Entities at and below `/__properties`, `/mpr` and `/pytest` are neither compared nor written. They have the properties
+of the recording, and the rows of mpr itself.
 
 Covers: the files of golden recordings, when these files are written, and the message of a test whose rows differ.
 Does not cover: the comparison of two files (`mpr.compare.compare`), and the content of a golden recording
@@ -54,7 +55,7 @@ class Golden:
     item:
         The test.
     recorder:
-        The recorder of this process, or None if there is none.
+        The recorder of this process. If this is None, a comparison fails the test, because the test is not recorded.
     """
 
     def __init__(self, item: pytest.Item, recorder: Recorder | None) -> None:
@@ -74,7 +75,8 @@ class Golden:
         """Compare the rows that the test has logged until now with its golden recording. If they differ, fail the test.
 
         If there is no golden recording, write it. With `--mpr-golden-fail-if-missing`, the test fails instead. With
-        `--mpr-golden-update`, a golden recording that is missing or differs is written, and the test does not fail.
+        `--mpr-golden-update`, a golden recording that is missing or differs is written, and the test does not fail. A
+        golden recording that cannot be read counts as one that differs.
 
         The test also fails if it is not recorded, if its recording cannot be read or has got another sink (`rr.save`),
         if there are no rows to write, or if it uses the same `name` twice.
@@ -82,19 +84,20 @@ class Golden:
         Parameters
         ----------
         level:
-            `"values"` compares every cell (the values of one component of one entity in one row). `"summary"` compares
-            the entities, components and timelines, their types, the numbers of cells, and the first and last times.
+            `"summary"` compares the entities, components and timelines, their types, the numbers of cells with times,
+            and the first and last times. A cell has the values of one component of one entity in one row. `"values"`
+            also compares the values of all cells.
         ignore_timelines:
             Names of timelines that are not compared, besides `log_time` and `log_tick`.
         ignore_entities:
             Paths of entities that are neither compared nor written. `/camera/**` means `/camera` and all entities below
-            `/camera`. Properties of the recording and rows of mpr itself are always ignored.
+            `/camera`. Properties of the recording and rows of mpr itself are ignored without being named here.
         tolerance:
             Two floating point numbers may differ by `tolerance` times the absolute expected number. If this absolute
             number is smaller than 1, they may differ by `tolerance` itself.
         name:
             A name for this golden recording. If a test calls this object several times, each call needs a different
-            name.
+            name. One of the calls may have no name.
 
         Raises
         ------
@@ -136,9 +139,9 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Call this object without arguments if the test has passed and has never called this object.
+        """Call this object without arguments if the call phase has passed and has not called this object.
 
-        If the rows differ, the teardown of the test fails.
+        If the rows differ, the teardown of the test fails. Does nothing if the test is not recorded.
         """
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
@@ -182,7 +185,7 @@ class Golden:
         """Replace the rows in `golden` by those of `actual`, without the entities in `ignored`.
 
         Copies of the old and the new file are kept for the report, with the differences `found`. If a copy cannot be
-        written, the report does not show the change.
+        written, the report does not show the change. Fails the test if there are no rows to write.
         """
         __tracebackhide__ = True
         before = _content(golden)
@@ -292,16 +295,19 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 
 
 def _content(golden: Path) -> bytes:
-    """Return the content of the file `golden`; empty if it is no regular file, because reading a pipe may block."""
+    """Return the content of the file `golden`; empty if it is no regular file, because reading a pipe may block.
+
+    Raises `OSError` if the file cannot be read.
+    """
     return golden.read_bytes() if golden.is_file() else b""
 
 
 def _check(golden: Path) -> None:
-    """Raise `RecordingError` if the SDK cannot read the file `golden`, or if the SDK crashes when it reads the file.
+    """Raise `RecordingError` if the file `golden` is damaged, or if the SDK cannot read it or crashes at it.
 
-    A subprocess reads the file, because a crash would end this process. The subprocess also reads the other golden
-    recordings in the folder, because starting a subprocess for each file takes more time. A result is kept until the
-    file changes.
+    A subprocess reads the file with the SDK, because a crash would end this process. It also reads the other golden
+    recordings in the folder that are not checked yet, because starting a subprocess for each file takes more time. A
+    result is kept until the file changes. Also raises `RecordingError` if the subprocess cannot start or fails.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -320,7 +326,7 @@ def _is_checked(path: Path) -> bool:
 def _stamp(path: Path) -> tuple[int, ...]:
     """Return the inode, the size in bytes and the time of the last change in nanoseconds of the file at `path`.
 
-    The tuple is empty if the system cannot find the file.
+    The tuple is empty if the system reports an error, for example because there is no such file.
     """
     try:
         found = path.stat()
@@ -331,10 +337,10 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 @functools.cache
 def _stream(application_id: str, _pid: int) -> TestStream:
-    """Return the stream of this process that writes recordings with the application id `application_id`.
+    """Return the `TestStream` with which this process writes golden recordings.
 
-    The stream is cached, because each stream of the SDK has two threads that never end. `_pid`, the process id, is an
-    argument so that a forked child does not get its parent's stream from the cache.
+    It is made only once for each `application_id`, because each new stream starts threads of the SDK. `_pid`, the
+    process id, is an argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 
@@ -350,7 +356,8 @@ def write_golden_summary(terminal: Any, page: str | None) -> None:
     """Write a section to pytest's summary: the golden recordings that tests have written, and those that no test uses.
 
     `terminal` is the terminal reporter of pytest. `page` is the path of the page that shows golden recordings before
-    and after; None if there is none. At most 20 golden recordings are named. If there are none, nothing is written.
+    and after their change; None if there is no such page. At most 20 golden recordings are named. If none was written
+    and none is unused, the section is left out. Unused ones are searched only with `--mpr-golden-update`.
     """
     lines = [f"written: {path}" for path in sorted(_named(terminal, WRITTEN))]
     lines += [f"unused: {path}" for path in _unused(terminal)]
@@ -369,8 +376,8 @@ def _unused(terminal: Any) -> list[str]:
     """Return the paths of golden recordings that no test of this run has used.
 
     The paths are relative to the folder in which pytest was started. Only folders with a used golden recording are
-    searched. The list is empty without `--mpr-golden-update`. It is also empty if a test did not pass, was deselected,
-    or was selected by its node id, because tests that compared no rows may need the files.
+    searched. The list is empty without `--mpr-golden-update`. It is also empty if a test failed, was skipped, failed as
+    expected (`xfail`), was deselected, or was selected by its node id. Tests that compared no rows may need the files.
     """
     config: pytest.Config = terminal.config
     is_whole = {"failed", "error", "skipped", "deselected", "xfailed"}.isdisjoint(terminal.stats)

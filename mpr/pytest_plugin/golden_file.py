@@ -1,11 +1,13 @@
-"""Writes golden recordings: the same rows give the same bytes, so that version control shows no change.
+"""Writes golden recordings: with one release of the SDK, the same rows give the same bytes.
+
+So version control shows a change only if the rows or the SDK have changed.
 
 A golden recording is a file with the rows that a test should log. A chunk is a table with rows of one entity.
 
 The SDK gives each row and each chunk an id that depends on the time. This module replaces these ids by fixed ones. It
 puts all rows of an entity with the same columns into one chunk, and leaves out the times at which rows were logged
-(`log_time` and `log_tick`). A row without any time would be static. If a row has no other time, its number in the chunk
-becomes its `log_time`.
+(`log_time` and `log_tick`). A row without any time would be static. So in a chunk without other timelines, `log_time`
+stays, but has the number of each row in the chunk.
 """
 
 from __future__ import annotations
@@ -29,10 +31,10 @@ _KIND = b"rerun:kind"
 
 
 def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
-    """Write the rows of `chunks` to the file `target` by the stream `stream`.
+    """Write the rows of `chunks` to the file `target` by the stream `stream`, which has no open file before and after.
 
-    The times on `ignored_timelines` are left out. Raises `OSError` or the SDK's `RuntimeError` if the file cannot be
-    written.
+    The times on `ignored_timelines` are left out (see `canonical`). The recording gets an id that depends only on the
+    application id of `stream`. Raises `OSError` or the SDK's `RuntimeError` if the file cannot be written.
     """
     import rerun as rr
 
@@ -46,10 +48,11 @@ def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_time
 
 
 def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> list[Chunk]:
-    """Return the rows of `chunks` in one chunk for each entity and set of columns. The same rows give the same chunks.
+    """Return the rows of `chunks` in one chunk for each entity and set of columns.
 
-    The times on `ignored_timelines` are left out. If a row has no other time, its `log_time` is kept, but replaced by
-    the number of the row in its chunk (from 0).
+    The same rows give the same chunks, also if they were logged in another order. The times on `ignored_timelines` are
+    left out. If a chunk has no other times, its `log_time` is kept, but replaced by the number of each row in the chunk
+    (from 0).
     """
     import pyarrow as pa
     from rerun.chunk import Chunk
@@ -79,7 +82,7 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
     """Return the chunk `batch` without the columns of `ignored_timelines`.
 
     If the chunk has no other times, one of these columns stays (`log_time` if there is one), because rows without any
-    time would be static.
+    time would be static. A static chunk is returned with all its columns.
     """
     times = [name for name, kind in _kinds(batch).items() if kind == b"index"]
     ignored = [name for name in times if name in ignored_timelines]
@@ -91,10 +94,10 @@ def _without_times_of_logging(batch: pa.RecordBatch, ignored_timelines: Collecti
 
 
 def _in_order(table: pa.Table) -> pa.Table:
-    """Return `table` with its rows sorted by their times, and rows of the same time sorted by their values.
+    """Return `table` with its rows sorted by their times, and rows of the same time by the keys of their values.
 
-    The order of logging is not kept, because it may be different in each run if several processes log. `log_time` does
-    not count as a time.
+    `keys` (`mpr/compare/cells.py`) makes the keys. The order of logging is not kept, because it may be different in
+    each run if several processes log. `log_time` does not count as a time.
     """
     kinds = _kinds(table)
     times = [name for name, kind in kinds.items() if kind == b"index" and name != _LOG_TIME]
@@ -112,8 +115,8 @@ def _order(columns: list[list[Any]]) -> list[int]:
 def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.RecordBatch:
     """Return the chunk `batch` with row ids made from `number` and the row's position, and a chunk id made from `key`.
 
-    `number` is the number of the chunk in the file. `key` is the entity path and the columns of the chunk. A column
-    `log_time` gets the positions of the rows (from 0).
+    `number` is the number of the chunk in the file (from 1). `key` is the entity path and the columns of the chunk. A
+    column `log_time` gets the positions of the rows (from 0).
     """
     import pyarrow as pa
 
@@ -133,10 +136,10 @@ def _numbered(batch: pa.RecordBatch, number: int, key: tuple[str, str]) -> pa.Re
 
 
 def _without_chance(data: bytes) -> bytes:
-    """Return `data`, the bytes of an `.rrd` file, without differences that depend on chance.
+    """Return `data`, the bytes of an `.rrd` file, without the differences that two files of equal chunks have.
 
-    The id of the message that has the ids of the recording (store info) is replaced by a fixed one. The columns and the
-    metadata in the footer are sorted.
+    The store info, which is the message with the ids of the recording, has an id of its own. This id is replaced by a
+    fixed one. The columns of the schemas in the footer, and all metadata there, are sorted.
     """
     parts = [data[: framing.HEADER_SIZE]]
     for frame in framing.frames_of(data):

@@ -3,8 +3,8 @@
 An event is the start or the end of a test, the start of a phase (setup, call, teardown), an error of mpr itself, or the
 repair of a recording by `mpr recover`.
 
-The `Controller` reads the journals of a run when all processes have ended. A test with a start but no end in a journal
-then counts as crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes
+The `Controller` reads the journals of a run when all tests have ended. A test with a start but no end in a journal then
+counts as crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes
 sends no `workeroutput`.
 """
 
@@ -62,9 +62,9 @@ class Ended:
     path:
         The path of the test's recording, as in the `Started` event of the test.
     outcome:
-        "passed", "failed", "skipped" or "interrupted".
+        The worst outcome of the phases: "passed", "failed", "skipped" or "interrupted".
     kept:
-        True if the recording was kept.
+        True if the recording was kept, false if it was removed.
     duration_secs:
         The time in seconds from the start of the setup to the end of the teardown.
     complete:
@@ -174,7 +174,7 @@ class JournaledTest:
         """Return the phases that have started, with their outcomes and durations.
 
         A phase lasts until the next one starts. If the test has not ended, its last phase has the outcome "crashed" and
-        no duration, and its other phases have the outcome "passed".
+        no duration. Its other phases have the outcome "passed", because the journal has outcomes only of ended tests.
         """
         end = None if self.end is None else self.start.time + self.end.duration_secs
         outcomes = {} if self.end is None else self.end.outcomes
@@ -206,7 +206,8 @@ def journal_files(folder: Path) -> list[Path]:
 def read_journals(folder: Path) -> Journals:
     """Return the content of all journals in `folder`, the folder of a run. The tests are sorted by their start.
 
-    Incomplete lines are left out. Raises `OSError` if a journal cannot be read.
+    Incomplete lines are left out, and so are events of tests without a start. Raises `OSError` if a journal cannot be
+    read.
     """
     found = Journals()
     for path in journal_files(folder):

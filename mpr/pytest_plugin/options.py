@@ -1,6 +1,6 @@
 """Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`.
 
-Covers: declaring and checking the options, and sending them to workers of pytest-xdist.
+Covers: declaring and checking the options, and the part of them that workers of pytest-xdist are sent.
 Does not cover: the effect of an option, for example of the mode (`recording/retention.py`).
 """
 
@@ -111,7 +111,7 @@ def add_options(parser: pytest.Parser) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Holds the options of a run, which is one call of pytest. Each process of the run has the same options.
+    """Holds the options of a run, which is one call of pytest.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class Settings:
     summary:
         The recordings that pytest names at the end of the run: "failed", "all" or "none".
     strict:
-        If true, a test has an error if its recording cannot be made.
+        If true, an error of mpr while a test is recorded (or if it cannot be recorded) fails the teardown of the test.
     capture:
         The threads in which plain `rr.log` is recorded. "global": all threads that have no recording of their own.
         "thread": only the thread of the test.
@@ -137,14 +137,15 @@ class Settings:
     min_free_bytes:
         The number of bytes that must be free on the disk. If there are fewer, a test is not recorded.
     names_worker:
-        True if the file names of recordings contain the worker's name. Without the worker's name, file names are not
-        unique with `--dist each` of pytest-xdist, because each worker then runs every test.
+        True if the file names of recordings contain the worker's name. This is so with `--dist each` of pytest-xdist,
+        because each worker then runs every test.
     screenshot:
         The recordings that get a picture: one of `SCREENSHOTS`.
     screenshot_timeout_secs, screenshots_secs:
         The longest time in seconds for one picture, and for all pictures of a run.
     screenshot_updates:
-        If true, golden recordings that are written again get a picture of before and after.
+        If true, golden recordings that are written again get a picture of before and after. False if the command line
+        has `--mpr-screenshot=off`.
     artifact_url:
         The URL at which the folder `output` will be served; empty if there is none.
     serve_port:
@@ -249,7 +250,7 @@ def _fails_if_missing(config: pytest.Config) -> bool:
 
 
 def for_worker(settings: Settings) -> dict[str, Any]:
-    """Return a dict with the settings that a worker of pytest-xdist cannot read from the command line.
+    """Return a dict with the settings that a worker of pytest-xdist cannot read from its own configuration.
 
     pytest-xdist sends the dict to the worker as a part of `workerinput`.
     """
@@ -300,10 +301,8 @@ class TestOptions:
     """Holds the options of one test.
 
     Each option is taken from the closest marker `@pytest.mark.mpr(...)` that has it: of the test, its class, or its
-    module. If no marker has an option, it is taken from `Settings`.
-
-    `mode`, `capture` and `application_id` have the same meaning as in `Settings`. `name` is the name of the recording;
-    None if no marker has a name.
+    module. If no marker has `mode`, `capture` or `application_id`, this option is taken from `Settings`, and has the
+    same meaning there. `name` is the name of the recording; None if no marker has a name.
     """
 
     mode: str

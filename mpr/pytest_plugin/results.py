@@ -38,7 +38,10 @@ class FailedPhase:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """Holds one phase of a test: its name, its outcome, and its duration in seconds (None if it has not ended)."""
+    """Holds one phase of a test: its name, its outcome, and its duration in seconds (None if it has not ended).
+
+    The outcome is "passed", "failed", "skipped", "interrupted" or "crashed".
+    """
 
     name: str
     outcome: str
@@ -58,7 +61,7 @@ class GoldenChange:
     written:
         True if the new rows have replaced the golden recording.
     first:
-        A sentence that describes the first difference.
+        A text that describes the first difference.
     timeline, time:
         The first difference that has a time: the name of its timeline, and its time as the SDK's integer (nanoseconds,
         or a sequence number). None if no difference has a time.
@@ -97,7 +100,7 @@ class RecordedTest:
     complete:
         True if all rows that were logged are in the recording, as far as mpr knows.
     notes:
-        Notes for readers of the recording: which rows are missing, and why.
+        Notes for readers of the report: which rows are missing, and why, or why there is no picture.
     picture:
         The path of a picture of the recording; None if there is none.
     parameters:

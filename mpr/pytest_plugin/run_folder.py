@@ -2,7 +2,8 @@
 
 The folder `<output>/<run>/` has the recordings of one run, and the file `run.json`. At the end of the run, `run.json`
 lists the results of the tests and all files in the folder. When mpr removes an old run, it removes only these files, so
-files that were added later stay.
+files that were added later stay. Of a run that was killed before it wrote the list, mpr removes only `run.json`, the
+journals, and the recordings that the journals name.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _IGNORE = ".gitignore"
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
-    `folder` is the folder of the run, and `output` the folder above it, which has all runs. The two folders are `str`
-    and not `Path`, because a test may have replaced functions that the methods of `Path` call.
+    `folder` is the folder of the run, and `output` the folder above it, which has all runs. If `output` is made too, it
+    gets a `.gitignore` for all its files. The two folders are `str` and not `Path`, because a test may have replaced
+    functions that the methods of `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -45,10 +47,11 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 
 
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
-    """Remove the journals, write `run.json`, and remove old runs. Raises `OSError` if this fails.
+    """Remove the journals, write `run.json`, and remove old runs.
 
     Call this function when all other files of the run are written, because `run.json` lists them. If no file but
-    `run.json` is left, remove the run's folder instead.
+    `run.json` is left, remove the run's folder instead, and no old runs. Raises `OSError` if a journal cannot be
+    removed, or `run.json` not be written.
     """
     folder = settings.folder
     for path in journal_files(folder):
@@ -70,7 +73,8 @@ def _remove_old_runs(settings: Settings) -> None:
     """Keep the newest `settings.keep_runs` runs, and remove mpr's files from the folders of all older runs.
 
     Runs of the same CI job are kept too, because the job may upload them at its end. If the CI service does not name
-    the job, all runs are kept. If a file cannot be removed, the next run tries again.
+    the job, all runs are kept. Runs that have not finished are kept while their process lives. If a file cannot be
+    removed, the next run tries again.
     """
     if settings.job == UNKNOWN_JOB:
         return
@@ -86,8 +90,9 @@ def _remove_old_runs(settings: Settings) -> None:
 def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
     """Return the paths, relative to `folder`, of the files that a run has made there.
 
-    `manifest` is the content of the run's `run.json`. The list is empty if the run has not finished and its process
-    still lives, because the run may still add files.
+    `manifest` is the content of the run's `run.json`, which lists the files of a finished run. The list is empty if the
+    run has not finished and its process still lives, because the run may still add files. If the run was killed, the
+    list has `run.json`, the recordings and the journals, but no other files.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:

@@ -1,4 +1,4 @@
-"""Records tests, in each process that runs tests. Each recorded attempt (execution) of a test gets a file.
+"""Records tests, in each process that runs tests. Each recorded attempt (execution) of a test gets its own file.
 
 The docstring of `mpr.pytest_plugin` explains run, attempt, phase, worker, journal, stream and handle.
 

@@ -7,6 +7,7 @@ There are two cases:
 - The test starts processes by `multiprocessing` or `subprocess`, which call `mpr.join()` or functions decorated by
   `@mpr.task`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This module
   makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its setup.
+  Otherwise, these processes cannot log into the test's recording.
 
 Covers: making the shared recording, and noting pools that are still open when the test ends.
 Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).
@@ -41,7 +42,8 @@ class Children:
     def attach(self, stream: TestStream) -> None:
         """Send the rows of pools and child processes to `stream`, the stream of the running test, from now on.
 
-        Call this method at the start of the test, and again after its setup, which may have imported `@mpr.task`.
+        Call this method at the start of the test, and again after its setup, which may have imported `@mpr.task`. The
+        shared recording for child processes is made here, if this process has imported `@mpr.task`.
         """
         if not self._is_attached:
             # If this pytest runs within a test of another pytest, `_outer` is the recording of that outer test.
@@ -62,8 +64,8 @@ class Children:
     def detach(self) -> str | None:
         """Stop sending rows to the test's recording. Call this method when the test has ended.
 
-        Returns a note if pools or shared recordings that were made since the last `attach` are still open, because
-        their later rows are not recorded. Returns None if none is open.
+        Returns a note if more pools and shared recordings are open now than at the last `attach`, because their later
+        rows are not recorded. Otherwise returns None.
         """
         self._is_attached = False
         active_recording.set_current(self._outer)

@@ -15,10 +15,11 @@ _OF_PYTEST = "_pytest.config"
 
 
 def process_goes_on(config: pytest.Config) -> bool:
-    """Return True if this run was started by a call of `pytest.main`, after which the process goes on.
+    """Return True if this run was started by a call of `pytest.main`, after which the process may go on.
 
     Returns False if the command `pytest` or `python -m pytest` runs, and in a worker of pytest-xdist. Call this
-    function only in a hook of the run, because it searches the call stack.
+    function only in a hook of the run, because it searches the call stack for functions of pytest. Outside a hook, it
+    returns False.
     """
     if hasattr(config, "workerinput"):
         return False

@@ -1,10 +1,10 @@
 """Makes the file names of recordings from node ids of tests.
 
-The names are short and have only letters, digits and the characters `_.=[]-`, because some file systems and artifact
-stores of CI services refuse other names.
+The names are short and have only ASCII letters, digits and the characters `_.=[]-`, because some file systems and
+artifact stores of CI services refuse other names.
 
 Covers: the name of a recording, and creating a file of this name that no other attempt of the test uses.
-Does not cover: names that users choose by a marker or a hook (`recorder.py`).
+Does not cover: asking a marker or a hook for a name that the user has chosen (`recorder.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def stem(nodeid: str, folder: str = "") -> str:
     """Return a file name without suffix for the recording of the test `nodeid` in `folder`.
 
     The name ends with a digest of the node id, because node ids may differ only in characters that are replaced. The
-    name is shorter if `folder` is a long path, because some systems refuse long paths.
+    part before the digest has at most 100 characters. It has fewer (but at least 8) if `folder` is a long path, because
+    some systems refuse long paths.
     """
     nodeid = without_group(nodeid)
     digest = System.sha256(nodeid.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_CHARACTERS]
@@ -52,8 +53,8 @@ def stem(nodeid: str, folder: str = "") -> str:
 def clean(name: str) -> str:
     """Return `name` with only ASCII letters, digits and the characters `_.=[]-`.
 
-    Letters lose their accents, and other characters outside ASCII are removed. Each run of refused ASCII characters
-    becomes one dash. Dashes and dots at both ends are removed. If nothing is left, return "test".
+    Letters lose their accents, and other characters outside ASCII are removed. Adjacent ASCII characters that are not
+    allowed become one dash. Dashes and dots at both ends are removed. If nothing is left, return "test".
     """
     ascii_name = System.normalize("NFKD", name).encode("ascii", "ignore").decode()
     return _REFUSED.sub("-", ascii_name).strip("-.") or "test"
@@ -63,8 +64,8 @@ def reserve(folder: str, name: str, first_attempt: int = 0) -> tuple[str, int]:
     """Create an empty file in `folder` for an attempt of a test. Return the name of the file and the attempt.
 
     The name is `<name>.rrd` for attempt 0, `<name>-retry1.rrd` for attempt 1, and so on. The attempt is
-    `first_attempt`, or the next one whose file does not exist, because another worker may have run the test before.
-    Raises `OSError` if no file can be created.
+    `first_attempt`, or the next one whose file does not exist. A file may exist because another worker has run the test
+    before, or because two tests have the same name. Raises `OSError` if no file can be created.
     """
     attempt = first_attempt
     while True:

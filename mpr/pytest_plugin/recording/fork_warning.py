@@ -1,7 +1,8 @@
 """Suppresses a warning about forks that a test would not get without mpr.
 
 Python 3.12 and later warn if a process with several threads forks. Python also counts the threads of the SDK, which a
-test has only because it is recorded. If the test has threads of its own, the warning is not suppressed.
+test has only because it is recorded. If `/proc` shows that the test has threads of its own, the warning is not
+suppressed.
 
 Covers: which threads belong to mpr and the SDK, and a function that Python calls before each fork.
 Does not cover: what a forked process does with the recording (`recorder.py`).
@@ -28,6 +29,8 @@ _is_registered = False
 class Watch:
     """Suppresses the warning when this process forks while a test runs, from the creation of this object until `close`.
 
+    The warning is not suppressed if the test has threads of its own (`hides`).
+
     Parameters
     ----------
     running:
@@ -53,9 +56,10 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return True if a test runs, and at most one thread (the main thread) belongs neither to mpr nor to the SDK.
+        """Return True if a test runs, and at most one thread (the main thread) is neither of mpr nor of the SDK.
 
-        `threads` has the names of all threads of this process by their ids.
+        `threads` has the names of all threads of this process by their ids. It is empty if there is no `/proc`. Then
+        the result is True if a test runs.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

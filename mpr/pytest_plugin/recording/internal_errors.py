@@ -1,7 +1,7 @@
 """Collects errors that happen in mpr itself while tests are recorded.
 
 An error of mpr does not fail the test, unless `--mpr-strict` is set. The summary of the run shows the first error of
-each sort. Even a `SystemExit`, or the exception of `pytest.fail`, is not raised again.
+each sort, and how often it was repeated. Even a `SystemExit`, or the exception of `pytest.fail`, is not raised again.
 
 Only an error that a signal handler has raised is raised again, for example at Ctrl-C or after a time limit, because
 that error is meant for the run.
@@ -84,10 +84,10 @@ def _text(error: BaseException) -> str:
 
 
 def _is_of_a_signal(error: BaseException) -> bool:
-    """Return True if a signal handler has raised `error`.
+    """Return True if a signal handler has raised `error`, as far as its traceback shows.
 
-    Python's own handler of Ctrl-C leaves no frame in the traceback. So a `KeyboardInterrupt` whose last frame is code
-    of mpr also counts as raised by a handler.
+    Python's own handler of Ctrl-C leaves no frame in the traceback. So a `KeyboardInterrupt` whose innermost frame is
+    code of mpr also counts as raised by a handler.
     """
     handlers = system.code_of_signal_handlers()
     traceback: TracebackType | None = error.__traceback__

@@ -3,14 +3,14 @@
 | source of the rows | how the rows get into the recording |
 |---|---|
 | plain `rr.log` of the test, its fixtures and threads | the test's stream is the SDK's current recording |
-| recordings that the test makes (`rr.init`, `rr.save`) | each row is logged once more (`mpr/sdk/copies.py`) |
+| recordings that the test or a fixture makes | each row is logged once more (`mpr/sdk/copies.py`) |
 | fixtures that an earlier test has set up | see `fixture_rows.py` |
 | pools, child processes | see `child_processes.py` |
 | `logging` | see `logging_capture.py` |
 | output, outcome and failures of the test | see `test_rows.py` |
 
-This module is imported only when the first test is recorded, because it needs the SDK. This module imports everything
-at its top, because a test may replace even `__import__`.
+`recorder.py` imports this module only when a process begins to run tests that it may record, because this module needs
+the SDK. This module imports everything at its top, because a test may replace even `__import__`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class LogSources:
     Attributes
     ----------
     log_output, log_end:
-        The functions of `test_rows.py`.
+        The functions of `test_rows.py`. `recorder.py` calls them here, because it must not import the SDK at its top.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None]) -> None:
@@ -74,7 +74,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`, so that no test has to wait for a new stream."""
+        """Make a stream for each of `application_ids`, so that the first test of each need not wait for its stream."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -92,7 +92,9 @@ class LogSources:
     def attach(self, running: RunningTest) -> None:
         """Send the rows from all sources to the recording of the test `running` from now on.
 
-        If the test's option `capture` is "thread", plain `rr.log` is recorded only in the calling thread.
+        The test's recording becomes the current one, unless other code has made a recording current. The rows of such a
+        recording are copied. If the test's option `capture` is "thread", `rr.log` is recorded only in the calling
+        thread.
         """
         self._children.attach(running.stream)
         self._fixtures.begin(running)
@@ -115,7 +117,7 @@ class LogSources:
         """Write the rows of fixtures that the test `running` has requested in `phase`, which is "setup" or "call".
 
         The times that the test has set are set again with its next row, because writing rows of fixtures removes them.
-        After the setup, `Children.attach` is called again.
+        After the setup, `Children.attach` is called again, because the setup may have imported `@mpr.task`.
         """
         self._fixtures.phase_has_ended(running)
         copies.show_times_again(running.stream.ids)
@@ -176,7 +178,11 @@ class LogSources:
         return native.new_recording(application_id, system.new_id())
 
     def make_current(self) -> None:
-        """Make the recording of the running test the current one. If no test runs, unset the current recording."""
+        """Make the recording of the running test the current one. If no test runs, unset the current recording.
+
+        With the option `capture="thread"`, this is the current recording of the calling thread. The process then has
+        none.
+        """
         if self._thread is not None:
             Native.set_current_of_process(None)
         self._set_current(self._handle_of_running())
@@ -191,9 +197,9 @@ class LogSources:
             running.note_rows()
 
     def _current(self) -> Any:
-        """Return the handle of the current recording of the process, or of the thread with `capture="thread"`.
+        """Return the handle of the current recording of the process; None if there is none.
 
-        Returns None if there is no current recording.
+        With the option `capture="thread"`, return the current recording of the calling thread instead.
         """
         return Native.current_of_process() if self._thread is None else Native.current_of_thread()
 

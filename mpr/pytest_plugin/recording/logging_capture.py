@@ -4,8 +4,9 @@ pytest's plugin `logging` has a handler that formats each record, and then adds 
 the line) to the text. `LogCapture` replaces this attribute by one that also writes the formatted text into the
 recording. So mpr adds no handler to `logging`, and calls nothing that a test may have replaced.
 
-The recording has the same records as the section "Captured log" of pytest's report, except those of mpr's own loggers.
-If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no records.
+The recording has the records of the section "Captured log" of pytest's report, except those of mpr's own loggers and
+those that cannot be written. If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no
+records.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class LogCapture:
     running:
         A function that returns the test that runs in this process. If it returns None, nothing is written.
     path_prefix:
-        The entity path before the names of the loggers.
+        The entity path above the entities of the loggers. The parts of a logger's name are the parts below.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None], path_prefix: str) -> None:
@@ -95,7 +96,7 @@ class LogCapture:
 
 
 def _text(record: logging.LogRecord) -> str:
-    """Return the message of the formatted `record`, with its traceback and stack if it has these."""
+    """Return the message of `record`, with its traceback and stack if it has these. pytest has formatted `record`."""
     parts = [record.message]
     if record.exc_text:
         parts.append(record.exc_text)

@@ -1,11 +1,12 @@
-"""Records the tests of one process: one file for each attempt of a test, fixtures and their teardown included.
+"""Records the tests of one process: one file for each recorded attempt, from the setup to the end of the teardown.
 
 The steps of one attempt: `_begin` chooses a name, opens the file and writes to the journal (`journal.py`). `_phase`
 runs around the setup, the call and the teardown, and records output and failures. `_end` writes the outcome, and keeps
 or removes the file.
 
 If a step raises an error, the test goes on, and the summary of the run names the error (`internal_errors.py`). With
-`--mpr-strict`, the error fails the teardown of the test.
+`--mpr-strict`, the error fails the teardown of the test. An error that a signal handler raises in a step is raised
+again.
 
 Covers: the order of these steps.
 Does not cover: the file (`test_stream.py`), how rows get into the recording (`log_sources.py`), and the repair after a
@@ -54,7 +55,7 @@ _TAKEN = (
 
 
 class Recorder:
-    """Records the tests of one process. Each process that runs tests registers one such object as a plugin of pytest.
+    """Records the tests of one process. This object is a plugin of pytest, one in each process that may record tests.
 
     Parameters
     ----------
@@ -93,7 +94,7 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> None:
-        """Import the SDK and make streams before the first test, because this takes some tenths of a second."""
+        """Import the SDK and make streams, so that the first test does not last some tenths of a second longer."""
         if session.items:
             self.errors.attempt("begin to record", self._prepare, session.items)
 
@@ -134,9 +135,9 @@ class Recorder:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_sessionfinish(self) -> None:
-        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before its teardown.
+        """Finish the recording of a test that Ctrl-C or `pytest.exit` has interrupted before the end of its teardown.
 
-        If this process has written no journal, give the errors of mpr to pytest-xdist, which sends them to the
+        If a worker of pytest-xdist has no journal, give the errors of mpr to pytest-xdist, which sends them to the
         `Controller`.
         """
         if self.current is not None:
@@ -162,7 +163,8 @@ class Recorder:
         """Copy the rows that the running test has logged until now to the file `target`.
 
         The copy has no footer, which is the index at the end of an `.rrd` file. Raises `RuntimeError` if no test is
-        recorded now, or if the SDK cannot write rows to the disk. Raises `OSError` if a file cannot be read or written.
+        recorded now, or if the SDK cannot write the rows to the disk in `flush_timeout_secs`. Raises `OSError` if a
+        file cannot be read or written. If an earlier flush of the recording has failed, the copy may lack rows.
         """
         if self.current is None:
             raise RuntimeError("no test is recorded at this moment")
@@ -249,7 +251,7 @@ class Recorder:
             self._flush(running)
 
     def _flush(self, running: RunningTest) -> None:
-        """Write the rows that the test `running` has logged since the last flush to the disk.
+        """Wait until the rows that the test `running` has logged since the last flush are in its file.
 
         If this fails, for example because the disk is full, add a note to `running.notes` and raise `RuntimeError`.
         """

@@ -28,7 +28,8 @@ def attach(item: pytest.Item, path: str) -> None:
 def add_link(item: pytest.Item, report: pytest.TestReport, path: str) -> None:
     """Add a link to the recording at `path` to the report of pytest-html, if pytest-html is active.
 
-    `item` is the test, and `report` pytest's report of its teardown, from which pytest-html takes the link.
+    `item` is the test, and `report` pytest's report of its teardown, from which pytest-html reads the link. The link is
+    relative to the folder of pytest-html's page.
     """
     target = item.config.getoption("htmlpath", None)
     if target and item.config.pluginmanager.hasplugin("html"):

@@ -1,7 +1,8 @@
 """Decides which attempts (executions) of a test are recorded, and which recordings are kept.
 
 The decision depends only on the mode (`--mpr=...`), the number of the attempt, and the outcome. If the process crashes,
-the recording is always kept.
+the recording stays, because only this process would remove it. `recorder.py` also records tests that use a fixture in
+`RECORDED_FIXTURES`, and then removes the recordings that the table does not name.
 
 | mode | recorded attempts | kept recordings |
 |---|---|---|

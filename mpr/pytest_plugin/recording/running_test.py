@@ -43,9 +43,9 @@ class RunningTest:
         The outcome of each phase that has ended: "passed", "failed", "skipped" or "interrupted". A failed subtest and
         an interruption of the test have the keys "subtests" and "interrupted".
     failed:
-        The name of each phase that failed, with pytest's report of it.
+        The name of each phase that failed (or "subtest"), with pytest's report of it.
     explained:
-        Why each phase has failed. Empty until `explain` is called.
+        Why each phase has failed. Empty until `explain` is called, and if nothing has failed.
     goldens:
         The golden recordings that differed from the rows of the test.
     notes:
@@ -91,7 +91,7 @@ class RunningTest:
         return logged
 
     def new_output(self) -> list[tuple[str, str, str]]:
-        """Return the pieces of output that pytest has captured since this method was last called.
+        """Return the pieces of output that pytest has captured since this method was last called; empty if none.
 
         Each piece is (phase, kind, text). The kind is for example "stdout", "stderr" or "log".
         """
@@ -102,8 +102,8 @@ class RunningTest:
     def raised(self, phase: str, error: BaseException) -> None:
         """Set the outcome of `phase`, which the exception `error` has ended. Add a failed teardown to `failed`.
 
-        pytest reports the teardown only after the recording is finished, and never reports an interruption. A report
-        that comes in time overrides this outcome (`reported`).
+        pytest reports the teardown only after the recording is finished, and usually does not report an interruption. A
+        report that comes in time overrides this outcome (`reported`).
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"
@@ -135,7 +135,7 @@ class RunningTest:
             self.failed.append((phase, report))
 
     def failures(self) -> list[tuple[str, str]]:
-        """Return the name of each phase that failed, with pytest's text about the failure. Each text occurs once.
+        """Return pairs of the name of a phase that failed, and pytest's text about the failure. Each text occurs once.
 
         Call this method only at the end of the test, because until then the test may have replaced functions of pytest.
         """

@@ -1,10 +1,10 @@
-"""Keeps functions of the system and the standard library as they are before any test runs.
+"""Keeps functions of the system and the standard library as they are when the plugin starts, before any test runs.
 
 A test may replace any function of `os`, `time`, `json` and so on, and may count the calls. The test must not see the
-calls of the plugin. So the code that records a test uses the functions in this module.
+calls of the plugin. So the code that records a test uses the functions in this module for files, times, ids and JSON.
 
-- The functions in `System` are native ones. A function that is written in Python would call others, which a test may
-  replace.
+- The functions in `System` are native ones. A function of the standard library that is written in Python would call
+  others, which a test may replace.
 - The functions are attributes of a class, because some tools (freezegun, pyfakefs) replace functions in the globals of
   all loaded modules.
 - Paths are `str`, because the methods of `pathlib.Path` are written in Python.
@@ -27,7 +27,10 @@ _T = TypeVar("_T")
 
 
 class System:
-    """Holds native functions of the system, as they were when this module was imported."""
+    """Holds native functions of the system and the standard library, as they were when this module was imported.
+
+    `signals` is no function: it has the numbers of all signals.
+    """
 
     open: Final = os.open
     close: Final = os.close
@@ -70,7 +73,10 @@ def exists(path: str) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Make the folder `path` and all missing folders above it, if they do not exist. Raises `OSError` if this fails."""
+    """Make the folder `path` and all missing folders above it. Raises `OSError` if this fails.
+
+    Does nothing if there is already a folder (or a file) at `path`.
+    """
     try:
         System.mkdir(path)
     except FileExistsError:
@@ -143,8 +149,8 @@ def read_all(path: str) -> bytes:
 def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
     """Run `step` in a thread of its own. Return True if `step` has ended within `timeout_secs` seconds.
 
-    An exception also ends `step`, and is ignored. If `step` has not ended in time, return False, and `step` continues
-    in its thread.
+    If `step` raises an exception, it has ended too, and the exception is not raised here. If `step` has not ended in
+    time, return False, and `step` continues in its thread.
     """
     done = System.lock()
     done.acquire()
@@ -196,7 +202,10 @@ def to_json(value: dict[str, Any]) -> str:
 
 
 def code_of_signal_handlers() -> set[Any]:
-    """Return the code objects of all Python functions that are signal handlers of this process now."""
+    """Return the code objects of the Python functions and methods that are signal handlers of this process now.
+
+    Other callable objects, such as those with `__call__`, are not found.
+    """
     found = set()
     for number in System.signals:
         handler = System.signal_handler(number)

@@ -27,8 +27,8 @@ def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
     The text of an object of another type than `str`, `int`, `float`, `bool` or None is its part of the test's id. If
-    the id has no clear parts, the text is the name of the object's type. The `repr` of the object is not used, because
-    it may be code of the test. A text has at most 80 characters.
+    the number of parts in the id is not that of the parameters, the text is the name of the object's type. The `repr`
+    of the object is not used, because it may be code of the test. A text has at most 80 characters.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:
@@ -63,7 +63,8 @@ def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str
 def _failure(phase: str, text: str, crash: Any, root: str) -> FailedPhase:
     """Return the failure of `phase` that pytest describes by `text`.
 
-    `crash` is pytest's object with the message and the place of the error, or None.
+    `crash` is pytest's object with the message and the place of the error. If it is None, they are read from `text`.
+    `root` is the path of the rootdir, to which the place is relative.
     """
     lines = text.splitlines()
     errors = [number for number, line in enumerate(lines) if line.startswith("E  ")]

@@ -31,7 +31,8 @@ _FENCE, _MARKS = re.compile("~+"), re.compile("`+")
 def log_output(running: RunningTest) -> None:
     """Write the output that pytest has captured since this function was last called, one row for each line.
 
-    `running` is the running test. Only standard output and standard error are written.
+    `running` is the running test. Only standard output and standard error are written. All rows have the present time,
+    because pytest does not say when a line was printed.
     """
     for _when, kind, text in running.new_output():
         lines = text.splitlines() if kind in ("stdout", "stderr") else []
@@ -43,7 +44,7 @@ def log_output(running: RunningTest) -> None:
 
 
 def log_end(running: RunningTest, outcome: str, worker: str) -> None:
-    """Write the outcome, phases, failures and notes of the test `running`, which has ended in this process.
+    """Write the outcome, phases, failures and notes of the test `running` into its recording, at its end.
 
     `outcome` is the outcome of the test, and `worker` the name of the worker of pytest-xdist.
     """

@@ -1,16 +1,16 @@
 """Writes the recordings of many tests with one stream of the SDK, one file after the other.
 
-All tests of a process with the same application id share a stream, because each stream of the SDK has two threads. For
-each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file. So rows that were
-logged some milliseconds before a crash of the process are in the file.
+The tests of a process with the same application id share a stream, because a new stream takes time and has threads. For
+each test, the stream gets another file sink of the SDK. A native thread of the SDK writes the file after a short time,
+even while the test runs. So after a crash of the process, usually only the rows of the last moments are missing.
 
-All rows have the stream's recording id. When a file is closed, this id is replaced in the file by a new one of the same
-length.
+The SDK writes the rows with the stream's recording id. `TestStream.close` replaces this id in the file by a new one of
+the same length.
 
 If a file cannot be written any more, for example because the disk is full, the SDK's threads may wait for each other
 forever. Such a stream is called stuck. A stuck stream is not used again, and a new stream is made.
 
-Covers: making the stream, the file that it writes now, the recording id of each file, and stuck streams.
+Covers: making streams, the file that a stream writes now, the recording id of each file, and stuck streams.
 Does not cover: the name of the file, the rows about the test in the file, and whether the file is kept.
 """
 
@@ -67,7 +67,7 @@ class TestStream:
     path:
         The path of the present file; None if there is none.
     stuck:
-        True if the stream cannot be used any more, because the SDK's threads wait forever.
+        True if the stream cannot be used any more, because the SDK has not finished a file within 10 s.
     pid:
         The id of the process that has made the stream.
     """
@@ -109,8 +109,8 @@ class TestStream:
     def flush(self, timeout_secs: float = FLUSH_TIMEOUT_SECS) -> None:
         """Wait up to `timeout_secs` seconds until all logged rows are in the file. Raises `RuntimeError` if this fails.
 
-        After a failure, this method does nothing until the next file is opened, because another flush might never
-        return.
+        After a failure, this method returns at once until the next file is opened, because another flush might never
+        return. So a return is no proof that the rows are in the file if an earlier flush of this file has failed.
         """
         if self._failed:
             return
@@ -121,7 +121,7 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return True if other code has ended the test's file, for example by `rr.save`, or has removed it.
+        """Return True if other code has ended the test's file, for example by `rr.save`, or if it cannot be opened.
 
         Call this method only while a file is open.
         """
@@ -140,8 +140,8 @@ class TestStream:
     def close(self, recording_id: str | None = None) -> bool:
         """Finish the file, and give its recording the id `recording_id`, or a new id if `recording_id` is None.
 
-        `recording_id` must have 32 characters. Returns True if the file is complete, with its footer (the index at the
-        end of an `.rrd` file), and has the new id. Otherwise returns False.
+        Call this method only while a file is open. `recording_id` must have 32 characters. Returns True if the file is
+        complete, with its footer (the index at the end of an `.rrd` file), and has the new id. Otherwise returns False.
         """
         assert self.path is not None
         path = self.path
@@ -164,8 +164,8 @@ class TestStream:
     def finish(self, *, has_rows: bool) -> None:
         """Finish the file. Its recording keeps the id of the stream, which is enough for a file that is removed.
 
-        `has_rows` must be True if rows were logged since the last flush. If the disk accepts no rows, `stuck` may be
-        True afterwards.
+        `has_rows` must be True if rows were logged since the last flush. If the disk accepts no rows, this takes up to
+        15 s, and `stuck` may be True afterwards.
         """
         self.path = None
         # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
@@ -193,7 +193,7 @@ class TestStream:
 
 
 def _leave_alone(stream: TestStream) -> None:
-    """Keep the stuck `stream` forever, and let this process exit without a wait for `stream`.
+    """Keep the stuck `stream` until this process ends, and let the process exit without a wait for `stream`.
 
     This function removes the SDK's exit handler, because that handler would wait for all streams. Another exit handler
     then finishes the SDK's global recording, unless the global recording is stuck.
@@ -215,7 +215,7 @@ def _leave_alone(stream: TestStream) -> None:
 class TestStreams:
     """Holds the streams that one run of pytest uses in this process, by application id.
 
-    A forked process does not use the streams of its parent.
+    A forked process does not use the streams of its parent, but makes its own.
     """
 
     __test__ = False

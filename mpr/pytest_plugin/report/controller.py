@@ -1,6 +1,7 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: making the list of results, the order of the steps, and errors in the steps.
+Covers: making the list of results, the order of the steps, and errors in the steps. Also, while tests run, the path of
+the recording in pytest's report of a test in which a worker of pytest-xdist has crashed.
 Does not cover: the steps themselves, which are in the other modules of this package and in `run_folder.py`.
 """
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 class Controller:
     """Finishes the run after the last test. Only the process in which pytest was started has a controller.
 
+    This object is a plugin of pytest.
+
     Parameters
     ----------
     config:
@@ -36,7 +39,7 @@ class Controller:
     settings:
         The options of the run.
     recorder:
-        The recorder of the same process; None if there is none.
+        The recorder of the same process; None if there is none. Its errors are shown if the run has no folder.
 
     Attributes
     ----------
@@ -57,7 +60,7 @@ class Controller:
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
         """Add the path of the recording of the test `nodeid`, in which a worker has crashed, to the report `report`.
 
-        If the path cannot be added, the error is shown in the summary and not raised.
+        Adds nothing if the test was not recorded. An error is shown in the summary, and not raised.
         """
         self._errors.attempt("find the recording of a crashed test", self._name_recording, nodeid, report)
 
@@ -74,10 +77,10 @@ class Controller:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, exitstatus: int) -> None:
-        """Finish the run. pytest calls this hook when all workers have ended.
+        """Finish the run. pytest calls this hook when all tests and all workers of pytest-xdist have ended.
 
-        In a job of GitHub Actions, also write the summary of the job. If `exitstatus` says that the user has pressed
-        Ctrl-C, no pictures are drawn.
+        In a job of GitHub Actions, also write the summary of the job, if there is anything to name. If `exitstatus`
+        says that the user has pressed Ctrl-C, no pictures are drawn. Errors are shown in the summary, and not raised.
         """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.
@@ -91,7 +94,7 @@ class Controller:
             self._errors.attempt("write the summary of the CI job", self._write_page, page, results)
 
     def finish(self, draw: bool) -> None:
-        """Make the results of the run, repair recordings, write the page, and remove old runs.
+        """Make the results of the run, repair recordings of crashed tests, write the page, and remove old runs.
 
         If `draw` is true, also draw the pictures for which the settings ask. Raises `OSError` if a journal cannot be
         read, or if the folder of the run cannot be finished. Other errors are shown in the summary.
@@ -148,7 +151,7 @@ class Controller:
             file.write(terminal_summary.step_summary(results, self._problems, self._shown, self._link))
 
     def _link(self, path: Path) -> str | None:
-        """Return the URL that opens the recording at `path` in a web viewer; None if there is no such URL."""
+        """Return the URL that opens the recording at `path` in a web viewer; None without `--mpr-artifact-url`."""
         viewer = html_page.artifact_viewer(self.settings)
         return viewer.link(os.path.relpath(path, self.settings.folder)) if viewer is not None else None
 

@@ -1,6 +1,7 @@
 """Writes the page of a run: an HTML file with its tests, why they failed, and how to open their recordings.
 
-The page lies in the run's folder and needs only files of this folder. So the folder can be moved or sent as a whole.
+The page lies in the run's folder and needs only files of this folder, except for its links to a web viewer. So the
+folder can be moved or sent as a whole.
 
 Covers: the texts and rows of the page.
 Does not cover: the styles and the script of the page (`page.html`), and drawing its pictures (`pictures.py`).
@@ -59,7 +60,7 @@ def hosted_viewer() -> str:
 
 
 def artifact_viewer(settings: Settings) -> Viewer | None:
-    """Return the `Viewer` for recordings that a CI service keeps; None if the settings have no URL."""
+    """Return the `Viewer` for recordings that a CI service keeps; None if `settings.artifact_url` is empty."""
     if not settings.artifact_url:
         return None
     return Viewer(hosted_viewer(), f"{settings.artifact_url}/{quote(settings.run)}")
@@ -82,7 +83,8 @@ def page(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = 
     """Return the page of a run as HTML.
 
     `folder` is the folder of the run, to which links are relative, and `results` are the results of its tests. If
-    `viewer` is not None, the page has links that open the recordings in this viewer.
+    `viewer` is not None, the page has links that open the recordings in this viewer. If it is None, there are links to
+    `hosted_viewer`, but a browser shows them only if it has loaded the page from a server.
     """
     template = string.Template(resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
     has_pictures = any(each.picture is not None for each in results)
@@ -134,7 +136,10 @@ def _rank(outcome: str) -> int:
 
 
 def in_order(results: Sequence[RecordedTest]) -> list[RecordedTest]:
-    """Return `results` sorted for the page: tests with the worst outcomes first, all attempts of a test together."""
+    """Return `results` sorted for the page: tests with the worst outcomes first, all attempts of a test together.
+
+    The order of the outcomes is `_ORDER`. A test counts with the worst outcome of its attempts.
+    """
     worst: dict[str, int] = {}
     for each in results:
         worst[each.nodeid] = min(worst.get(each.nodeid, len(_ORDER)), _rank(each.outcome))
@@ -274,7 +279,7 @@ def _parameters(test: RecordedTest) -> str:
 
 
 def _failure(failure: FailedPhase) -> str:
-    """Return HTML for a failure. A click on it opens pytest's text about the failure, if this text says more."""
+    """Return HTML for a failure. If pytest's text says more than the message, a click on the HTML opens the text."""
     where = f"<code>{_text(failure.where)}</code>" if failure.where else ""
     source = f'<code class="source">{_text(failure.source)}</code>' if failure.source else ""
     head = f'<b>{_text(failure.message)}</b><span class="line">{_text(failure.phase)} {where} {source}</span>'

@@ -40,6 +40,7 @@ def add_layout(path: Path) -> rrb.Blueprint | None:
     nothing.
 
     Raises `FormatError` if the file is damaged or has no footer, and `OSError` if the file cannot be read or changed.
+    Raises the errors of the SDK's reader if it cannot read the test's own blueprint.
     """
     with path.open("rb") as file:
         start, size = framing.footer_span(file)
@@ -71,7 +72,10 @@ def _document() -> rrb.View:
 
 
 def _root(path: Path) -> uuid.UUID | None:
-    """Return the id of the outermost container of the blueprint in the file at `path`; None if there is none."""
+    """Return the id of the outermost container of the blueprint in the file at `path`; None if there is none.
+
+    If the blueprint was sent several times, the last container counts. Raises the errors of the SDK's reader.
+    """
     reader = quiet_reader(path)
     found = None
     for entry in reader.blueprints():
@@ -107,8 +111,8 @@ def _beside(application_id: str, root: uuid.UUID | None) -> bytes:
 def _layouts(application_id: str, kinds: frozenset[tuple[str, frozenset[str]]]) -> tuple[bytes, rrb.Blueprint | None]:
     """Return the encoded layout of a recording, and the layout of its picture (None if there is nothing to show).
 
-    `kinds` has the archetypes of each entity of the test. The results are cached, because most tests of a run log to
-    the same entities.
+    `kinds` has pairs of an entity of the test and its archetypes. The last 100 results are kept, because many tests of
+    a run may log to the same entities.
     """
     import rerun.blueprint as rrb
 

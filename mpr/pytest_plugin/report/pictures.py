@@ -30,10 +30,10 @@ _MOST_VIEWERS = 4
 
 @dataclass(frozen=True, kw_only=True)
 class _Wish:
-    """Says which recording to draw, and into which file.
+    """Says which recording to draw (`source`), and into which file (`target`).
 
-    `is_urgent` is true for a test that has failed and for a golden recording, which are drawn first. `blueprint`,
-    `timeline` and `time` are arguments of `mpr.picture.render`.
+    `is_urgent` is true for a test that has failed and for a golden recording. Urgent pictures are drawn first.
+    `blueprint`, `timeline` and `time` are arguments of `mpr.picture.render`.
     """
 
     source: Path
@@ -52,10 +52,10 @@ def drawn(
 ) -> list[RecordedTest]:
     """Draw the pictures that `settings` asks for, and return a copy of `results` with the paths of the pictures.
 
-    `layouts` has the layouts of some recordings, by the paths of the recordings. No picture is started later than
-    `settings.screenshots_secs` seconds after the first. If pictures are not drawn for this reason, or because this
-    machine cannot draw, the reason is added to `troubles`. If only the picture of one test cannot be drawn, the reason
-    is added to the notes of the test.
+    `layouts` has the layouts of some recordings, by the paths of the recordings. Drawing ends after about
+    `settings.screenshots_secs` seconds. If pictures are not drawn for this reason, or because this machine cannot draw,
+    the reason is added to `troubles`. If only the recording of one test cannot be drawn, the reason is added to the
+    notes of the test. A golden recording that cannot be drawn has no picture, and no note.
     """
     wishes = [wish for each in html_page.in_order(results) for wish in _wishes(settings, each, layouts)]
     if not wishes:
@@ -90,14 +90,14 @@ def _both(settings: Settings, change: GoldenChange) -> tuple[Path, Path]:
 
 
 class _Pictures:
-    """Draws pictures in several threads, within the time for all pictures.
+    """Draws pictures in several threads, within `settings.screenshots_secs` seconds from the creation of this object.
 
     Parameters
     ----------
     settings:
         The options of the run.
     troubles:
-        A list to which the reasons are added if no more pictures are drawn.
+        A list to which the reason is added if this machine cannot draw, or if the time is over.
     """
 
     def __init__(self, settings: Settings, troubles: list[str]) -> None:
@@ -109,7 +109,10 @@ class _Pictures:
         self._left = 0
 
     def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
-        """Draw pictures in the order of `wishes`. Return the error, or None, of each recording that was tried."""
+        """Draw pictures in the order of `wishes`, which must not be empty. Up to four are drawn at the same time.
+
+        Returns for each recording that was tried, by its path: None if its picture was drawn, else the error.
+        """
         # The first picture is drawn alone: if this machine cannot draw, there is only one error.
         outcomes = [self._draw(wishes[0])]
         with ThreadPoolExecutor(min(_MOST_VIEWERS, os.cpu_count() or 1)) as threads:
@@ -127,7 +130,8 @@ class _Pictures:
     def _draw(self, wish: _Wish) -> tuple[bool, str | None]:
         """Draw one picture. Return (True, None), or (True, error) if this recording cannot be drawn.
 
-        Return (False, None) if the time for all pictures is over, or if this machine cannot draw.
+        If drawing fails with the timeline of `wish`, try again without the timeline. Return (False, None) if the time
+        for all pictures is over, or if this machine cannot draw.
         """
         with self._lock:
             left_secs = self._end - time.monotonic()

@@ -19,7 +19,10 @@ from mpr.rrd.survey import reader_of, survey
 
 
 class KilledRuns:
-    """Repairs recordings of runs that were killed. An object reads the journals of each run once."""
+    """Repairs recordings of runs that were killed.
+
+    An object reads the journals of a run only once, for the first recording of the run.
+    """
 
     def __init__(self) -> None:
         self._journals: dict[Path, Journals] = {}
@@ -27,9 +30,10 @@ class KilledRuns:
     def recover(self, path: Path) -> str | None:
         """Repair the recording at `path` if the test's process has died before the end of the test.
 
-        Returns a text about the repair. Returns None if `path` belongs to no test, if the test has ended, or if the
-        recording was repaired before. The recording gets the node id, the outcome "crashed" and the phases of the test.
-        Raises `SinkError` if the process still runs, or if the recording cannot be repaired.
+        Returns a text about the repair. Returns None and changes nothing if `path` belongs to no test, if the test has
+        ended, or if the recording was repaired before. The recording gets the node id, the outcome "crashed" and the
+        phases of the test, and if possible the layout of `layout.py`. Raises `SinkError` if the process still runs, or
+        if the recording cannot be repaired. Raises `OSError` if a journal cannot be read or written.
         """
         folder = path.parent
         if folder not in self._journals:

@@ -17,7 +17,8 @@ def repaired(folder: Path, test: JournaledTest, errors: list[str]) -> RecordedTe
     """Repair the recording of a test that has started and never ended, and return the result of the test.
 
     `folder` is the folder of the run, and `test` has the journaled events of the test. If the recording cannot be
-    repaired, the reason is added to `errors`, and the result is returned nevertheless.
+    repaired, the reason is added to `errors`, and the result is returned nevertheless. The `path` in the result is None
+    if the recording does not exist.
     """
     # Imported here because the import needs the SDK, and the process of the controller may record no test itself.
     from mpr.pytest_plugin.recording import test_rows

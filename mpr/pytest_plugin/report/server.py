@@ -28,8 +28,8 @@ _HOST = "127.0.0.1"
 def serve(settings: Settings, results: Sequence[RecordedTest], say: Callable[[str], Any]) -> None:
     """Serve the page of the run until the user presses Ctrl-C. Pass a line with the page's address to `say`.
 
-    `settings` are the options of the run, and `results` the results of its tests. Raises `OSError` if the port is in
-    use, or if the web viewer cannot be started.
+    `settings` are the options of the run (`serve_port` must not be None), and `results` the results of its tests.
+    Raises `OSError` if the port is in use, or if the web viewer cannot be started.
     """
     assert settings.serve_port is not None
     with http.server.ThreadingHTTPServer((_HOST, settings.serve_port), http.server.BaseHTTPRequestHandler) as server:
@@ -52,7 +52,8 @@ def serve(settings: Settings, results: Sequence[RecordedTest], say: Callable[[st
 class _WebViewer:
     """Runs a web viewer from the creation of this object to the end of its `with` block. `url` is the viewer's address.
 
-    `recordings` is the URL of a folder. Raises `OSError` if the viewer cannot be started.
+    `recordings` is the URL of the folder of the recordings, with a `/` at its end. Raises `OSError` if the program of
+    the viewer cannot be started.
     """
 
     def __init__(self, recordings: str) -> None:
@@ -79,14 +80,14 @@ _web_viewer = _WebViewer
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
-    """Answers with the files of a folder, and with a page for the folder itself.
+    """Answers with the files of a folder, and with a page for the folder itself and for its `index.html`.
 
     Parameters
     ----------
     page:
         The page as encoded HTML.
     viewer:
-        The URL of the web viewer, whose pages may read the files.
+        The URL of the web viewer. Of pages from other servers, a browser lets only those of this viewer read the files.
     """
 
     def __init__(self, *args: Any, page: bytes, viewer: str, **kwargs: Any) -> None:

@@ -23,7 +23,7 @@ _MOST_ROWS = 200
 def named(which: str, results: Sequence[RecordedTest]) -> list[RecordedTest]:
     """Return those of `results` that the summary names. The summary names only tests whose recording was kept.
 
-    `which` is the value of `--mpr-summary`: "failed", "all" or "none".
+    `which` is the value of `--mpr-summary`: "failed", "all" or "none". With "none", the list is empty.
     """
     kept = [each for each in results if each.path is not None]
     return [each for each in kept if which == "all" or (which == "failed" and each.failed)]
@@ -78,9 +78,10 @@ def step_summary(
     shown: Callable[[Path], str],
     link: Callable[[Path], str | None],
 ) -> str:
-    """Return the summary as Markdown, for the summary page of a GitHub Actions job. At most 200 recordings are named.
+    """Return the summary as Markdown, for the summary page of a GitHub Actions job.
 
-    `link` returns the URL that opens a recording in a web viewer, or None. The other parameters are as in `write`.
+    At most 200 recordings are named, in the order of `results`. `link` returns the URL that opens a recording in a web
+    viewer, or None. The other parameters are as in `write`.
     """
     return "\n".join(_markdown(results, troubles, shown, link)) + "\n"
 
