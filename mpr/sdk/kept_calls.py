@@ -33,13 +33,13 @@ class _Call(NamedTuple):
 
 
 class KeptCalls:
-    """Keeps the calls that log rows, in all threads, from the creation of this object until `close`.
+    """Keeps the calls that log rows for a test, in all threads, from the creation of this object until `close`.
 
     Attributes
     ----------
     is_too_large:
         True if there were more than `MOST_BYTES` bytes of data, or more than `MOST_CALLS` calls. This object then
-        keeps no calls.
+        keeps no calls, and `repeat` makes none.
     """
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class KeptCalls:
         _open.remove(self)
 
     def repeat(self, handle: Any) -> None:
-        """Make all kept calls again, for the recording with the handle `handle`.
+        """Make all kept calls again in this thread, for the recording with the handle `handle`.
 
         Afterwards, this thread has no times for this recording. Raises the errors of the SDK.
         """

@@ -164,8 +164,8 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
     """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    `handle` is the handle of the stream. Without this, the SDK would finish a file sink at the end of the block, and
-    rows that are logged later would be lost.
+    `handle` is the handle of the stream; None for the current recording. Without this, the SDK would finish a file sink
+    at the end of the block, and rows that are logged later would be lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:

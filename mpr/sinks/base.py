@@ -185,7 +185,7 @@ class Writer(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """End the sink without finishing it. A file that does not have its final name is removed. Raises nothing."""
+        """End the sink without finishing it. A file that does not have its final name is removed."""
 
 
 class Observer(Protocol):
