@@ -153,7 +153,7 @@ class ExporterHandle:
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter with `launcher`. If `launcher` fails, raise nothing, and set `retry_at` for a new attempt."""
+        """Start an exporter with `launcher`. If `launcher` fails, raise nothing, and set `retry_at` for a retry."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
