@@ -142,7 +142,7 @@ class ExporterHandle:
     def missed(self) -> str | None:
         """Return a text that says how many chunks the sink lacks.
 
-        Returns None if the sink has all chunks, or if the recording has none.
+        Returns None if the exporter has reported `Done` and no chunk is missing, or if the recording has no chunks.
         """
         total, found = self._replay_log.chunks, self.stats()
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
@@ -212,7 +212,7 @@ class ExporterHandle:
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Log a warning if the sink has taken no rows for 10 s, although it was sent some or is not connected.
+        """Log a warning if, for 10 s, the exporter was not connected, or has sent nothing of the slice that it got.
 
         At most one warning is logged. `now` is the present `time.monotonic()`. Returns the time at which to call this
         method again, or None if no call is needed before the state changes.

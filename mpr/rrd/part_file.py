@@ -1,4 +1,4 @@
-"""Gives a file that is being written a first name, `.<name>.part`, a lock, and at last its final name.
+"""Gives a file that is being written a first name, `.<name>.part`, a lock, and later its final name.
 
 Covers: the interface of a file for `FileWriter`, and the file on the disk.
 Does not cover: the contents of the file (`writer.py`), and a file that is in memory at first

@@ -277,7 +277,7 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """Return the exception for `error`. `verb` says what could not be done with the file, such as "write"."""
+        """Return a `SinkError` for `error`. `verb` says what could not be done with the file, such as "write"."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -302,7 +302,7 @@ class FileWriter:
         return self._file.published
 
     def abort(self) -> None:
-        """Close the file without a footer, and remove the file if it never got its final name."""
+        """Close the file without a footer, and remove it if it never got its final name. Readers of `log` get an error."""
         self._log.finish(SinkError("the stream ends before its recording: a sink has failed"))
         self._file.close()
 

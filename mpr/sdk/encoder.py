@@ -34,6 +34,8 @@ own_recordings: set[Ids] = set()
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
     """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
+    The ids are added to `own_recordings`.
+
     The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, or if
     the environment variable `RERUN_FLUSH_TICK_SECS` is set, the SDK itself chooses this time.
     """

@@ -26,9 +26,8 @@ class Native:
     """Holds functions and one class of the SDK, which are looked up once, when this module is imported.
 
     - `batcher_config`, `stream_of` and `unregister_shutdown` are functions of the SDK's Python modules.
-    - `descriptor` is a class.
-    - The other attributes are native functions without their wrappers, or None if this release of the SDK lacks them.
-    - `ids` is a function of mpr.
+    - `descriptor` is a class, and `ids` is a function of mpr.
+    - All others are native functions without their wrappers, or None if this release of the SDK lacks them.
 
     A handle is the SDK's object that stands for one recording.
     """

@@ -188,7 +188,7 @@ class ActiveRecordingWriter(Writer):
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
             # These rows get the ids of the active recording. `log_file_from_contents` is not used for them, because it
-            # starts threads of the SDK that never end, and imports may then hang in forked processes.
+            # starts threads of the SDK, and imports may then hang in forked processes.
             try:
                 reader.send_decoded(stream, self._stream, blueprints=False)
             except (RuntimeError, ValueError) as error:

@@ -161,7 +161,7 @@ class BinaryStreamSink(Sink):
     def __iter__(self) -> Iterator[bytes]:
         """Return an iterator over the bytes. If the sink fails, the iterator raises `SinkError` after the last byte.
 
-        Raises `SinkError` at once if the sink was not given to a pool or recording.
+        Raises `SinkError` at once if no pool or recording has opened the sink yet.
         """
         return self._reader().read_all()
 
