@@ -122,7 +122,7 @@ class ExporterHandle:
     def may_finish(self) -> bool:
         """True if the exporter may still send rows when the recording ends: it starts, is connected, or finishes.
 
-        False if the exporter waits for a viewer, because it could wait without limit.
+        False if it has ended, or waits for a viewer, because it could wait without limit.
         """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 

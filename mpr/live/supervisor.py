@@ -33,7 +33,7 @@ _KILL_SECS = 1.0
 
 
 class LiveSupervisor:
-    """Has a thread that keeps an exporter for each live sink of one recording, and tells each of them which rows to send.
+    """Has a thread that keeps an exporter for each live sink of one recording, and tells the exporters what to send.
 
     Parameters
     ----------

@@ -302,7 +302,7 @@ class FileWriter:
         return self._file.published
 
     def abort(self) -> None:
-        """Close the file without a footer, and remove it if it never got its final name. Readers of `log` get an error."""
+        """Close the file without a footer, and remove it if it has no final name. Readers of `log` get an error."""
         self._log.finish(SinkError("the stream ends before its recording: a sink has failed"))
         self._file.close()
 

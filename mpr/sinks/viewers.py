@@ -102,9 +102,9 @@ def is_live(sink: Sink) -> TypeGuard[LiveSink]:
 class GrpcSink(LiveSink):
     """A viewer or server that mpr does not start. mpr connects to it, as `rr.connect_grpc` does.
 
-    The viewer may start late, end, and start again. After each start, mpr sends all rows from the beginning if the
-    recording has a `FileSink`, else the last 256 MiB. If no viewer listens, nothing is raised. mpr logs a warning after
-    10 s, and the statistics (`mpr.LiveSinkStatistics`) have the number of missing chunks.
+    The viewer may start late, end, and start again. After each start, mpr sends the rows again: from the beginning if
+    the recording has a `FileSink`, else the last 256 MiB. If no viewer listens, nothing is raised. mpr logs a warning
+    after 10 s, and the statistics (`mpr.LiveSinkStatistics`) have the number of missing chunks.
 
     Parameters
     ----------
@@ -306,8 +306,8 @@ class SpawnViewerSink(LiveSink):
     headless:
         Whether the viewer has no window, for tests and screenshots.
     detach_process:
-        Whether the viewer stays when the recording is closed. By default it stays, unless it is headless. On macOS it
-        always stays.
+        Whether the viewer stays when the recording is closed. By default it stays, unless it is headless. On macOS,
+        mpr never ends it.
 
     Raises
     ------
