@@ -89,9 +89,9 @@ _PLACES = {"log_arrow_msg": 3, _LAZY_STREAM: 1, "_UrdfTreeInternal.log": 1}
 def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `wrapped`, which is the SDK's function `name`, or a wrapper of it. The function logs rows.
 
-    The returned wrapper adds each call to all `KeptCalls` that are not closed. `times_of` takes the handle of a
-    recording, or None for the current one. `times_of` returns the times of rows that are logged there, or None if these
-    rows are not kept.
+    The returned wrapper adds each call whose rows are kept to all `KeptCalls` that are not closed. A lazy stream of
+    chunks is read only once, and kept as a call of `send_chunks`. `times_of` takes the handle of a recording, or None
+    for the current one. `times_of` returns the times of rows that are logged there, or None if these rows are not kept.
     """
     original = private_names.original(name)
     place = _PLACES.get(name, sys.maxsize)
