@@ -15,11 +15,11 @@ aggregator ── segment ──► LiveSupervisor ──► ReplayLog: files �
 These words have the same meaning in all modules:
 
 - Live sink: a viewer or a server. A durable sink is, for example, a file.
-- Exporter: the process that sends rows to one live sink. Each live sink has one exporter at a time, which ends when its
-  connection breaks. The parent then starts another exporter.
+- Exporter: the process that sends rows to one live sink. Each live sink has one exporter at most. It ends when its
+  connection breaks. While the recording is open, the parent then starts another one.
 - Replay log: a list of files with the rows that exporters send. Each file has a number.
 - Memory ring: a file of the replay log that is in memory and drops its oldest segments.
-- Slice: a part of a file of the replay log, which the parent has an exporter send at a time.
+- Slice: a part of a file of the replay log. The parent tells an exporter to send one slice at a time.
 - Chunk: the unit in which the Rerun SDK sends rows: some rows of one entity.
 - Segment: some whole frames of the `.rrd` format, with the rows of one process (`rrd/__init__.py`).
 - Launcher: the object that starts processes, and reports those that have ended (`processes/launcher.py`).

@@ -52,7 +52,7 @@ _SERVER_FAREWELL_SECS = 1.5
 
 
 def main(config: ExporterConfig, _shared: None) -> None:
-    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or the connection breaks.
+    """Run as the exporter of `config.sink`, until the parent sends `Finish` or ends, or an error occurs.
 
     This function never returns, because it ends the process.
     """

@@ -36,7 +36,7 @@ _PATIENCE_SECS = 10.0
 class ExporterState(enum.Enum):
     """The states of a live sink. The values are the texts that users see in `LiveSinkStatistics.state`."""
 
-    #: There is no exporter, and another attempt follows.
+    #: There is no exporter. While the recording is open, another attempt follows, unless mpr itself has failed.
     DOWN = "not running"
     #: The exporter is being started, or it connects.
     STARTING = "starting"
@@ -102,7 +102,7 @@ class ExporterHandle:
 
     @property
     def is_down(self) -> bool:
-        """True if there is no exporter, and the sink has not got all rows."""
+        """True if the state is `DOWN`: an exporter must be started, or `give_up` was called."""
         return self._state is ExporterState.DOWN
 
     @property
@@ -122,7 +122,7 @@ class ExporterHandle:
     def may_finish(self) -> bool:
         """True if the exporter may still send rows when the recording ends: it starts, is connected, or finishes.
 
-        False if the exporter waits for a viewer, because it could wait without limit.
+        False if it has ended, or waits for a viewer, because it could wait without limit.
         """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 
@@ -142,7 +142,7 @@ class ExporterHandle:
     def missed(self) -> str | None:
         """Return a text that says how many chunks the sink lacks.
 
-        Returns None if the sink has all chunks, or if the recording has none.
+        Returns None if the exporter has reported `Done` and no chunk is missing, or if the recording has no chunks.
         """
         total, found = self._replay_log.chunks, self.stats()
         if not total or (self._state is ExporterState.DONE and not found.missing_chunks):
@@ -153,7 +153,7 @@ class ExporterHandle:
         return f"{found.sink} lacks {found.missing_chunks} of {total} chunks: {self._reason}"
 
     def start(self, launcher: Launcher, application_id: str, recording_id: str) -> None:
-        """Start an exporter with `launcher`. If this fails, raise nothing, and set `retry_at` for another attempt."""
+        """Start an exporter with `launcher`. If `launcher` fails, raise nothing, and set `retry_at` for a retry."""
         ours, exporters = multiprocessing.Pipe()
         config = ExporterConfig(
             sink=self._sink,
@@ -212,10 +212,10 @@ class ExporterHandle:
             self._pipe.send(message)
 
     def check_starvation(self, now: float) -> float | None:
-        """Log a warning if the sink has taken no rows for `_PATIENCE_SECS` seconds. At most one warning is logged.
+        """Log a warning if, for 10 s, the exporter was not connected, or has sent nothing of the slice that it got.
 
-        `now` is the present `time.monotonic()`. Returns the time at which to call this method again, or None if no call
-        is needed before the state changes.
+        At most one warning is logged. `now` is the present `time.monotonic()`. Returns the time at which to call this
+        method again, or None if no call is needed before the state changes.
         """
         if self._starvation.is_reported:
             return None
@@ -299,7 +299,10 @@ class ExporterHandle:
                 os.kill(self._pid, signal.SIGKILL)
 
     def release(self) -> None:
-        """Close the connection to the exporter, and forget its process id and which rows it has sent."""
+        """Close the connection to the exporter, and forget its process id and which rows it has sent.
+
+        A next exporter then sends all rows of the replay log again.
+        """
         if self._pipe is not None:
             self._pipe.close()
         self._pipe = self._pid = self._sending_until = None

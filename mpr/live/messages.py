@@ -59,9 +59,9 @@ class SliceSent:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """From the exporter: the exporter ends, because it cannot connect, or because the connection is broken.
+    """From the exporter: the exporter ends because of an error, for example because the connection is broken.
 
-    `reason` is a text that says why.
+    `reason` is the text of the error.
     """
 
     reason: str

@@ -4,7 +4,8 @@ The readers of the log are exporters: the processes that send rows to live sinks
 frame and segment, are in `rrd/__init__.py`.
 
 A replay log has one or two files with frames. Usually there is one file, which belongs to a `FileSink`. If there is no
-such file, or if its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments.
+such file, or if its writer fails, new rows go to a memory ring: a file in memory that drops its oldest segments. Rows
+of recordings that tasks make themselves go there, too, because the file does not get them.
 
 The first 8 bytes of the ring are a mark: the offset up to which bytes are dropped. The ring writes the mark before it
 drops bytes. A reader first reads frames, and then the mark. The frames are valid if they do not begin before this
@@ -144,7 +145,10 @@ class ReplayLog:
 
     @property
     def head(self) -> bytes:
-        """The stream that every reader gets first: header, store infos, properties, blueprint."""
+        """The stream that an exporter gets first: header, store infos, properties, blueprint.
+
+        It also has the store infos of all segments that the memory ring has got.
+        """
         return self._head
 
     def accepted(self, segment: Segment) -> None:

@@ -23,12 +23,14 @@ class LiveSinkStatistics:
         - 'waiting for a viewer': no viewer listens at the URL yet.
         - 'connected': it is connected to the viewer, or its server runs. It sends rows as they come.
         - 'finishing': the recording is being closed, and all rows were sent. The viewer may not have read all of them.
-        - 'done': the viewer or server has read all rows that were sent, and the exporter has ended.
-        - 'not running': there is no exporter now. While the recording is open, mpr starts another one within 2 s.
+        - 'done': the viewer or server has read all rows that were sent, and the exporter ends.
+        - 'not running': there is no exporter now. While the recording is open, mpr tries within 2 s to start
+          another one, unless mpr itself has failed.
     sent_chunks:
         The number of chunks that were sent over the present connection, or over the last one if there is none now.
     missing_chunks:
-        The number of chunks of the recording that were not sent. While the recording is open, they may still be sent.
+        The number of chunks of the recording that were not sent over this connection. While the recording is open, they
+        may still be sent.
     connections:
         How often an exporter has connected to a viewer, or has started a server.
     """

@@ -15,9 +15,10 @@ These words have the same meaning in all modules:
 
 - Producer: a process that logs. Its outbox is a file in memory, into which it writes its encoded rows. The parent reads
   the rows there.
-- Stream: a header of 12 bytes, and then frames. A finished file is a stream with a footer.
-- Frame: a header of 16 bytes, which has the kind and the size, and then a payload. A frame is whole if all its bytes
-  are there.
+- Stream: a header of 12 bytes, and then frames. A finished file is a stream with a footer, except with
+  `FileSink(write_footer=False)`.
+- Frame: a header of 16 bytes, which has the kind and the size of the payload, and then the payload. A frame is whole if
+  all its bytes are there.
 - Message: a frame of another kind than `END`. In `protobuf.py` a message is a protobuf message, and in `segment.py` it
   is one that a producer has sent.
 - Chunk (a word of Rerun): rows of one entity, as Arrow columns. Each chunk has a frame of its own, of the kind
@@ -28,9 +29,10 @@ These words have the same meaning in all modules:
   `SET_STORE_INFO`.
 - Manifest: a table of the chunks of one store, with their offsets and sizes. To describe a chunk is to make its row in
   this table.
-- Footer: the manifests of a file, one for each store. They are the payload of the last frame, of the kind `END`.
+- Footer: the manifests of a stream, one for each store. They are the payload of the last frame, of the kind `END`.
 - To encode a row: to write it as bytes of this format. To decode it: to read its values from the bytes.
-- Segment: some whole frames of one outbox, in the form in which a sink gets them.
+- Segment: some whole frames of one outbox, or of a stream that the parent has made, in the form in which a sink gets
+  them.
 - Run: a range of bytes without a gap, in a file or an outbox.
 - Preamble: the stream with which a file begins: the store info and the properties of the recording.
 - Relabel: to replace the store id in a stream, and to correct the offsets and sizes in its manifests.

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
-    """Add the rows that `write` logs to the recording in the file at `path`, and make the file valid.
+    """Add the rows that `write` logs to the first recording in the file at `path`, and make the file valid.
 
-    `write` is called with an `rr.RecordingStream`, to which it logs. If the file has no messages, the rows become a new
-    recording with `application_id`. No process may write the file meanwhile.
+    `write` is called with an `rr.RecordingStream`, to which it logs. If it logs nothing, it may be called once more. If
+    the file has no recording, the rows become a new one with `application_id`. An incomplete message at the end of the
+    file is dropped. No other process may write the file meanwhile.
 
     Raises `SinkError` if the file is missing, is damaged, or cannot be made valid, and if the disk reports an error. If
     `write` raises an exception, this function raises the same exception, and the file is unchanged.
@@ -92,8 +93,12 @@ def add_stream(path: Path, stream: bytes, store: bytes | None = None) -> None:
     """Add the encoded stream `stream`, such as a blueprint, to the file at `path`.
 
     `stream` and the file must have a footer. If `store` is given, which is the encoded id of a store in the file,
-    `stream` is first relabelled to this store. No process may write the file meanwhile. Raises `FormatError` if the
-    file or `stream` cannot be read, and `OSError` if the disk reports an error.
+    `stream` is first relabelled to this store, and its store infos are left out. No other process may write the file
+    meanwhile.
+
+    Raises `FormatError` if the footer of the file or `stream` cannot be read, and `OSError` if the disk reports an
+    error. To merge the manifests, the SDK may read chunks of the file. If it cannot read one, it raises an error of any
+    type.
     """
     if store is not None:
         stream = relabel.relabelled(stream, store)

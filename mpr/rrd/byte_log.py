@@ -1,6 +1,8 @@
 """Lets any number of readers follow a growing stream: each reader gets all accepted bytes, from the beginning.
 
-The writer of a file writes bytes, and then counts them as *accepted*. Accepted bytes never change.
+The writer of a file writes bytes, and then counts them as *accepted*. It does not change accepted bytes until it closes
+the file. The SDK may then write the file anew, as a compact file for example. A reader that is made after that gets the
+bytes of the new file.
 
 Covers: the number of accepted bytes, readers in threads and in `asyncio`, the end of the stream.
 Does not cover: the file with the bytes (`part_file.py`, `sinks/binary_stream.py`), cutting a stream (`slices.py`), and
@@ -24,7 +26,7 @@ _READ_BYTES = 1024 * 1024
 class ByteLog:
     """Counts the accepted bytes of one file, and wakes the readers after each change.
 
-    Only one thread adds bytes. Any thread may read the bytes.
+    Only one thread at a time adds bytes. Any thread may read the bytes.
 
     Parameters
     ----------
@@ -46,7 +48,10 @@ class ByteLog:
 
     @property
     def shared_fd(self) -> int | None:
-        """The descriptor by which another process can read the file; None if the bytes may move to another file."""
+        """The descriptor by which another process can read the file; None if the bytes may move to another file.
+
+        Read this before the file is closed.
+        """
         return self._file.fd if self._file.stays else None
 
     def grow(self, end: int) -> None:
@@ -72,7 +77,7 @@ class ByteLog:
     def listening(self, listener: Callable[[], None]) -> Iterator[None]:
         """Call `listener` after each change of the log within the `with` block, in the thread that makes the change.
 
-        `listener` must not wait, because the writer of the file would wait, too.
+        `listener` must neither wait nor raise, because the thread that writes the file calls it.
         """
         with self.changed:
             self._listeners.add(listener)
@@ -97,8 +102,8 @@ class LogReader:
     read:
         Reads the file, by offset and size in bytes.
     size:
-        The size of the file in bytes if its writer has closed the file, else None. A closed file is read up to this
-        size, because it may have been written anew.
+        The size of the file in bytes if the file was closed before this reader was made, else None. A closed file is
+        read up to this size, because it may have been written anew.
     """
 
     def __init__(self, log: ByteLog, read: framing.Read, size: int | None) -> None:

@@ -1,7 +1,7 @@
 """Checks the bytes that a producer (a process that logs) has sent, before a sink gets them. Decodes no row.
 
-If the bytes are damaged, the checks raise `FormatError`. Without the checks, damaged bytes of one process could make a
-file unreadable that has the rows of many processes.
+If a checked part is damaged, the checks raise `FormatError`. Without the checks, damaged bytes of one process could
+make a file unreadable that has the rows of many processes.
 
 Covers: the store id at the beginning of each frame's payload, the footer of a stream, the bytes behind the footer.
 Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.
@@ -111,8 +111,8 @@ def check_stream(stream: bytes) -> tuple[list[Frame], bytes, bytes | None]:
     """Check the bytes of a whole stream. Return its frames without the `END` frame, its footer, and a store id.
 
     The store id is the encoded id of the first recording, or None if the stream has only blueprints. Raises
-    `FormatError` if `stream` is incomplete or damaged. If mpr does not know the format, the payloads of the frames are
-    not checked.
+    `FormatError` if `stream` is incomplete, or if a checked part is damaged. The contents of chunks are not checked. If
+    mpr does not know the format, the payloads and the footer are not checked.
     """
     framing.check_header(stream[: framing.HEADER_SIZE])
     frames = framing.frames_of(stream)

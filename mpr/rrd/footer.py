@@ -31,7 +31,7 @@ class ManifestMaker:
     fd:
         A readable descriptor of the file.
     header:
-        The header of the stream: the first bytes of the file.
+        The header of the stream: the first 12 bytes of the file.
     store_infos:
         The payload of the store info of each store, by the store's encoded id.
     """
@@ -41,7 +41,7 @@ class ManifestMaker:
     store_infos: dict[bytes, bytes] = field(default_factory=dict)
 
     def begin(self, header: bytes) -> None:
-        """Keep `header`, the first bytes of the file, because each stream that the SDK reads needs a header."""
+        """Keep `header`, the first 12 bytes of the file, because each stream that the SDK reads needs a header."""
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:

@@ -72,9 +72,9 @@ def add_footer(chunks: Chunks, end: int) -> bool:
 
 
 def unreadable(chunks: Chunks) -> set[int] | None:
-    """Return the indexes of the chunks that the SDK cannot read. The chunks are read in other processes.
+    """Return the indexes of the chunks that the SDK cannot read, or that make it crash. Uses other processes.
 
-    Returns None if 40 processes crash, or if a process fails before it reads a chunk. Raises `OSError` if a process
+    Returns None if 40 processes fail, or if a process fails before it reads a chunk. Raises `OSError` if a process
     cannot be started, or has not ended within 10 minutes.
     """
     found: set[int] = set()

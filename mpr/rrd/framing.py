@@ -2,12 +2,12 @@
 
 Covers: the header, the frames and the footer of a stream.
 Does not cover: store ids (`store_id.py`), protobuf messages (`protobuf.py`), the table of a manifest (`manifest.py`),
-and the contents of a chunk (mpr never decodes one).
+and the contents of a chunk, which only the SDK decodes.
 
 A stream is a header of 12 bytes, and then frames. Each frame is `<kind: u64><length: u64><payload>`, little-endian. The
-payload of the last frame (kind `END`) is the footer. Behind this frame there are 32 bytes. The first 20 bytes are the
-offset (`u64`), the size (`u64`) and the hash (`u32`) of the footer. The other 12 bytes are the mark `RRF2FOOT` and the
-number of footers (`u32`), which is always 1.
+last frame of a complete stream is of the kind `END`. Its payload is the footer. Behind this frame there are 32 bytes.
+The first 20 bytes are the offset (`u64`), the size (`u64`) and the hash (`u32`) of the footer. The other 12 bytes are
+the mark `RRF2FOOT` and the number of footers (`u32`). mpr knows only streams with one footer.
 
 Source: rerun-io/rerun, `crates/store/re_log_encoding/src/rrd/frames.rs` and
 `re_protos/proto/rerun/v1alpha1/log_msg.proto`.
@@ -56,8 +56,8 @@ Read = Callable[[int, int], bytes]
 class Frame(NamedTuple):
     """The place of one frame in a stream, and its kind.
 
-    `kind` is one of four constants of this module, such as `ARROW_MSG`. `start` is the offset of the frame's header,
-    which has 16 bytes. `size` is the length of the payload behind the header, in bytes.
+    `kind` is one of four constants of this module, such as `ARROW_MSG`, if the header is not damaged. `start` is the
+    offset of the frame's header, which has 16 bytes. `size` is the length of the payload behind the header, in bytes.
     """
 
     kind: int
@@ -78,7 +78,8 @@ class Frame(NamedTuple):
 class DamagedError(FormatError):
     """Raised if a stream has bytes that cannot be a frame, because the kind is unknown or the size is impossible.
 
-    `frames` are the whole frames that were found before these bytes.
+    A size of more than `FRAME_MAX_BYTES` (8 GiB) is impossible. `frames` are the whole frames before these bytes,
+    except those that the caller has got already.
     """
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
@@ -88,7 +89,10 @@ class DamagedError(FormatError):
 
 
 def check_header(header: bytes) -> None:
-    """Raise `FormatError` if `header` does not begin with the header of a stream in the format that mpr knows."""
+    """Raise `FormatError` if `header` does not begin with the header of a stream of protobuf messages.
+
+    The version of the SDK in the header is not checked.
+    """
     if len(header) < HEADER_SIZE or header[:4] != FOURCC or header[9] != 2:
         raise FormatError(f"not an RRF2 stream of protobuf messages: it starts with {header[:HEADER_SIZE]!r}")
 
@@ -97,7 +101,7 @@ def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames of a stream within the bytes `[start, end)`, and the offset behind the last one.
 
     `start` is the offset of a frame. It is also the returned offset if no frame is whole. An incomplete frame at the
-    end is left out. Nothing behind an `END` frame is read. Raises `DamagedError` if there are bytes that cannot be a
+    end is left out. The search ends at an `END` frame. Raises `DamagedError` if there are bytes that cannot be a
     frame.
     """
     frames: list[Frame] = []
@@ -227,7 +231,7 @@ def stream_footer(offset: int, footer: bytes) -> bytes:
 
 @functools.cache
 def _hash_function() -> Callable[..., int]:
-    """Return the hash function of footers. The import happens only once, because code under test may break it later."""
+    """Return the hash function of footers. It is kept, because code under test may break a second import."""
     # Imported here because only a parent computes a hash.
     import xxhash
 

@@ -7,7 +7,7 @@ Covers: reading the manifests of an `END` frame, changing their byte offsets, me
 Does not cover: the frames around them (`framing.py`) and merging schemas that differ (`footer.py`, `wide_footer.py`).
 
 In a file, a manifest is the protobuf message `RrdManifest{store_id = 1, sorbet_schema = 2, sorbet_schema_sha256 = 3,
-data = 4}`. Its field `data` is a compressed Arrow stream. Source: rerun-io/rerun,
+data = 4}`. Its field `data` has an Arrow stream, which is usually compressed (LZ4). Source: rerun-io/rerun,
 `re_protos/proto/rerun/v1alpha1/log_msg.proto` and `re_log_encoding/src/rrd/footer/raw_rrd_manifest.rs`.
 """
 
@@ -79,7 +79,7 @@ class OffsetMap:
             self._shifts.append(shift)
 
     def target(self, source: int) -> int:
-        """Return the offset to which the byte at the offset `source` was copied. This byte must be in an added run."""
+        """Return the offset to which the byte at the offset `source` was copied. It must be in an added run."""
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
 
@@ -137,7 +137,7 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 
 
 def components_of(footer: bytes, store: bytes, entity: str) -> set[str]:
-    """Return the names of the components that `store` has at the entity path `entity`.
+    """Return the names of the components of `store` at the entity path `entity`, such as "RecordingInfo:name".
 
     `footer` is the payload of an `END` frame, and `store` is an encoded store id. Raises `FormatError` if a schema
     cannot be read.
@@ -228,8 +228,8 @@ def merged_table(manifests: list[Manifest]) -> pa.Table:
     """Return the rows of all manifests in one table.
 
     The rows of a manifest that lacks a column get null in this column, or `False` or 0 if the column is not nullable.
-    The SDK fills missing values in the same way (`RawRrdManifest::merge`). If a column has several types, all its
-    values get the first type.
+    The SDK fills missing values in the same way (`RawRrdManifest::merge`). If a column of times has several types,
+    all its values get the first type.
     """
     import pyarrow as pa
 
@@ -276,7 +276,7 @@ def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
     """Return the indexes of rows of `table`: one row for each pair of an entity path and a set of columns with values.
 
     `table` is the table of a manifest, with one row per chunk. Of several rows with the same pair, the one with the
-    lowest offset is chosen. So the chunks of the returned rows together have all columns of the table.
+    lowest offset is chosen. So each column that has a value in the table has one in the returned rows, too.
     """
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Gives a file that is being written a first name, `.<name>.part`, a lock, and at last its final name.
+"""Gives a file that is being written a first name, `.<name>.part`, a lock, and later its final name.
 
 Covers: the interface of a file for `FileWriter`, and the file on the disk.
 Does not cover: the contents of the file (`writer.py`), and a file that is in memory at first
@@ -27,13 +27,16 @@ class OutputFile(Protocol):
 
     @property
     def stays(self) -> bool:
-        """True if `fd` always leads to the same file, so that another process can read the file by a copy of `fd`."""
+        """True if `fd` leads to the same file until `close`. False if the bytes may move to another file.
+
+        If True, another process can read the file by a copy of `fd`.
+        """
 
     def reader(self) -> tuple[framing.Read, int | None]:
         """Return a function that reads the file, and the size of the file in bytes.
 
-        The function works also after `close`. The size is None if the file may still grow. Raises `OSError` if the file
-        cannot be opened.
+        The function works also after `close`. The size is None, unless the file is closed and may have been written
+        anew. Raises `OSError` if the file cannot be opened.
         """
 
     @property
@@ -53,20 +56,27 @@ class OutputFile(Protocol):
         """
 
     def cut(self, size: int) -> None:
-        """Drop all bytes behind the first `size` bytes, if possible. Raises nothing."""
+        """Drop all bytes behind the first `size` bytes, if possible. Later bytes are written there. Raises nothing."""
 
     def close(self) -> None:
-        """Close the descriptor, and release the lock, if the file has one. Raises nothing."""
+        """Close the descriptor, release the lock, and remove the file if it has not got its final name.
+
+        A file for readers (`sinks/binary_stream.py`) does nothing in this call. Raises `OSError` if the file cannot be
+        removed.
+        """
 
 
 class TakenAwayError(OSError):
-    """Raised if another program has removed or replaced the file that is being written, or has changed its size."""
+    """Raised if another program has removed or replaced the file that is being written, or has changed its size.
+
+    `FileWriter` raises `SinkError` in its place.
+    """
 
 
 class PartFile:
-    """An `OutputFile` that is named `.<name>.part` until it gets its final name. It is locked against other writers.
+    """An `OutputFile` that is named `.<name>.part` until it gets its final name. Other recordings of mpr cannot use it.
 
-    A `.part` file that a killed process has left is used again.
+    A `.part` file that a killed process has left is used again, and its contents are lost.
 
     Parameters
     ----------
@@ -83,8 +93,8 @@ class PartFile:
     Raises
     ------
     SinkError
-        If the file cannot be made, if another recording writes it, or if `.<name>.part` is no regular file or has
-        another name (a hard link).
+        If the file cannot be made, if the file at `path` cannot be opened for writing, if another recording writes
+        it, or if `.<name>.part` is no regular file or has another name (a hard link).
     """
 
     stays = True
@@ -151,9 +161,10 @@ class PartFile:
             ) from error
 
     def _check_target(self) -> None:
-        """Raise `SinkError` if the file at the final path cannot be opened, or if another recording has locked it.
+        """Raise `SinkError` if the file at the final path cannot be opened, or if another recording writes it.
 
-        A missing file is no error. Before the error is raised, the `.part` file is removed.
+        The file is opened for reading and writing. A missing file is no error. Before the error is raised, the `.part`
+        file is removed.
         """
         try:
             target = files.open_regular(self.path, os.O_RDWR)
@@ -219,7 +230,10 @@ class PartFile:
 
 
 class _HeldFile:
-    """Closes the descriptor `fd` when nothing refers to this object any more."""
+    """Reads the file of the descriptor `fd`, and closes `fd` when nothing refers to this object any more.
+
+    At the exit of the interpreter, `fd` stays open.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd = fd

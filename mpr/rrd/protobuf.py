@@ -109,7 +109,7 @@ def _encode_varint(value: int) -> bytes:
 def encode_field(number: int, value: int | bytes) -> bytes:
     """Return the bytes of the field `number` with `value`.
 
-    An integer becomes a varint. Bytes are written as they are, after their length.
+    An integer, which must not be negative, becomes a varint. Bytes are written as they are, after their length.
     """
     if isinstance(value, int):
         return _encode_varint(number << 3) + _encode_varint(value)

@@ -51,8 +51,9 @@ class Recovered:
     chunk_count:
         The number of chunks in the file. None if the file was valid already, or if the SDK wrote the file anew.
     dropped_bytes:
-        The number of bytes of the original that are not in the valid file: bytes that are no whole messages, and
-        chunks that the SDK cannot read. 0 if the SDK wrote the file anew, because the number is then not known.
+        The number of bytes of the original that are not in the valid file: bytes that are no whole messages, and chunks
+        that the SDK cannot read. A footer is not counted. 0 if the file was valid already. Also 0 if the SDK wrote the
+        file anew, because the number is then not known.
     original:
         The new path of the original if the original is kept, else None. It is kept if the valid file may lack more
         than an incomplete message at the end.
@@ -95,13 +96,13 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def recover(path: Path) -> Recovered:
-    """Make the file at `path` valid, and keep every whole message in it that the SDK can read. Return what was done.
+    """Make the file at `path` valid, and keep the whole messages in it that the SDK can read. Return what was done.
 
-    A `.part` file gets its final name. If `path` is a link, the file that it leads to is made valid, and the link
-    stays.
+    Messages behind bytes that cannot be a frame may be lost (see `Recovered.original`). A `.part` file gets its final
+    name. If `path` is a link, the file that it leads to is made valid, and the link stays.
 
     Raises `SinkError` if the file cannot be made valid, for example because a living process writes it or because it
-    has no whole message. This function then leaves the contents of the file as they are.
+    has no whole chunk. This function then leaves the contents of the file as they are.
     """
     try:
         if path.is_dir():
@@ -184,7 +185,8 @@ def _recover(path: Path, fd: int) -> Recovered:
 def _check_unchanged(path: Path, fd: int, before: os.stat_result) -> None:
     """Raise `SinkError` if another process has changed or replaced the file at `path` since `before`.
 
-    `fd` is a descriptor of the file, and `before` is an earlier result of `os.fstat(fd)`.
+    `fd` is a descriptor of the file, and `before` is an earlier result of `os.fstat(fd)`. Raises `OSError` if there is
+    no file at `path` any more.
     """
     now = os.fstat(fd)
     is_same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
@@ -220,9 +222,9 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
 def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recovered | None:
     """Write the messages that were `found`, and a footer, to `out`. Return a description of the new file.
 
-    Chunks that the SDK cannot read are left out. Returns None if the SDK can read no chunk, or cannot make the footer.
-    `fd` and `out` are descriptors of the original and of the new file. `target` is the final path, and `size` is the
-    size of the original in bytes.
+    Chunks that the SDK cannot read are left out. Returns None if the SDK can read no chunk or cannot make the footer,
+    or if the search for such chunks fails. `fd` and `out` are descriptors of the original and of the new file. `target`
+    is the final path, and `size` is the size of the original in bytes.
     """
     chunks = _copied(fd, out, found)
     if not footer_process.add_footer(chunks, os.fstat(out).st_size):

@@ -1,7 +1,11 @@
 """Gives an encoded stream another store id (application id and recording id) without decoding a chunk.
 
-mpr encodes the rows of a further recording with a stream of the SDK that it already has, and then relabels them. The
-reason is that each new stream of the SDK starts two threads that never end (rerun-io/rerun issue 2116).
+These streams are relabelled:
+
+- mpr's own rows, which `sdk/encoder.py` encodes with placeholders as ids
+- the rows of each task, for the files of a `DirectorySink` (`sinks/directory.py`)
+- rows of another recording that a task has made, if they go to the shared recording (`producer/task_recordings.py`)
+- the file of a test, which gets its recording id at the end of the test (`pytest_plugin/recording`)
 
 Covers: whole streams, files in place, and the segments of an outbox.
 Does not cover: the bytes of a store id (`store_id.py`).
@@ -26,7 +30,8 @@ def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
 
     The kind is recording or blueprint. `stream` is a whole stream with its footer. If `stream` has no store info and
     `info`, the payload of a store info, is not empty, the result begins with this store info, with `store` as its store
-    id. Raises `FormatError` if `stream` cannot be read.
+    id. Raises `FormatError` if `stream` cannot be read, and `LookupError` if its footer describes a chunk that it
+    lacks.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -43,7 +48,8 @@ def joined(stream: bytes, old: tuple[str | None, str], new: tuple[str | None, st
     """Return `stream` with the rows of the recording `old` as rows of the recording `new`.
 
     `stream` is a whole stream with its footer. `old` and `new` are pairs of application id and recording id. Blueprints
-    of the old application become blueprints of the new one. Raises `FormatError` if `stream` cannot be read.
+    of the old application become blueprints of the new application. All other stores stay as they are. Raises
+    `FormatError` if `stream` cannot be read, and `LookupError` if its footer describes a chunk that it lacks.
     """
 
     def renamed(store: bytes) -> bytes:
@@ -93,7 +99,7 @@ _HEAD_BYTES = 8192
 
 
 class _Disk:
-    """Holds functions of `os` as they were at the import, because a test of the user may replace those of `os`."""
+    """Holds three functions of `os` as they are when this module is imported. A user's test may replace them later."""
 
     pread = os.pread
     pwrite = os.pwrite
@@ -103,8 +109,9 @@ class _Disk:
 def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
     """Replace the encoded store id `old` by `new`, which has the same length, in the file with the descriptor `fd`.
 
-    Returns True if the file has a complete footer, else False. Raises `FormatError` if the file is damaged, and
-    `OSError` if the disk reports an error.
+    Both are ids of recordings, and not of blueprints. Returns True if the file has a complete footer, with nothing
+    behind it. Else returns False, and the ids in the manifests stay as they are. Raises `FormatError` if the file is
+    damaged, and `OSError` if the disk reports an error. Some ids may be replaced then.
     """
     assert len(old) == len(new)
 
@@ -135,12 +142,12 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
 
 class Relabeller:
-    """Gives the segments of one outbox another store id, one by one. Of a chunk, only the beginning is read.
+    """Gives the segments of one outbox another store id, one by one. To do so, it reads 8 KiB of each chunk at most.
 
     Parameters
     ----------
     old:
-        The encoded store id to replace. Frames of any other store stay as they are.
+        The encoded id of the recording to replace. Frames of any other store stay as they are.
     new:
         The encoded store id that is put in place of `old`.
     """
@@ -157,7 +164,7 @@ class Relabeller:
         """Return a copy of `segment` with the new store id. The frames of the copy have other sizes and offsets.
 
         Call this for all segments of the outbox, in order, because the offsets depend on the sizes of all earlier
-        frames. Raises `FormatError` if a frame has no store id.
+        frames. Raises `FormatError` if a store info or chunk has no store id.
         """
         source = _RelabelledSource(segment.source)
         for frame in segment.frames:

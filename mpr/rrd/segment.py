@@ -1,8 +1,8 @@
-"""Defines the segment: rows of one producer (a process that logs) for the sinks, as frames in a source of bytes.
+"""Defines the segment: frames for the sinks, with rows of one producer (a process that logs) or of the parent itself.
 
 An outbox is a file in memory. A producer writes its encoded rows into the outbox, and the parent reads them there. A
 store is a recording or a blueprint. A store info is the frame that introduces a store. A task is a function call that a
-worker runs. If the call fails, it may be run again. Each run is an attempt.
+worker runs. If it fails, the function may be called again. Each call is an attempt.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -24,33 +24,38 @@ PREAMBLE = 0
 
 
 class SegmentSource(Protocol):
-    """The interface of a source with the bytes of a segment, which are in an outbox or in a message.
+    """The interface of a source with the bytes of a segment, which are in an outbox, in a message or in a stream.
 
-    All offsets are offsets in the outbox. `read` and `copy` raise `ReleasedError` for bytes that the source does not
-    have any more.
+    All offsets are offsets in the outbox, or in the stream if the parent has made it. `read` and `copy` raise
+    `ReleasedError` for bytes that the source does not have any more.
     """
 
     def read(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset` on. Returns fewer bytes only at the end of the source."""
 
     def copy(self, target: int, offset: int, size: int) -> None:
-        """Write exactly `size` bytes from `offset` on to the current position of the descriptor `target`."""
+        """Write `size` bytes from `offset` on to the current position of the descriptor `target`.
+
+        The source must have all these bytes. Raises `OSError` if `target` cannot be written.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Some whole frames of one outbox, in the form in which a sink gets them.
+    """Some whole frames of one outbox, or of a stream that the parent has made, in the form in which a sink gets them.
 
     Attributes
     ----------
     outbox:
-        The number of the outbox, unique in the recording. The offsets of the frames are offsets in this outbox.
+        The number of the outbox, unique in the recording. A stream has such a number, too, or else `PREAMBLE`. The
+        offsets of the frames are offsets in this outbox or stream.
     source:
         The bytes of the frames.
     frames:
         The frames in ascending order, none of kind `END`.
     store:
-        The encoded store id if all frames belong to a recording that a task has made itself, else None.
+        The encoded id of the first recording in the frames if they come from a recording that a task has made itself.
+        None if they come from there but have only blueprints, and in all other cases.
     task:
         The task that ran when the frames were written, if a sink writes the rows of each task separately. Else
         None.
@@ -96,9 +101,11 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return a stream of the header, the store infos of all segments until now, and the other frames of `segment`.
+        """Return a stream of the header, the store infos until now, and the other frames of `segment`.
 
-        Returns empty bytes if `segment` has only store infos.
+        Of several store infos of one store, only the last one is used.
+
+        Returns empty bytes if `segment` has only store infos. Raises `FormatError` if a store info has no store id.
         """
         frames = []
         for frame in segment.frames:
@@ -111,9 +118,9 @@ class StandaloneStreams:
 
 
 class MessageBytes:
-    """A `SegmentSource` whose bytes are in a message, and not in an outbox.
+    """A `SegmentSource` whose bytes are in a message or in a stream that the parent has made, and not in an outbox.
 
-    `data` has the bytes, and `base` is the offset of the first of them in the outbox.
+    `data` has the bytes, and `base` is the offset of the first of them in the outbox; 0 for a stream.
     """
 
     def __init__(self, base: int, data: bytes) -> None:

@@ -10,7 +10,10 @@ from mpr.rrd import framing
 
 
 class Slices:
-    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames that can be read alone."""
+    """Cuts the stream that `read` reads into parts. Each part is a stream of whole frames that can be read alone.
+
+    Each part begins with the header of the stream, and with the store infos of all parts before.
+    """
 
     def __init__(self, read: framing.Read) -> None:
         self._read = read
@@ -22,8 +25,9 @@ class Slices:
     def next(self, end: int) -> bytes:
         """Return the next part within the first `end` bytes of the stream, or empty bytes if there is no part yet.
 
-        The new frames in a part have `SLICE_BYTES` at most, unless a single frame is larger. The `END` frame and the
-        bytes behind it are never returned. If the next bytes of the stream are damaged, returns empty bytes.
+        The new frames in a part have `SLICE_BYTES` (4 MiB) at most, unless a single frame is larger. The `END` frame
+        and the bytes behind it are not returned. If the next `SLICE_BYTES` of the stream have bytes that cannot be a
+        frame, returns empty bytes.
         """
         if end <= self._position:
             return b""

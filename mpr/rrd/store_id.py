@@ -34,9 +34,9 @@ def store_id_of_chunk(payload: bytes) -> bytes:
 
 
 def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
-    """Return the encoded store id of the first recording in the stream `data`; None if there are only blueprints.
+    """Return the encoded store id of the first recording in the stream `data`; None if there is no recording.
 
-    `frames` are the frames of the stream. Raises `FormatError` if a frame has no store id.
+    `frames` are the frames of the stream. Raises `FormatError` if a store info or chunk has no store id.
     """
     for frame in frames:
         payload = data[frame.payload : frame.end]
@@ -52,7 +52,10 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
 
 
 def is_recording(store: bytes) -> bool:
-    """Return True if `store` is the encoded store id of a recording, and False if it is that of a blueprint."""
+    """Return True if `store` is the encoded store id of a recording, and False if it is that of a blueprint.
+
+    Raises `FormatError` if `store` is damaged.
+    """
     return dict(fields(store)).get(1) == _RECORDING
 
 

@@ -1,4 +1,4 @@
-"""Finds the whole messages of a file that may be damaged, or may be made by an attacker.
+"""Finds the whole messages of a file, up to bytes that cannot be a frame. The file may be made by an attacker.
 
 Here, a message is a frame, but no `END` frame, whose payload begins with the fields that its kind must have.
 
@@ -44,9 +44,10 @@ class Survey:
     infos:
         The payload of the first store info of each store, by the store's encoded id.
     end:
-        The offset behind the last whole frame that is no `END` frame.
+        The offset behind the last whole frame that is no `END` frame; that behind the header if there is none.
     is_damaged:
-        True if the file has bytes that are no message. An incomplete message at the end of the file does not count.
+        True if a whole frame is no message, or if there are bytes that cannot be a frame. An incomplete message at the
+        end of the file, and an `END` frame, do not count.
     has_footer:
         True if there is an `END` frame.
     has_more:
@@ -114,8 +115,9 @@ class Survey:
 def survey(read: Read, size: int) -> Survey:
     """Return the messages in a file of `size` bytes, which `read` reads.
 
-    The search ends at an `END` frame, and at bytes that cannot be a frame. A frame of more than `MESSAGE_MAX_BYTES`
-    counts as such bytes, because no message is so large. Raises `FormatError` if mpr does not know the file's format.
+    The search ends at an `END` frame, and at bytes that cannot be a frame. A frame of more than `MESSAGE_MAX_BYTES` (8
+    GiB) counts as such bytes, because no message is so large. Raises `FormatError` if mpr does not know the file's
+    format.
     """
     header = read(0, framing.HEADER_SIZE)
     framing.check_header(header)

@@ -74,7 +74,7 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
 def verify(path: Path) -> list[VerifiedRecording]:
     """Read the whole file at `path`, and return the numbers of rows of each recording in it.
 
-    Raises `SinkError` if the file cannot be opened, or if `rerun rrd verify` finds an error.
+    Raises `SinkError` if the file cannot be opened, or if `rerun rrd verify` finds an error or cannot be run.
     """
     try:
         path.open("rb").close()
@@ -105,7 +105,10 @@ def _verified(entry: Any, chunks: Any) -> VerifiedRecording:
 
 
 def _numbers(chunk: Any) -> dict[str, int]:
-    """Return the first integer of each component in the last row of `chunk`, by the component's name."""
+    """Return the first value of each component in the last row of `chunk` as an integer, by the component's name.
+
+    A component without such a value is left out.
+    """
     batch, found = chunk.to_record_batch(), {}
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         with contextlib.suppress(IndexError, TypeError, ValueError):

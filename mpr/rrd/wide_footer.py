@@ -1,6 +1,6 @@
-"""Merges the columns of the manifests of one store without reading its chunks, because they may be large.
+"""Merges the columns of the manifests of one store, and reads only the smallest chunk. The others may be large.
 
-Covers: the two small streams from which the command `rerun rrd route` merges and hashes the columns.
+Covers: the two streams from which the command `rerun rrd route` merges and hashes the columns.
 Does not cover: the decision to start another process for this (`footer.py`), and the rows of a manifest
 (`manifest.py`).
 
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """Return a manifest with the columns of all `parts`, or None if the SDK does not merge them without reading chunks.
+    """Return a manifest with the columns of all `parts`. Its rows are not those of the file.
+
+    Returns None if a component is static in only some of `parts`, or if `rerun rrd route` fails or gives other columns.
 
     If the manifests of two streams differ, `rerun rrd route` merges the columns that they list, and reads no chunk. So
-    the command gets two small streams with the same chunk. One manifest lists all columns, and the other one only the
-    timelines and the columns of the chunk's entity.
+    the command gets two streams with the same chunk, the smallest one. One manifest lists all columns, and the other
+    one only the timelines and the columns of the chunk's entity.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Writes an `.rrd` file: copies encoded frames into the file, and closes it with one merged manifest per store.
 
-A store is a recording or a blueprint. Only the first store info of each store is written.
+A store is a recording or a blueprint. Only the first store info of each store is written. With
+`FileSink(write_footer=False)`, the file gets no manifests.
 
 Covers: copying frames, collecting manifests, the check by the SDK at the end.
 Does not cover: the file's name and lock (`part_file.py`), the footer (`footer.py`), and formats that mpr does not know
@@ -54,7 +55,7 @@ class FileWriter:
     Raises
     ------
     SinkError
-        If `file` is None, and the file cannot be made or another recording writes it.
+        If `file` is None, and the file cannot be made or replaced, or another recording writes it.
     """
 
     def __init__(
@@ -103,10 +104,11 @@ class FileWriter:
         self._log.grow(len(header))
 
     def accept(self, segment: Segment, *, published: bool) -> None:
-        """Write the frames of `segment`. When this method returns, any process can read the frames from the file.
+        """Write the frames of `segment`, except store infos of stores that the file already has.
 
-        If `published` is true, the file gets its final name now, unless it has this name already. Raises `SinkError` if
-        the disk reports an error. An incomplete segment is removed from the file again.
+        Readers can then read the frames. If `published` is true, the file gets its final name now, unless it has this
+        name already. Raises `SinkError` if the disk reports an error, or if another program has changed the file. After
+        any error, the incomplete segment is removed from the file again, if possible.
         """
         offsets = self._offsets.setdefault(segment.outbox, OffsetMap())
         undescribed = self._undescribed.setdefault(segment.outbox, array("Q"))
@@ -133,7 +135,7 @@ class FileWriter:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
-        """Yield all frames of `segment`, except store infos of stores that the file already has."""
+        """Yield all frames of `segment`, except store infos of known stores. The other stores become known ones."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -145,8 +147,8 @@ class FileWriter:
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Add the manifests in `footer`, the payload of the `END` frame of `outbox`.
 
-        Manifests that mpr cannot read, or that do not describe exactly the written chunks, are left out. The SDK makes
-        new ones when the file is closed.
+        Manifests that mpr cannot read, or that do not describe exactly the written chunks, are left out with a warning.
+        The SDK makes new ones when the file is closed.
         """
         try:
             self.take_manifests(outbox, manifest.parse(footer))
@@ -171,7 +173,8 @@ class FileWriter:
     def distrust(self) -> None:
         """Make `close` check all rows, and drop those that the SDK cannot decode.
 
-        Call this if a process has sent damaged bytes, because these bytes could make the whole file unreadable.
+        Call this if a process has sent damaged bytes, which could make the file unreadable. Without a footer, this has
+        no effect.
         """
         self._is_distrusted = True
 
@@ -221,8 +224,8 @@ class FileWriter:
         """Write the footer, give the file its final name, and check the file with the SDK's own reader.
 
         If the reader refuses the file, the SDK writes the file anew. If the file gets no footer, it is not checked.
-        Raises `SinkError` if the disk reports an error, or if the file cannot be written anew. The written rows can
-        then be read, but the footer may be missing.
+        Raises `SinkError` if the disk reports an error, if the file cannot be written anew, or if another program has
+        changed the file. In the first two cases, the written rows can be read, but the footer may be missing.
         """
         try:
             self._close()
@@ -261,7 +264,7 @@ class FileWriter:
             self._write_anew(programs.optimize)
 
     def _refusal(self) -> str | None:
-        """Return the error that the SDK's reader raises for the finished file; None if there is none."""
+        """Return the error that the SDK's reader raises for the finished file, as text; None if there is none."""
         if self._manifest_store.chunks > _MANY_CHUNKS:
             # `OSError`: the other process cannot be started, or has not ended in time. That is no fault of the file, so
             # this process reads the file.
@@ -274,7 +277,7 @@ class FileWriter:
         return self._manifest_maker.closing(self._log.end, self._manifest_store.all())
 
     def _failure(self, verb: str, error: OSError) -> SinkError:
-        """Return the exception for `error`. `verb` says what could not be done with the file, such as "write"."""
+        """Return a `SinkError` for `error`. `verb` says what could not be done with the file, such as "write"."""
         text = f"cannot {verb} {self.path}: {error.strerror or error}"
         if self.published and not isinstance(error, TakenAwayError):
             text += f". The rows of every result that you have are in it, without a footer: mpr recover {self.path}"
@@ -299,7 +302,7 @@ class FileWriter:
         return self._file.published
 
     def abort(self) -> None:
-        """Close the file without a footer, and remove the file if it never got its final name."""
+        """Close the file without a footer, and remove it if it has no final name. Readers of `log` get an error."""
         self._log.finish(SinkError("the stream ends before its recording: a sink has failed"))
         self._file.close()
 
@@ -309,7 +312,10 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """Have the SDK write the file anew, because its reader refuses the footer with the error text `refused`."""
+        """Log an error, and have the SDK write the file anew, because the file has no footer or its reader refuses it.
+
+        `refused` is a text that says why. Raises `SinkError` if the file cannot be written anew.
+        """
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "
             "No row is lost. Please report this.",

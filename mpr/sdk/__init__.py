@@ -1,4 +1,4 @@
-"""Uses the private names of the Rerun SDK, and hides differences between SDK releases from all other packages.
+"""Uses the private names of the Rerun SDK for all packages, and adapts mpr to the SDK's releases.
 
 Covers: wrapping the SDK's calls, encoding and reading rows with the SDK, the SDK's command line and state after a fork.
 Does not cover: the decisions about a wrapped call (`producer/router.py`) and the file format (`rrd`).

@@ -1,8 +1,9 @@
-"""Copies the rows that code logs to any recording to one more recording: that of the running test.
+"""Copies the rows that code under test logs to its own recordings to one more recording: that of the running test.
 
 Code under test often makes a recording of its own (`rr.init`, `rr.RecordingStream`) and gives it sinks (`rr.save`). The
-rows of such a recording go to its own sinks, as they do without mpr. In addition, this module makes each call once more
-for the recording of the test. The copied rows have the times that the thread has set for the code's own recording.
+rows of such a recording go to its own sinks, as they do without mpr. In addition, this module makes each call that logs
+rows once more for the recording of the test. The copied rows have the times that the thread has set for the code's own
+recording.
 
 A handle is the SDK's object that stands for one recording. A target (`Target`) has the recording that gets the copies.
 
@@ -60,12 +61,12 @@ class Target(Protocol):
     def logged(self) -> None:
         """Called by this module when code under test logs rows.
 
-        Not called while `handle` returns None, and not for rows that the SDK drops.
+        Not called while `handle` returns None, for rows of mpr itself, and for rows that the SDK drops.
         """
 
 
 class _Thread(threading.local):
-    """Holds times for each thread, by the ids of the recording.
+    """Holds the times of the present thread, by the ids of the recording for which they are set.
 
     `wanted` has the times that code has set. `shown` has the times that the recordings of tests have now.
     """
@@ -327,8 +328,8 @@ def _is_current(target: Target) -> bool:
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, a call of the SDK that changes a sink.
 
-    If the call would change the sink of the test's recording, the wrapper first makes a new recording the current one,
-    which gets the sink instead.
+    If the test's recording is the current one, and the call names no recording, the wrapper first makes a new recording
+    the current one, which gets the sink instead.
     """
 
     @functools.wraps(original)

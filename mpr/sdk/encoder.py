@@ -3,7 +3,7 @@
 An encoded stream is bytes in the form of an `.rrd` file: a header, messages and a footer. The store info is a message
 that introduces a recording. It has the application id and the recording id.
 
-Covers: streams of the SDK that mpr makes for its own rows.
+Covers: new streams of the SDK, and the bytes of rows that mpr itself makes.
 Does not cover: the parts of an encoded stream, and the ids of the recording to which it is added (`rrd`).
 """
 
@@ -34,6 +34,8 @@ own_recordings: set[Ids] = set()
 def new_stream(application_id: str, recording_id: str, flush_tick_secs: float | None = None) -> rr.RecordingStream:
     """Return a new `rr.RecordingStream` with these ids, without a sink and without properties.
 
+    The ids are added to `own_recordings`.
+
     The SDK keeps rows for at most `flush_tick_secs` seconds before it writes them. If `flush_tick_secs` is None, or if
     the environment variable `RERUN_FLUSH_TICK_SECS` is set, the SDK itself chooses this time.
     """
@@ -62,7 +64,7 @@ def drop_rows(stream: rr.RecordingStream) -> None:
 
 
 class _Scratch:
-    """Holds the `rr.RecordingStream` with which mpr encodes in this process, and three things that belong to it.
+    """Holds the `rr.RecordingStream` with which `encoded_by_sdk` encodes, and three things that belong to it.
 
     Attributes
     ----------
@@ -89,7 +91,7 @@ class _Scratch:
 
 @functools.cache
 def _scratch() -> _Scratch:
-    # A process makes only one `_Scratch`, because each stream of the SDK costs two threads that never end.
+    # One `_Scratch` is used for all calls, because each new stream of the SDK starts two threads.
     scratch = _Scratch()
     _made.append(scratch)
     return scratch
@@ -123,8 +125,9 @@ def encoded_by_sdk(write: Callable[[rr.RecordingStream], None]) -> bytes:
     The encoded stream has no store info, and the ids of its recording are placeholders. Returns empty bytes if `write`
     logs no rows, or if logging is switched off (`RERUN=off`).
 
-    If `write` logs no rows, it is called a second time with a new stream, because the SDK may have shut down the first
-    one. If `write` raises an exception, this function raises the same exception.
+    If `write` logs no rows, although logging is switched on, it is called a second time with a new stream. The reason
+    is that the SDK may have shut down the first one. If `write` raises an exception, this function raises the same
+    exception.
     """
     for _ in range(2):
         scratch = _scratch()
@@ -178,7 +181,8 @@ def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
 def preamble(start_time_nanos: int) -> bytes:
     """Return an encoded stream with `start_time_nanos` as the start time of a recording.
 
-    This time is in nanoseconds since the Unix epoch. The ids of the recording are placeholders.
+    This time is in nanoseconds since the Unix epoch. The ids of the recording are placeholders. Returns empty bytes if
+    logging is switched off (`RERUN=off`).
     """
     return encoded_by_sdk(lambda stream: stream.send_recording_start_time_nanos(start_time_nanos))
 
@@ -187,6 +191,7 @@ def warnings_by_sdk(entity_path: str, texts: Iterable[str]) -> bytes:
     """Return an encoded stream with an `rr.TextLog` of level WARN for each of `texts`.
 
     The rows are at the entity path `entity_path`, and have the present time. The ids of the recording are placeholders.
+    Returns empty bytes if there are no texts, or if logging is switched off (`RERUN=off`).
     """
     import rerun as rr
 

@@ -42,13 +42,13 @@ class _Call(NamedTuple):
 
 
 class KeptCalls:
-    """Keeps the calls that log rows, in all threads, from the creation of this object until `close`.
+    """Keeps the calls that log rows for a test, in all threads, from the creation of this object until `close`.
 
     Attributes
     ----------
     is_too_large:
         True if there were more than `MOST_BYTES` bytes of data, or more than `MOST_CALLS` calls. This object then
-        keeps no calls.
+        keeps no calls, and `repeat` makes none.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class KeptCalls:
         _open.remove(self)
 
     def repeat(self, handle: Any) -> None:
-        """Make all kept calls again, for the recording with the handle `handle`.
+        """Make all kept calls again in this thread, for the recording with the handle `handle`.
 
         Afterwards, this thread has no times for this recording. Raises the errors of the SDK.
         """
@@ -100,9 +100,9 @@ _PLACES = {"log_arrow_msg": 3, _LAZY_STREAM: 1, "_UrdfTreeInternal.log": 1}
 def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `wrapped`, which is the SDK's function `name`, or a wrapper of it. The function logs rows.
 
-    The returned wrapper adds each call to all `KeptCalls` that are not closed. `times_of` takes the handle of a
-    recording, or None for the current one. `times_of` returns the times of rows that are logged there, or None if these
-    rows are not kept.
+    The returned wrapper adds each call whose rows are kept to all `KeptCalls` that are not closed. A lazy stream of
+    chunks is read only once, and kept as a call of `send_chunks`. `times_of` takes the handle of a recording, or None
+    for the current one. `times_of` returns the times of rows that are logged there, or None if these rows are not kept.
     """
     original = private_names.original(name)
     place = _PLACES.get(name, sys.maxsize)

@@ -42,13 +42,14 @@ def install_entries(entered: Entered, logged: Logged, current: Current) -> list[
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
     Returns the names of entries that this SDK release does not have. An entry that takes chunks calls both functions
-    for each chunk, so that it can wait between two chunks.
+    for each chunk, so that it can wait between two chunks, unless mpr itself has called the entry.
 
     Parameters
     ----------
     entered:
-        Called as `entered(bytes, rows, recording)`. `recording` is a handle, or None for the current recording. If
-        `entered` returns a `Prefix` for this recording, the entry puts this prefix before the entity paths.
+        Called as `entered(bytes, rows, recording)`. `rows` is 0 if the number is not known. `recording` is a handle, or
+        None for the current recording. If `entered` returns a `Prefix` for this recording, the entry puts this prefix
+        before the entity paths.
     logged:
         Called as `logged(rows, recording)` if the SDK has taken rows whose number is known.
     current:
@@ -115,9 +116,10 @@ def _logged_rows(name: str, components: Any) -> int:
 
 
 def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original`, the entry `name`. It calls the functions in `hooks` before and after `original`.
+    """Return a wrapper of `original`, the entry `name`. It calls `entered` before, and `logged` afterwards.
 
-    The wrapper accepts any arguments, because a release of the SDK may change the parameters of the entry.
+    `logged` is called only if the number of rows is known. The wrapper accepts any arguments, because a release of the
+    SDK may change the parameters of the entry.
     """
 
     @functools.wraps(original)
@@ -137,7 +139,10 @@ def _wrapped(name: str, hooks: _Hooks, original: Callable[..., Any]) -> Callable
 
 
 def _with_prefix(name: str, prefix: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Return the arguments `args` and `kwargs` of the entry `name`, changed so that its entity paths get `prefix`."""
+    """Return the arguments `args` and `kwargs` of the entry `name`, changed so that its entity paths get `prefix`.
+
+    The arguments of an entry without entity paths are returned as they are.
+    """
     if name in _ROW_ENTRIES:
         return (under(prefix, args[0]), *args[1:]), kwargs
     if name in _FILE_ENTRIES:
@@ -206,7 +211,7 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 
     The wrapper sends the chunks one by one, and calls the functions in `hooks` for each, so that the entry can wait
     between two chunks. If mpr itself calls the entry, or if the SDK lacks `send_chunks`, the wrapper sends all chunks
-    at once.
+    at once, and does not call `logged`.
     """
     chunks_of = _CHUNKS_OF[name]
     # For `send_chunks`, `original` may be a wrapper of the pytest plugin (`copies.py`), which must be called, too.
@@ -239,7 +244,7 @@ def _wrapped_chunks(name: str, hooks: _Hooks, original: Callable[..., Any]) -> C
 def under(prefix: str, path: str) -> str:
     """Return the entity path `path` with `prefix` before it.
 
-    Paths of recording properties and of mpr itself get no prefix.
+    Paths of recording properties and of mpr itself get no prefix. A slash at the beginning of `path` is dropped.
     """
     path = path.removeprefix("/")
     # Viewers look for the rows at these paths, so the paths are fixed.

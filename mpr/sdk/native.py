@@ -1,4 +1,4 @@
-"""Keeps the SDK's native functions as they are before any test runs, and writes rows with these functions.
+"""Looks up functions of the SDK before any test runs, and writes rows with these functions.
 
 The pytest plugin writes its own rows with this module. A test may replace any public function of the SDK, such as
 `rr.log`, and count its calls. The test must not see the calls of the plugin.
@@ -23,10 +23,13 @@ from mpr.sdk.recordings import Ids
 
 
 class Native:
-    """Holds native functions of the SDK, and a few methods of its classes, as they are at import time.
+    """Holds functions and one class of the SDK, which are looked up once, when this module is imported.
 
-    A handle is the SDK's object that stands for one recording. A native function that this release of the SDK lacks is
-    None.
+    - `batcher_config`, `stream_of` and `unregister_shutdown` are functions of the SDK's Python modules.
+    - `descriptor` is a class, and `ids` is a function of mpr.
+    - All others are native functions without their wrappers, or None if this release of the SDK lacks them.
+
+    A handle is the SDK's object that stands for one recording.
     """
 
     new_recording: Final = _native("new_recording")
@@ -63,7 +66,7 @@ class Native:
 
 
 class _Arrow:
-    """Holds functions and types of Arrow with which this module makes arrays from bytes.
+    """Holds functions and types of Arrow, and `struct.pack`, with which this module makes Arrow arrays from bytes.
 
     `pyarrow.array` is not used, because each call of it imports a module.
     """
@@ -101,7 +104,7 @@ def _one_text(text: str) -> Any:
 class _TextLog:
     """Holds the descriptors of the two components of `rr.TextLog`: `text` and `level`.
 
-    `levels` has an array for each level that was used, by the level, so that the array is made only once.
+    `levels` has an array for each level that `log_text` has used, by the level, so that the array is made only once.
     """
 
     text, level = (batch.component_descriptor() for batch in rerun.TextLog("text", level="INFO").as_component_batches())
@@ -153,7 +156,8 @@ def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[flo
     texts:
         The texts.
     times:
-        A time for each text, in seconds since the Unix epoch. The rows have no other times.
+        A time for each text, in seconds since the Unix epoch. The rows have only these times, on the timeline
+        `log_time`.
     level:
         The level of all texts, such as "INFO"; None for no level.
     """
@@ -168,7 +172,7 @@ def send_texts(handle: Any, path: str, texts: Sequence[str], times: Sequence[flo
 def send_property(handle: Any, name: str, values: Mapping[str, str | int]) -> None:
     """Write the property `name` of the recording with the handle `handle`.
 
-    `values` has the value of each component of the property, by the component's name.
+    `values` has the value of each component of the property, by the component's name: a text, or an integer of 64 bits.
     """
     components = {
         Native.descriptor(key): _texts([value]) if isinstance(value, str) else _numbers(_Arrow.int64, [value])

@@ -1,8 +1,8 @@
 """Lists the private names of the Rerun SDK that mpr uses, and looks them up.
 
 A private name is a function of `rerun_bindings`, the native module of the SDK, or a method of one of its classes. A
-release of the SDK may rename or remove private names. So no other module of mpr reads them directly, and mpr works
-without each of them. The list says what the user loses if a release lacks a name (`Private.without`).
+release of the SDK may rename or remove private names. So the other modules of mpr get them from this module. If a
+release lacks a name, mpr still runs, with the loss that the list names (`Private.without`).
 
 In the list, a handle is the object of the native module that stands for one recording. The outbox is a file in memory
 with the rows of a process that the parent has not yet taken. A task is flushed if mpr waits at the end of the task
@@ -145,16 +145,19 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function with the private name `name`, or mpr's wrapper; None if the SDK has no such function."""
+    """Return the function that now has the private name `name`, which may be a wrapper; None if there is none.
+
+    Raises `KeyError` if `name` is not in `NAMES`.
+    """
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)
 
 
 @functools.cache
 def original(name: str) -> Any:
-    """Return the SDK's own function with the private name `name`, and not a wrapper of mpr.
+    """Return the SDK's own function with the private name `name`, without the wrappers that `functools.wraps` has made.
 
-    Returns None if the SDK has no such function.
+    Returns None if the SDK has no such function. The function is looked up in the first call, and kept.
     """
     found = find(name)
     return None if found is None else inspect.unwrap(found)

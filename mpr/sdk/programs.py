@@ -118,10 +118,11 @@ def refusal(path: Path) -> str | None:
 
 
 def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
-    """Read the files at `paths` in another process. Return a reason for each path whose file the SDK cannot read.
+    """Read the files at `paths` in another process. Return a text for each path whose file the SDK cannot read.
 
-    If the process crashes, the file that it was reading counts as unreadable, and a new process reads the rest. Raises
-    `OSError` if a process cannot be started, fails, or does not end within 10 minutes.
+    The text is the error of the SDK, or a sentence about a crash. If the process crashes, the file that it was reading
+    counts as unreadable, and a new process reads the rest. Raises `OSError` if a process cannot be started, fails, or
+    does not end within 10 minutes.
     """
     found: dict[Path, str] = {}
     left = list(paths)
@@ -164,7 +165,7 @@ class Ran:
     stdout:
         The bytes that the program wrote to its standard output. Empty if the output went to a file.
     last_line:
-        The last line that the program wrote to its standard error.
+        The last line that the program wrote to its standard error; empty if there is none.
     """
 
     returncode: int
@@ -195,9 +196,9 @@ def run_python(code: str, *arguments: str, data: bytes = b"", pass_fds: Sequence
 
 
 def _program() -> list[str]:
-    """Return the command that starts the SDK's command line: the native program if it is found, else the SDK's script.
+    """Return the command that starts the SDK's command line: the native viewer if it is found, else `python -m rerun`.
 
-    The native program is preferred, because it starts faster.
+    The native viewer (see `viewer_executable`) is preferred, because it starts faster.
     """
     program = viewer_executable()
     return [sys.executable, "-m", "rerun"] if program is None else [program]
@@ -219,7 +220,8 @@ def _run(
 
     `data` is the standard input of the program. `stdout` is the file descriptor for its output, or `subprocess.PIPE` if
     the output is returned. The program inherits `pass_fds`. Of its standard error, only the last 4096 bytes are kept.
-    Raises `OSError` if the program cannot be started, or does not end within `timeout_secs` seconds.
+    Raises `OSError` if the program cannot be started. If it does not end within `timeout_secs` seconds, kills it, and
+    raises `OSError`.
     """
     with contextlib.ExitStack() as stack:
         stdin: int | IO[bytes] = subprocess.DEVNULL

@@ -70,7 +70,10 @@ def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
 
 
 def damage(data: bytes) -> str | None:
-    """Return the error that the SDK raises when it decodes the stream `data`, as text; None if there is none."""
+    """Return the error that the SDK raises when it decodes the stream `data`, as text; None if there is none.
+
+    A `PanicException` of the SDK, which is no subclass of `Exception`, is not caught.
+    """
     try:
         for _ in chunks_of(data):
             pass

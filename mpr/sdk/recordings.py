@@ -33,7 +33,7 @@ class Handle:
         self.inner = inner
 
     def to_native(self) -> Any:
-        """Return the handle `inner`. The SDK's public functions call only this method of a stream."""
+        """Return the handle `inner`. The functions to which mpr gives this object call no other method of it."""
         return self.inner
 
 
@@ -67,7 +67,7 @@ def divert_new_recordings(
         Called as `noted(application_id, recording_id)` with the arguments of `rr.init`, if `rr.init` uses the
         stream.
     made:
-        Called with the handle of each new recording that does not become the current one, such as an
+        Called with the handle of each new recording that does not become the current one of the process, such as an
         `rr.RecordingStream`. mpr's own recordings are left out.
     make_diverted_current:
         Called with the stream. Makes the stream the current recording.
@@ -208,7 +208,7 @@ def is_enabled(inner: Any) -> bool:
 
 @functools.cache
 def watch_handles(given: Callable[[Any], None]) -> None:
-    """Call `given(handle)` each time that the SDK gives other code than mpr a handle of a current recording.
+    """Call `given(handle)` each time that the SDK returns the handle of a current recording to other code than mpr.
 
     A second call with the same function does nothing.
     """
@@ -237,7 +237,7 @@ def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nothing uses any more.
 
     Afterwards the process has no current recording. The current recordings of threads stay. Does nothing if this
-    release of the SDK lacks the function.
+    release of the SDK lacks the function. An error of the SDK about recordings of a parent is ignored.
     """
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
     if found is not None:
@@ -253,7 +253,8 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
-    concerns only the calling thread. `rr.init` is not watched here (see `divert_new_recordings`).
+    concerns only the calling thread. `rr.init` is not watched here (see `divert_new_recordings`),
+    and neither are `make_current` and `exchange_global_recording`.
 
     Returns False, and watches nothing, if this release of the SDK lacks a function of `_SET_CURRENT`, else True.
     """

@@ -85,7 +85,9 @@ class ChangedSettings:
             setting.put(value)
 
     def undo(self) -> None:
-        """Set each changed setting back to the value from before this step. Call this when a step has ended.
+        """Set each changed setting back to the value from before this step, and keep the task's value for `redo`.
+
+        Call this when a step has ended.
 
         If another running task has changed a setting after this task, this setting is set back only at the end of the
         step of the other task.

@@ -69,7 +69,8 @@ def watch_sinks(
 
     `changed` is also called if the SDK call raises an exception. If `skips` returns True, neither `changes` nor
     `changed` is called, and the SDK call does not change the sink. Only its blueprint is sent to the recording, and the
-    caller gets a result of the usual type. Calls of mpr itself are not watched.
+    caller gets a result of the usual type. If the start of a server was skipped, `rr.serve_web_viewer` shows no page of
+    it. Calls of mpr itself are not watched.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,8 +165,8 @@ def _without_skipped_servers(original: Callable[..., Any]) -> Callable[..., Any]
 def keep_sinks(is_ours: Callable[[Any], bool]) -> None:
     """Keep the sink of a stream open at the end of a `with stream:` block, if `is_ours(handle)` returns True.
 
-    `handle` is the handle of the stream. Without this, the SDK would finish a file sink at the end of the block, and
-    rows that are logged later would be lost.
+    `handle` is the handle of the stream; None for the current recording. Without this, the SDK would finish a file sink
+    at the end of the block, and rows that are logged later would be lost.
     """
 
     def kept(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -71,7 +71,10 @@ def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | N
 
 
 def change_times(native: Any, old: Times, new: Times) -> None:
-    """Replace the times `old` of this thread by the times `new`, for the recording with the handle `native`."""
+    """Replace the times `old` of this thread by the times `new`, for the recording with the handle `native`.
+
+    `watch_times` does not report this change.
+    """
     for timeline in old:
         if timeline not in new:
             private_names.original("disable_timeline")(timeline, native)

@@ -1,8 +1,9 @@
 """Defines the sinks: the destinations that keep or show the rows of a recording.
 
-A durable sink is a file, a folder or a stream. A live sink is a viewer or a server. A caller gets the result of a task
-only after every durable sink has the rows of the task. No result waits for a live sink, except with `route="direct"`:
-workers then write to the sinks themselves, and may wait for a viewer.
+A durable sink is a file, a folder, a stream or the program's own recording. A live sink is a viewer or a server. A
+caller gets the result of a task only after every durable sink that still works has the rows of the task. No result
+waits for a live sink, except with `route="direct"`: workers then write to the sinks themselves, and may wait for a
+viewer.
 
 ```
 user's value ─► parse.py ─► durable sink ─ open() ─► writer      aggregator ─ segments ─► writer ─► file, folder, stream

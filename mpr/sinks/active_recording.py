@@ -95,7 +95,7 @@ class ActiveRecordingWriter(Writer):
     warning and sends nothing more, so that results do not wait for these sinks. `close` logs how many chunks were not
     sent.
 
-    Raises `SinkError` if the active or ambient recording is gone.
+    Making a writer raises `SinkError` if the active or ambient recording is gone.
     """
 
     replay_hint = "the rows go to your own active recording, which can show them itself: rr.notebook_show()"
@@ -133,7 +133,7 @@ class ActiveRecordingWriter(Writer):
     def open(self, preamble: bytes) -> None:
         """Keep the header of `preamble`, which `accept` puts before each segment for the SDK.
 
-        Nothing of the preamble is sent, because the active recording has its own properties.
+        Nothing of the preamble is sent, because the active or ambient recording has its own properties.
         """
         self._streams = StandaloneStreams(preamble[: framing.HEADER_SIZE])
 
@@ -188,7 +188,7 @@ class ActiveRecordingWriter(Writer):
             rr.log_file_from_contents("mpr.rrd", stream, recording=self._stream)
         else:
             # These rows get the ids of the active recording. `log_file_from_contents` is not used for them, because it
-            # starts threads of the SDK that never end, and imports may then hang in forked processes.
+            # starts threads of the SDK, and imports may then hang in forked processes.
             try:
                 reader.send_decoded(stream, self._stream, blueprints=False)
             except (RuntimeError, ValueError) as error:
@@ -200,7 +200,7 @@ class ActiveRecordingWriter(Writer):
 
 
 class _System:
-    """Keeps `os.getpid` as it is when this module is imported, because a user's test may replace `os.getpid`."""
+    """Keeps `os.getpid` as it is when this module is imported, because a user's test may replace `os.getpid` later."""
 
     getpid = os.getpid
 

@@ -60,7 +60,8 @@ class Sink(ABC):
 
     #: Whether a separate process feeds the sink (see `mpr.live`). No result waits for such a sink.
     is_live: ClassVar[bool] = False
-    #: Whether each task has its own recording in the sink. Workers then begin a new outbox after each task.
+    #: Whether each task has its own recording in the sink. Workers then begin a new outbox after each task that has
+    #: logged.
     keeps_tasks_apart: ClassVar[bool] = False
     #: Whether the user's program reads the recording from this object while rows come.
     is_readable: ClassVar[bool] = False
@@ -185,7 +186,7 @@ class Writer(ABC):
 
     @abstractmethod
     def abort(self) -> None:
-        """End the sink without finishing it. A file that does not have its final name is removed. Raises nothing."""
+        """End the sink without finishing it. A file that does not have its final name is removed."""
 
 
 class Observer(Protocol):

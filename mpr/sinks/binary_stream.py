@@ -25,7 +25,7 @@ _COPY_BYTES = 32 * 1024 * 1024
 
 
 class StreamFile:
-    """The file of one stream: in memory until it has more than `memory_bytes` bytes, and then on the disk.
+    """The file of one stream: in memory if possible, until it has more than `memory_bytes` bytes, and then on the disk.
 
     The file is closed, and its space is released, when nothing refers to this object any more. The methods are those
     that a `FileWriter` (`rrd/writer.py`) needs of its file.
@@ -74,7 +74,7 @@ class StreamFile:
     def reader(self) -> tuple[framing.Read, None]:
         """Return (function, None). The function reads the file by offset and size in bytes, also after `close`.
 
-        The second value is the size of a finished file. It is None, because this file may always grow.
+        The second value is the size of a file that may be written anew. It is None, because this file never is.
         """
         return self._read, None
 
@@ -125,8 +125,8 @@ class BinaryStreamSink(Sink):
     """Gives the encoded recording as bytes to a program that iterates: `for data in sink` or `async for data in sink`.
 
     Each iteration starts at the first byte. An iteration waits for more bytes while the recording is open, and ends
-    when the recording is closed. All bytes of one iteration together are one valid `.rrd` file. When the caller has the
-    result of a task, an iteration can read the rows of that task without waiting.
+    when the recording is closed. If no error is raised, all bytes of one iteration together are one valid `.rrd` file.
+    When the caller has the result of a task, an iteration can read the rows of that task without waiting.
 
     Any number of iterations may run at once, in threads and in event loops. A slow iteration delays nothing, because
     all bytes are kept as long as the sink exists: first in memory, then in a temporary file. Recordings that tasks make
@@ -161,7 +161,7 @@ class BinaryStreamSink(Sink):
     def __iter__(self) -> Iterator[bytes]:
         """Return an iterator over the bytes. If the sink fails, the iterator raises `SinkError` after the last byte.
 
-        Raises `SinkError` at once if the sink was not given to a pool or recording.
+        Raises `SinkError` at once if no pool or recording has opened the sink yet.
         """
         return self._reader().read_all()
 

@@ -170,14 +170,15 @@ def _task_of(segment: Segment) -> TaskInfo | None:
 
 
 class _TaskFile:
-    """Writes the rows of one task, or the rows of no task, into a file with its own recording id.
+    """Writes the rows of one task into a file with its own recording id, or the rows of no task into `shared.rrd`.
 
     Parameters
     ----------
     writer:
         The writer of the file.
     old, new:
-        The encoded store ids of the shared recording and of the recording in this file.
+        The encoded store ids of the shared recording and of the recording in this file. They are the same for
+        `shared.rrd`.
     task:
         The task, or None for rows that belong to no task.
     """
@@ -281,9 +282,10 @@ class DirectorySink(Sink):
     The recording of a task has the rows that the task has logged, its own id and its own name. The task may set the
     name and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker,
     for how many seconds, and how the function ended. The file is finished before the caller gets the result of the
-    task. A task that logs nothing has no file. Rows that belong to no task (from the parent or an initializer) are in
-    `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of pools is in no
-    file.
+    task, or when the recording is closed if the worker has died. A task that logs nothing has no file. If a task is
+    retried, each attempt that logs has a file of its own. Rows that belong to no task (from the parent or an
+    initializer) are in `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`.
+    Telemetry of pools is in no file.
 
     Parameters
     ----------

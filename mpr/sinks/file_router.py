@@ -85,7 +85,7 @@ class FileRouter(Generic[K]):
                 file.close()
 
     def close(self) -> None:
-        """Close all files, even if one of them fails. Afterwards, raise the first `SinkError`, if any."""
+        """Close all files, even if one of them raises `SinkError`. Afterwards, raise the first such error, if any."""
         failure = None
         for file in (*self._open.values(), self._main):
             try:

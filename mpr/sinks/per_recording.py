@@ -1,4 +1,4 @@
-"""Writes the shared recording to one file, and each recording that tasks make themselves to another file."""
+"""Writes the shared recording to one file or folder, and each recording that tasks make themselves to another file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The interface of the file of the shared recording. The members do the same as those of a `Writer` (`base.py`)."""
+    """The interface of the file or folder of the shared recording. The members are those of a `Writer` (`base.py`).
+
+    `path` is the path of a file. The files of other recordings are beside this file.
+    """
 
     @property
     def path(self) -> Path: ...
@@ -65,12 +68,15 @@ NewFile = Callable[[Path, str, str], OneFile]
 
 
 class PerRecordingWriter(Writer):
-    """Writes the shared recording to `main`, and every other recording to its own file in the same folder.
+    """Writes the shared recording to `main`, and every other recording to at least one other file in the same folder.
+
+    At most 64 other files are open at the same time. If another recording gets rows after its file was closed, it gets
+    one more file.
 
     Parameters
     ----------
     main:
-        The file of the shared recording.
+        The file or folder of the shared recording.
     store:
         The encoded store id of the shared recording.
     new_file:
@@ -150,7 +156,7 @@ class PerRecordingWriter(Writer):
     def _path(self, recording_id: str) -> Path:
         """Return a new path for the file of the recording `recording_id`, in the folder of the main file.
 
-        A number is added to the name if an earlier recording has this name.
+        A number is added to the name if an earlier file has this name.
         """
         main = self._main.path
         name = f"{main.stem}-{_UNUSUAL.sub('_', recording_id)[:_NAME_LENGTH]}"

@@ -102,9 +102,9 @@ def is_live(sink: Sink) -> TypeGuard[LiveSink]:
 class GrpcSink(LiveSink):
     """A viewer or server that mpr does not start. mpr connects to it, as `rr.connect_grpc` does.
 
-    The viewer may start late, end, and start again. After each start, mpr sends all rows from the beginning if the
-    recording has a `FileSink`, else the last 256 MiB. If no viewer listens, nothing is raised. mpr logs a warning after
-    10 s, and the statistics (`mpr.LiveSinkStatistics`) have the number of missing chunks.
+    The viewer may start late, end, and start again. After each start, mpr sends the rows again: from the beginning if
+    the recording has a `FileSink`, else the last 256 MiB. If no viewer listens, nothing is raised. mpr logs a warning
+    after 10 s, and the statistics (`mpr.LiveSinkStatistics`) have the number of missing chunks.
 
     Parameters
     ----------
@@ -206,8 +206,8 @@ class GrpcServerSink(LiveSink):
 class WebViewerSink(LiveSink):
     """A server for the data and a web page with a viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
 
-    The server and the page end when the recording is closed. If another program uses one of the ports, or if the Rerun
-    viewer is not installed, opening the recording raises `SinkError`.
+    The server ends when the recording is closed, and on Linux the page, too. If another program uses one of the ports,
+    or if the Rerun viewer is not installed, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -285,11 +285,11 @@ class WebViewerSink(LiveSink):
 
 @dataclass(frozen=True, kw_only=True)
 class SpawnViewerSink(LiveSink):
-    """A new native viewer on this machine, as with `rr.spawn`, but with a memory limit and its own port.
+    """A new native viewer on this machine, as with `rr.spawn`, but by default with a free port and less memory.
 
-    By default, the viewer stays open when the program ends. If the user closes the viewer, mpr does not start another
-    one. The viewer runs at a low priority, so that the workers get more CPU time. If another program uses the port, or
-    if the Rerun viewer is not installed, opening the recording raises `SinkError`.
+    By default, a viewer with a window stays open when the program ends. If the user closes the viewer, mpr does not
+    start another one. The viewer runs at a low priority, so that the workers get more CPU time. If another program uses
+    the port, or if the Rerun viewer is not installed, opening the recording raises `SinkError`.
 
     Parameters
     ----------
@@ -306,7 +306,8 @@ class SpawnViewerSink(LiveSink):
     headless:
         Whether the viewer has no window, for tests and screenshots.
     detach_process:
-        Whether the viewer stays when the recording is closed. By default it stays, unless it is headless.
+        Whether the viewer stays when the recording is closed. By default it stays, unless it is headless. On macOS,
+        mpr never ends it.
 
     Raises
     ------
