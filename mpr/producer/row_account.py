@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class RowAccount:
     """Counts the rows of one process for the shared recording.
 
-    Any thread may call the methods, because CPython does not switch threads within a `+=`.
+    Any thread may call the methods, because CPython with a GIL does not switch threads within the `+=` of a number.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class RowAccount:
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
-        """Keep the present count, because a task is about to give the stream another sink, which gets the next rows."""
+        """Keep the present count, because user code is about to give the stream another sink for the next rows."""
         if self._kept is None:
             self._kept = self.counters[COUNTED_ROWS]
 
