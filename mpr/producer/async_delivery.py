@@ -44,7 +44,7 @@ class _Waiting:
         """
         with self._lock:
             if not self._runs:
-                # Not a thread of the event loop's executor, because all threads there may be waiting for this coroutine.
+                # Not a thread of the event loop's executor, because all threads there may wait for this coroutine.
                 threading.Thread(target=self._run, name="mpr-deliverer", daemon=True).start()
                 self._runs = True
             self._callbacks.append((on_delivered, keys))
