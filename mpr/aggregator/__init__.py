@@ -13,7 +13,7 @@ These words have the same meaning in all modules of this package:
 - Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent itself.
 - Hello and goodbye: the first and the last message of a producer (`transport/messages.py`).
 - Outbox: a file in memory, into which a producer writes its rows, and from which the parent reads them
-  (`transport/outbox.py`). A producer fills several outboxes, one after another. The first one has the number 0.
+  (`transport/outbox.py`). A producer fills one or more outboxes, one after another. The first one has the number 0.
 - To announce: to send the message `SegmentReady`. It says up to which byte the producer has written an outbox.
 - Inline: the parent cannot open the outboxes of the producer, so their bytes come in messages.
 - Chunk, frame, manifest, footer and segment: parts of a Rerun stream (`rrd/__init__.py`).

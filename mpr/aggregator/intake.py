@@ -140,7 +140,10 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`."""
+        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`.
+
+        Raises only errors of sinks and of this process (`guard.is_own_fault`).
+        """
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -309,7 +312,8 @@ class ProducerIntake:
     def cut_off(self, error: Exception) -> None:
         """Use no more rows of the producer, because its bytes have caused `error`. Only the first call has an effect.
 
-        `error` is logged, and written into the recording. A worker's later results fail, and its pool replaces it.
+        `error` is logged, and written into the recording. A worker's later results fail, and its pool replaces it. The
+        later deliveries of another process fail.
         """
         if self._is_cut_off:
             return
