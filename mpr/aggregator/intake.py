@@ -140,10 +140,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`.
-
-        Raises only errors of sinks and of this process (`guard.is_own_fault`).
-        """
+        """Process `message`. If it is a `MessageError` or not valid, cut off the producer. Raises errors of sinks."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -312,8 +309,7 @@ class ProducerIntake:
     def cut_off(self, error: Exception) -> None:
         """Use no more rows of the producer, because its bytes have caused `error`. Only the first call has an effect.
 
-        `error` is logged, and written into the recording. A worker's later results fail, and its pool replaces it. The
-        later deliveries of another process fail.
+        `error` is logged, and written into the recording. A worker's later results fail, and its pool replaces it.
         """
         if self._is_cut_off:
             return
@@ -355,7 +351,7 @@ class ProducerIntake:
 
     @guarded
     def salvage(self) -> None:
-        """At the producer's end, pass all complete rows to the sinks, also those not announced. Report missing rows."""
+        """At the end of the producer or the recording, pass its complete rows to the sinks, and report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -388,7 +384,7 @@ class ProducerIntake:
 
     @property
     def is_inline(self) -> bool:
-        """True if the bytes of the outbox come in messages, because the parent cannot open the outbox."""
+        """True if the bytes of the outbox come in messages, because the parent cannot read the producer's memory."""
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:

@@ -2,8 +2,9 @@
 
 - Many forked children end by `os._exit`. mpr wraps `os._exit` and `os.exec...`, so that the process first leaves its
   recordings.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
-  function, so that the worker sends the rows of each task before the task's result.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the main function of
+  forked workers, so that a worker sends the rows of each task before the task's result. Under `mpr run`, other workers
+  wrap this function themselves (`run/startup.py`).
 
 Covers: these two wrappers, also for `multiprocess`, the copy of `multiprocessing` that pathos uses.
 Does not cover: the delivery of the rows itself (`membership.py`).

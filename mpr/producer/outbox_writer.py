@@ -371,10 +371,7 @@ class OutboxWriter(abc.ABC):
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make the SDK finish the last outbox, announce all bytes, and send the parent the number of counted rows.
-
-        If this process is `spent`, the SDK does not finish the outbox.
-        """
+        """Make the SDK finish the outbox (unless `spent`), announce all bytes, and send the number of counted rows."""
         self.announcer.close()
         if not self.spent:
             self.attach_again()

@@ -59,7 +59,7 @@ class _ProcessCapture:
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
 
     def new_threads(self) -> list[threading.Thread]:
-        """Return the running threads that began after the capture, except those whose names begin with `mpr-`."""
+        """Return the running threads that are younger than the capture, except those with a name `mpr-...`."""
         return [each for each in threading.enumerate() if each not in self.threads and not each.name.startswith("mpr-")]
 
 

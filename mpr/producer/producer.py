@@ -235,7 +235,10 @@ class Producer:
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
-        """Announce every row of this process. Return its name in ZeroMQ messages and the two values of `position()`."""
+        """Announce every row of this process.
+
+        Returns (name of the process in ZeroMQ messages, number of its current outbox, announced bytes of this outbox).
+        """
         self._writer.write_out()
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
@@ -292,9 +295,10 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Tell the parent that a task begins, for the `attempt`-th time. The rows of the task get a new outbox.
+        """Tell the parent that a task begins, for the `attempt`-th time.
 
-        `work_item` is the number of the work item, and `task` the number of the task in it.
+        The task gets an outbox without rows of other tasks. `work_item` is the number of the work item, and `task` the
+        number of the task in it.
         """
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
@@ -322,7 +326,7 @@ class Producer:
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` to the parent. It arrives after all messages that were sent before."""
+        """Send `message` to the parent. The parent receives the messages of this process in the order of sending."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def _take_answer(self, message: DownstreamMessage) -> bool:

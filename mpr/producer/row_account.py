@@ -34,7 +34,7 @@ class RowAccount:
     Attributes
     ----------
     counters:
-        The numbers in the status page. `router` adds the rows of each logging call to `counters[COUNTED_ROWS]`.
+        The numbers in the status page. `router` adds the counted rows to `counters[COUNTED_ROWS]`.
     handle:
         `router` counts the rows of each call to the recording with this handle. It is the SDK's handle of the shared
         recording, or another object if no row is to be counted.

@@ -132,7 +132,7 @@ class StatusPage:
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
     def logged(self) -> int:
-        """Return the number of rows that this process has logged."""
+        """Return the number of rows that this process has logged to any recording, as far as the number is known."""
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
@@ -203,7 +203,7 @@ class StatusPageReader:
         return At(sequence, begun, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
-        """Return the number of rows that the worker has logged until now."""
+        """Return the number of rows that the worker has logged to any recording, as far as the number is known."""
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
