@@ -20,9 +20,9 @@ These words have the same meaning in all modules of this package:
 - Shared recording: the recording into which all producers log. A task may make other recordings itself.
 - Intake: the object in the parent that processes the messages and the rows of one producer.
 - Listener: the object in the parent that gets the results of a worker, for its pool.
-- Status page: memory in which a producer counts its rows, and names the task that it runs. The parent reads it
-  (`transport/status_page.py`).
-- Journal: memory in which a worker keeps its last results. The parent can read it even if the worker has died
+- Status page: memory in which a producer counts its rows, and a worker names the task that it runs. On Linux, the
+  parent can read it (`transport/status_page.py`).
+- Journal: memory in which a worker keeps its last results. On Linux, the parent can read it even if the worker has died
   (`transport/result_journal.py`).
 - To reap a dead worker: to pass the rows and results that it has left to the sinks and the listener, and to report its
   end to the listener.

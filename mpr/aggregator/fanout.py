@@ -35,7 +35,7 @@ class Fanout:
     encode_notes:
         Turns notes into an encoded Rerun stream, which is empty if logging is switched off.
     observer:
-        Looks at all segments and manifests, without keeping them.
+        Looks at all segments, and at the manifests of producers, without keeping them.
     store:
         The encoded store id of the shared recording (`rrd/store_id.py`).
     apart:

@@ -76,7 +76,10 @@ class Listener(Protocol):
         """
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer has raised an exception in a worker. `failed` has this exception."""
+        """End the pool, because the initializer, or its unpickling, has raised an exception in a worker.
+
+        `failed` has this exception.
+        """
 
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]

@@ -74,7 +74,7 @@ class Announcer:
     segment:
         `segment(outbox, end)` returns the message that announces `outbox` up to byte `end`.
     every_secs:
-        The longest time between two announcements, in seconds.
+        The time without a wakeup after which the thread of this object announces, in seconds.
 
     Attributes
     ----------

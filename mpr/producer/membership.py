@@ -4,13 +4,13 @@
 |---|---|
 | has made a `SharedRecording` | `own_recording` stores a function that returns it |
 | is a worker of a pool | `take_over` |
-| was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
+| has inherited a recording | `join`, the first decorated function, or `join_lazily` for `mpr run` |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
 A process of the second or third row makes the recording its current one, and this stays so after the call. A process
 of the fourth row does so only while such a function, a *wrapped function*, runs (`process_capture.py`).
 
-A process inherits a recording if the process that started it has passed it the connection info.
+A process inherits a recording if the process that started it has passed it the connection info (`propagation.py`).
 
 Covers: joining, leaving at the end of the process, forks, and sending a stream to another process as an argument.
 Does not cover: the connection of one recording (`producer.py`), which call logs to which recording (`router.py`).

@@ -138,8 +138,8 @@ class Notices:
         """Warn that user code sets the name or the start time of the recording, and that mpr logs a property instead.
 
         `call` is the name of the SDK's function. Returns the name of the property, such as "worker_3" or, in a process
-        that is no worker, "process_" and the process id. In a worker,
-        returns None and logs nothing if every sink keeps the rows of each task in a separate recording.
+        that is no worker, "process_" and the process id. In a worker, returns None and logs nothing if every sink keeps
+        the rows of each task in a separate recording.
         """
         if self._config.keeps_apart and self._worker:
             return None

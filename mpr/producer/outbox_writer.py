@@ -365,7 +365,7 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that user code has given the stream another sink. `attach_again` then changes the sink again."""
+        """Note that user code has given the stream another sink. `attach_again` then replaces this sink."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Covers: which rows are counted, and the numbers at a flush and at the end of an 
 Does not cover: the comparison with the rows that the parent has read (`aggregator/row_balance.py`).
 
 A row is counted after the SDK's call has returned, and only if it is certain that the row belongs to the shared
-recording. So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost.
+recording. So the outboxes must have at least as many rows as were counted. If they have fewer rows, rows are lost.
 """
 
 from __future__ import annotations

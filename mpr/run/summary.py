@@ -51,7 +51,7 @@ class Summary:
         """Yield lines of text for the user: the number of processes, the files with their rows, the live sinks.
 
         If a file exists, the last line is the command that opens the existing files. If the recording has neither files
-        nor live sinks, or if no process has logged, the only line says this.
+        nor live sinks, or if no process has logged, there is only one line, which says so.
         """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"

@@ -1,8 +1,8 @@
 """Shares a page of counters, the status page, between a worker and its parent.
 
 A producer that is no worker has such a page, too, but writes no tasks into it. On Linux, the parent can read the page
-even if the worker was killed. The worker gets its tasks in work items: messages with one
-or several tasks. The parent may take a work item back, as long as the worker has not begun it.
+even if the worker was killed. The worker gets its tasks in work items: messages with one or several tasks. The parent
+may take a work item back, as long as the worker has not begun it.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters

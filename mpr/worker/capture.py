@@ -63,8 +63,8 @@ class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, each as a row with an `rr.TextLog`.
 
     The entity path is made of the logger's name (`a.b` becomes `a/b`). The traceback of a record is added to the text.
-    The process id is a further component of the row. Within a task, its name and index are, too, and in a worker of a
-    pool the worker's number.
+    Further components of the row are the process id, within a task the name and the index of the task, and in a worker
+    of a pool the number of the worker.
 
     A record goes to the recording of the task that emits it. Outside of a task, it goes to the recording that the
     process has joined, or else to the current recording. Records of the logger `mpr` and of the loggers below it are
