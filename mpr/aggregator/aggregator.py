@@ -4,7 +4,8 @@ A *listener* gets the results of a worker for its pool. To *reap* a dead worker 
 has left to the sinks and the listener, and to report its end to the listener.
 
 A producer sends the rows of a task before the result of the task, and the thread processes the messages of a producer
-in their order. So the listener gets a result only after the durable sinks have got the rows of the task.
+in their order. So the listener gets a result only after the durable sinks have got the rows of the task. If rows of the
+producer are lost, the listener gets the error, too.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Aggregator:
             has_blueprint=has_blueprint,
         )
         self._rows_of_gone = 0  # the number of rows of producers that have ended
-        #: The ids of all processes that have said hello, whether they have logged rows or not.
+        #: The ids of all processes whose hello was accepted, whether they have logged rows or not.
         self.pids: set[int] = set()
         #: How many producers that have ended may have lost rows (see `ProducerIntake.may_lack_rows`).
         self.incomplete_count: int = 0
@@ -110,7 +111,8 @@ class Aggregator:
     def worker_died(self, worker: int, exitcode: int | None) -> None:
         """Tell the aggregator's thread that worker number `worker` has ended with `exitcode` (None: unknown).
 
-        That thread reaps the worker within about 1 s. Any thread may call this method, which does not wait.
+        That thread then reaps the worker, within about 1 s if no sink is slow. Any thread may call this method, which
+        does not wait.
         """
         self._sockets.up.post(events.encode(WorkerExited(worker, exitcode)))
 

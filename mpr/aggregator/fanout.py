@@ -24,7 +24,7 @@ from mpr.user_code import log as _log
 class Fanout:
     """Holds all sinks of one recording, and passes rows to them.
 
-    Until the aggregator's thread has ended, only this thread calls the methods, except for those that say otherwise.
+    While the aggregator's thread runs, only this thread calls the methods, except for those that say otherwise.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Fanout:
     encode_notes:
         Turns notes into an encoded Rerun stream, which is empty if logging is switched off.
     observer:
-        Looks at all segments and manifests, without keeping them.
+        Looks at all segments, and at the manifests of producers, without keeping them.
     store:
         The encoded store id of the shared recording (`rrd/store_id.py`).
     apart:
@@ -48,10 +48,10 @@ class Fanout:
     Attributes
     ----------
     conflicts:
-        One sentence for each column to which two processes have given different types.
+        One sentence for each type of a column that differs from the first type of this column.
     failure:
-        The first error of a sink or of the aggregator, or the first error about lost rows; None if there is no error.
-        Every later result has this error as its outcome.
+        The first error of a durable sink or of the aggregator, or the first error about lost rows that `give_up` got.
+        None if there is no error. Every later result has this error as its outcome.
     accepted_bytes, accepted_chunks:
         How many bytes and chunks were passed to the sinks until now.
     """
@@ -227,8 +227,8 @@ class Fanout:
     def _failing(self, writer: Writer) -> Iterator[None]:
         """If `writer` raises `SinkError` in the `with` block, log the error, abort `writer` and use it no more.
 
-        Sets `failure` unless it has an earlier error. The error does not leave the block, because the other sinks
-        continue.
+        Sets `failure` unless it has an earlier error, and calls the function that `watch_failures` got. The error does
+        not leave the block, because the other sinks continue.
         """
         try:
             yield

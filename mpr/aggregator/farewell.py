@@ -87,9 +87,9 @@ def _is_zombie(pid: int) -> bool:
 
 
 def note_losses(intake: ProducerIntake, fanout: Fanout) -> None:
-    """Log a sentence for each kind of missing rows of a producer, and write the sentences into the recording.
+    """Log a sentence for each kind of rows of a producer that are or may be missing, and write it into the recording.
 
-    Does nothing if no rows are missing. Call this when the producer or the recording ends.
+    Does nothing if there are no such rows. Call this when the producer or the recording ends.
     """
     notes = intake.loss_notes()
     if not intake.hello.worker and intake.may_lack_rows():

@@ -1,7 +1,7 @@
 """Cuts off a producer if its bytes cause an error in the parent, so that other producers are not affected.
 
-Methods of an intake that process the bytes of a producer are decorated with `guarded`. Sinks do not check rows, so
-`rrd/checks.py` checks the rows before a sink gets them.
+Methods of an intake that process the bytes of a producer are decorated with `guarded`, or call `cut_off` themselves.
+Most sinks copy rows without a check, so `rrd/checks.py` checks the rows before a sink gets them.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 
 
 def is_own_fault(error: Exception) -> bool:
-    """Return True if a sink or this process has caused `error`, and not the bytes of a producer.
+    """Return True if `error` counts as caused by a sink or this process, and not by the bytes of a producer.
 
-    A plain `RuntimeError` counts as caused by this process, because threads, locks and `hear` raise it. Subclasses of
-    `RuntimeError` do not count.
+    These are `SinkError`, `AssertionError`, and a plain `RuntimeError`, because threads, locks and `hear` raise it.
+    Subclasses of `RuntimeError` do not count.
     """
     return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
 

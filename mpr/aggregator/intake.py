@@ -140,7 +140,7 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process `message`. Cut off the producer if the message is not valid, or is a `MessageError`."""
+        """Process `message`. If it is a `MessageError` or not valid, cut off the producer. Raises errors of sinks."""
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -351,7 +351,7 @@ class ProducerIntake:
 
     @guarded
     def salvage(self) -> None:
-        """At the producer's end, pass all complete rows to the sinks, also those not announced. Report missing rows."""
+        """At the end of the producer or the recording, pass its complete rows to the sinks, and report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():
@@ -384,7 +384,7 @@ class ProducerIntake:
 
     @property
     def is_inline(self) -> bool:
-        """True if the bytes of the outbox come in messages, because the parent cannot open the outbox."""
+        """True if the bytes of the outbox come in messages, because the parent cannot read the producer's memory."""
         return self._outbox.is_inline
 
     def has_accepted(self, number: int, end: int) -> bool:

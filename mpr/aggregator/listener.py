@@ -37,7 +37,8 @@ class Listener(Protocol):
     """Receives reports about the workers of a pool. The aggregator's thread makes all calls. No method may wait.
 
     A method raises `MessageError` if the worker should not have sent the message of the call. mpr then cuts off the
-    worker. Any other error ends the pool. Each `hello` is the first message of the worker that the call is about.
+    worker. Other errors are faults of the listener. Most of them end the aggregator's thread, and so all pools of the
+    recording. Each `hello` is the first message of the worker that the call is about.
     """
 
     def worker_ready(self, hello: Hello, status_page: StatusPageReader | None, init_micros: int) -> None:
@@ -53,7 +54,7 @@ class Listener(Protocol):
         """
 
     def unfit(self, hello: Hello) -> None:
-        """Replace a worker by a new process, because rows that it has logged are lost or cannot be used."""
+        """Replace the worker of `hello` by a new process, because rows of it are lost or cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
         """Return a description of the task that a worker has begun, for sinks that keep the rows of each task apart.
@@ -75,7 +76,10 @@ class Listener(Protocol):
         """
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool, because the initializer has raised an exception in a worker. `failed` has this exception."""
+        """End the pool, because the initializer, or its unpickling, has raised an exception in a worker.
+
+        `failed` has this exception.
+        """
 
     def worker_ended(
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]

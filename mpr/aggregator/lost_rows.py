@@ -75,7 +75,7 @@ class LostRows:
     def report_undelivered(self, message: Undelivered) -> None:
         """Log the reason in `message`, and write it into the recording.
 
-        If `message.rows_are_lost`, further results of the producer fail.
+        If `message.rows_are_lost`, further results of a worker fail, and further deliveries of any other process.
         """
         if message.rows_are_lost:
             self._failure = DeliveryError(message.reason)

@@ -1,6 +1,7 @@
-"""Gives the processes and tasks of a recording their numbers. No two processes, and no two tasks, get the same number.
+"""Gives the processes and tasks of a recording their numbers: each process and each task gets a number of its own.
 
-The number of a task is its *index*. Tasks of a pool get their indices from the pool instead.
+The number of a task is its *index*. Tasks of a pool get their indices from the pool instead, so a task of a pool and
+another task may have the same index.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ class OutboxIntake:
 
     @property
     def is_inline(self) -> bool:
-        """True if the bytes of the outbox come in messages, because the parent cannot open the outbox."""
+        """True if the bytes of the outbox come in messages, because the parent cannot read the producer's memory."""
         return self._reader is None
 
     @property

@@ -81,8 +81,8 @@ class RowBalance:
         """Add the `rows` rows that have arrived from outbox number `outbox`. Compare the sum with the producer's count.
 
         `rows` is None if the number is unknown. A second call for the same outbox adds nothing. If rows are missing
-        that were not reported before, returns a text such as '3 of its rows are lost (...)'. Otherwise, or if the rows
-        of any outbox until now are unknown, returns an empty text.
+        that were not reported before, returns a text such as '3 of its rows are lost (...)'. Returns an empty text if
+        no rows are missing, or if the rows of any outbox until now are unknown.
         """
         if outbox > self._added:
             self._added = outbox

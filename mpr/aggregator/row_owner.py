@@ -29,7 +29,8 @@ class RowOwner:
     Attributes
     ----------
     task:
-        The task; None if the rows belong to no task, or if no sink keeps the rows of each task apart.
+        The task; None if the rows belong to no task that the pool knows, or if no sink keeps the rows of each task
+        apart.
     """
 
     def __init__(self, hello: Hello, listener: Listener | None) -> None:

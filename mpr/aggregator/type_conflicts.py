@@ -1,4 +1,4 @@
-"""Finds timelines and components to which several processes give different types.
+"""Finds timelines and components that have different types, usually because two processes log them differently.
 
 A column is a timeline, or a component of an entity. Rerun keeps one type for each column of a recording, and shows rows
 of another type wrongly or not at all. The types are read from manifests, and rows are not decoded.

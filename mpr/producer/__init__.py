@@ -12,7 +12,8 @@ The words of this package:
 - *parent*: the process that has made the recording. It hands the rows to the sinks.
 - *producer*: a process that sends rows into a recording, and the `Producer` object that does so in this process.
 - *worker*: a process of an `mpr.Pool`.
-- *current recording*: the recording that gets a logging call without an argument `recording`. Such a call is *plain*.
+- *current recording*: the recording that gets a logging call without an argument `recording`. Such a call is *plain* as
+  long as user code has made no other recording the current one of its thread.
 - *connection info*: the values that a process needs to join a recording, also as a text. One of them is the *secret*, a
   random text that no other recording has.
 - *outbox*: a file in memory. The SDK writes the rows of this process into it, and the parent gets them from there.
@@ -21,8 +22,8 @@ The words of this package:
 - *announce*: tell the parent how many bytes of the outbox were written.
 - *deliver*: flush, announce, and wait until every durable sink (such as a file) has all rows.
 - *manifest*: the list of the chunks of rows in an outbox. The SDK writes it at the end of the outbox.
-- *status page*: a page of counters in memory, which the parent can read even after the death of this process.
-- *journal*: memory with the last results of a worker, which the parent can read even after the worker's death.
+- *status page*: a page of counters in memory. On Linux, the parent can read it even after the death of this process.
+- *journal*: memory with the last results of a worker. On Linux, the parent can read it even after the worker's death.
 - *spent*: a process is spent if it can send no more rows to the recording, for example because a flush has failed.
 - *gone*: a recording is gone if it was closed, or if its parent has ended.
 - *task recording*: a recording that a task makes itself, such as an `rr.RecordingStream`.

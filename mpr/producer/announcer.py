@@ -74,7 +74,7 @@ class Announcer:
     segment:
         `segment(outbox, end)` returns the message that announces `outbox` up to byte `end`.
     every_secs:
-        The longest time between two announcements, in seconds.
+        The time without a wakeup after which the thread of this object announces, in seconds.
 
     Attributes
     ----------
@@ -110,7 +110,7 @@ class Announcer:
         self._thread = threading.Thread(target=self._announce_often, name="mpr-announcer", daemon=True)
 
     def start(self) -> None:
-        """Start the thread that announces at least once every `every_secs` seconds."""
+        """Start the thread that announces every `every_secs` seconds, and each time that it is woken."""
         self._thread.start()
 
     def _announce_often(self) -> None:
@@ -147,7 +147,7 @@ class Announcer:
     def announce(self) -> None:
         """Send the results that wait in this process, and announce all bytes in the outbox.
 
-        If the recording is gone, the bytes are dropped instead, and the loss is logged.
+        If the recording is gone, the bytes are dropped instead, and the first loss is logged.
         """
         with self._lock:
             self._announce_all()
@@ -183,7 +183,7 @@ class Announcer:
         return waits
 
     def send_results(self) -> None:
-        """Send the results that wait in this process, after their rows. Does nothing if no result waits."""
+        """Call `announce`, which sends the results that wait in this process. Does nothing if no result waits."""
         if self._results:
             self.announce()
 
@@ -216,7 +216,7 @@ class Announcer:
     def accept(self, message: Accepted) -> None:
         """Handle the parent's answer `message`.
 
-        If it is about the next outbox, the parent has opened that outbox. If it is about the current outbox, the sinks
+        If it is about the next outbox, the wait of `have_opened` ends. If it is about the current outbox, the sinks
         have the bytes before `message.end`, and this method releases their memory. Other answers are ignored.
         """
         with self._lock:
@@ -226,7 +226,7 @@ class Announcer:
                 self.current.outbox.release(0, message.end)
 
     def have_opened(self, fresh: Outbox) -> None:
-        """Ask the parent to open the outbox `fresh`. Wait until the parent has opened it, or the recording is gone."""
+        """Ask the parent to open the outbox `fresh`. Wait until the parent has answered, or the recording is gone."""
         self._opened.clear()
         self._connection.send(NewOutbox(fresh.address))
         while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():

@@ -47,10 +47,16 @@ class Deliveries:
 
     @property
     def has_lost(self) -> bool:
-        """True if rows were lost, but later rows can still reach the sinks."""
+        """True if rows were lost, but later rows can still reach the sinks.
+
+        False if the last answer reports no loss, or says that all later rows are lost, too.
+        """
         return 0 < self._answer.until < NO_END
 
     def check(self, began: int = 0) -> None:
-        """Raise `DeliveryError` if rows of a task may be lost. `began` is the value of `last` when the task began."""
+        """Raise `DeliveryError` if rows of a task may be lost. `began` is the value of `last` when the task began.
+
+        If `began` is 0, raise it if the parent has reported any loss of rows of this process.
+        """
         if began < self._answer.until:
             raise DeliveryError(f"rows of this process (pid {os.getpid()}) are not in a sink: {self._answer.failure}")

@@ -4,7 +4,7 @@ Covers: the sinks that this process opens, flushing with a time limit, viewers t
 Does not cover: tasks and results (`producer.py`), and the parent's part (`recording/gather.py`).
 
 ```
-rr.log ─► router ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>.rrd · viewers · servers
+rr.log ─► router ─► SDK's batcher ─► SDK's own sinks: <path>.parts/worker-000001-<pid>-<random>.rrd · viewers · servers
 ```
 
 The outbox stays empty. Tasks and results still go through the parent. A result is sent after the SDK's flush has
@@ -64,10 +64,10 @@ class DirectWriter(OutboxWriter):
         """Do nothing, because there is only one outbox, which stays empty."""
 
     def roll(self) -> None:
-        """Open the sinks of the route, with a new file, and make the stream write to them.
+        """Open the sinks of the route, with a new file, and make the stream write to them. `__init__` calls this, too.
 
         If that fails, this process is `spent`. If there is a file, a viewer that does not listen is not a failure: it
-        is left out, and the parent gets a report.
+        is left out, and the parent gets a report. If this process is `spent`, its later rows go to `/dev/null`.
         """
         import rerun as rr
 
@@ -97,8 +97,8 @@ class DirectWriter(OutboxWriter):
     def wait_for_credit(self) -> None:
         """Do what `OutboxWriter.wait_for_credit` does, but end this process if it is a worker and is `spent`.
 
-        A process that is `spent` must not log, because `rr.log` could wait for ever for a viewer that has stopped
-        reading.
+        The exit code is then 71. If this process is `spent` and is no worker, raises `DeliveryError`. A process that is
+        `spent` must not log, because `rr.log` could wait for ever for a viewer that has stopped reading.
         """
         if not self.spent:
             super().wait_for_credit()
@@ -109,7 +109,7 @@ class DirectWriter(OutboxWriter):
             super().wait_for_credit()
 
     def push(self) -> None:
-        """Make the SDK write all its rows to the sinks. If that fails or takes too long, this process is `spent`.
+        """Make the SDK write all its rows to the sinks. If that fails or takes over 10 s, this process is `spent`.
 
         If only viewers fail and the file has all rows, this process instead continues with a new file, without these
         viewers.
@@ -131,7 +131,7 @@ class DirectWriter(OutboxWriter):
             self._give_up(failure)
 
     def detach(self) -> None:
-        """Make the SDK close its sinks. If that fails or takes too long, this process is `spent`."""
+        """Make the SDK close its sinks. If that fails or takes over 11 s, this process is `spent`."""
         if self.spent:
             return
         failure = self._bounded(self._disconnect)
@@ -147,7 +147,7 @@ class DirectWriter(OutboxWriter):
     def _bounded(self, step: Callable[[], None]) -> str:
         """Run `step` in the thread `side`. Return an empty text if `step` succeeds, else the reason for the failure.
 
-        A step that takes longer than `DIRECT_FLUSH_SECS` plus one second has failed, too.
+        A step that takes longer than 11 s (`DIRECT_FLUSH_SECS` plus one second) has failed, too.
         """
         try:
             # One second more than the limit of `flush`, so that the SDK can raise its own error before this wait ends.
@@ -169,7 +169,7 @@ class DirectWriter(OutboxWriter):
 
 
 def _listens(url: str) -> bool:
-    """Return True as soon as a viewer listens at `url`; False if none does so within `DIRECT_CONNECT_SECS`.
+    """Return True as soon as a viewer listens at `url`; False if none does so within 10 s (`DIRECT_CONNECT_SECS`).
 
     This function is needed because the SDK gives up after five seconds and does not report that.
     """

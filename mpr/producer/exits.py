@@ -2,8 +2,9 @@
 
 - Many forked children end by `os._exit`. mpr wraps `os._exit` and `os.exec...`, so that the process first leaves its
   recordings.
-- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the worker's main
-  function, so that the worker sends the rows of each task before the task's result.
+- A worker of `multiprocessing.Pool` is killed at the end of the pool's `with` block. mpr wraps the main function of
+  forked workers, so that a worker sends the rows of each task before the task's result. Under `mpr run`, other workers
+  wrap this function themselves (`run/startup.py`).
 
 Covers: these two wrappers, also for `multiprocess`, the copy of `multiprocessing` that pathos uses.
 Does not cover: the delivery of the rows itself (`membership.py`).
@@ -31,9 +32,10 @@ _MARK = "_mpr_flushes"
 
 
 def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> None:
-    """Make this process, and all processes that it forks, call `leave_all()` before `os._exit` and `os.exec...`.
+    """Make this process, and the processes that it forks, call `leave_all()` before `os._exit` and `os.exec...`.
 
-    `leave_all()` is called only if `has_joined()` returns True. This function also calls `flush_before_results` for
+    `leave_all()` is called only if `has_joined()` returns True, and may take up to 10 s (see `_leave_in_time`). Code
+    that has imported `_exit` from `os` before is not changed. This function also calls `flush_before_results` for
     `multiprocessing.pool` and `multiprocess.pool`, if they are imported.
     """
     for name in _ENDS:
@@ -47,9 +49,10 @@ def protect(has_joined: Callable[[], bool], leave_all: Callable[[], None]) -> No
 
 
 def protect_pools() -> None:
-    """From now on, make each worker of a `multiprocessing.Pool` send the rows of a task before the task's result.
+    """From now on, make forked workers of a `multiprocessing.Pool` send the rows of a task before the task's result.
 
     This concerns pools that this process starts, and also those of `multiprocess` (pathos) if that module is imported.
+    A worker that `spawn` or a fork server starts is not changed (see `flush_before_results`).
     """
     # Imported here, because `multiprocessing.Pool` imports its module when it is called.
     importlib.import_module(_POOLS[0])
@@ -88,10 +91,11 @@ def _leave_in_time(leave_all: Callable[[], None]) -> None:
 
 
 def flush_before_results(pool: ModuleType) -> None:
-    """Make workers of pools send the rows of each task before the task's result.
+    """Replace the function `worker` of `pool`, so that workers send the rows of each task before the task's result.
 
-    `pool` is the module that defines the pools, such as `multiprocessing.pool`. Its function `worker`, which each
-    worker process runs, is replaced.
+    `pool` is the module that defines the pools, such as `multiprocessing.pool`. Each worker process runs the function
+    `worker`. A second call does nothing. A worker that `spawn` or a fork server starts imports the module itself, so
+    this function must be called in that process, too.
     """
     work = pool.worker
     if hasattr(work, _MARK):

@@ -20,7 +20,7 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
     """Start a thread that sends all rows of this process, and then `Sync(0)`: the answer to the parent's `Flush`.
 
     A new thread does this because the calling thread must continue to receive messages. The parameters are parts of
-    this process's producer. An error in the new thread is only logged.
+    this process's producer. An error in the new thread is only logged, and then no `Sync` is sent.
     """
 
     def flush() -> None:

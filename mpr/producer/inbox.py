@@ -60,10 +60,10 @@ class Inbox:
                 return message
 
     def is_interrupted(self) -> bool:
-        """Return True if the caller is a signal handler that has interrupted mpr in the main thread of a worker.
+        """Return True if the calling thread is the main thread of a worker, and no task runs in the worker.
 
-        The main thread may then hold a lock that every message needs, and it may be the thread that receives answers.
-        So no answer arrives before the handler has returned.
+        User code that then asks the parent, such as a signal handler, has interrupted code of mpr. This code may hold a
+        lock that every message needs. So no answer may arrive before the user code has returned.
         """
         return self._main == threading.get_ident() and not self._is_in_task()
 

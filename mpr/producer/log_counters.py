@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class LogCounters:
     """Counts the logging calls of one process, and their rows and bytes.
 
-    Any thread may call the methods, because CPython does not switch threads within a `+=`.
+    Any thread may call the methods, because CPython with a GIL does not switch threads within the `+=` of a number.
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ class LogCounters:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
 
         `rows` is 0 if the number is not known. `recording` is the SDK's handle of the recording; None for the current
-        one. Raises `DeliveryError` if the process can send no more rows to the recording.
+        one. Raises `DeliveryError` if 1 MiB (`CHECK_EVERY_BYTES`) was logged since the last wait, and this process is
+        `spent`.
         """
         self.sdk_used = True
         self.entered += 1

@@ -1,6 +1,6 @@
 """Keeps track of the recordings that user code of this process has made itself, beside the shared recording.
 
-Under `mpr run`, a process joins at its first logging call. A script may make recordings before that.
+Under `mpr run`, a process joins at the latest at its first logging call. A script may make recordings before that.
 
 Covers: recordings with the ids of the shared one, and recordings that were made before this process has joined.
 Does not cover: the rows of such recordings (`task_recordings.py`).
@@ -46,7 +46,8 @@ class MadeRecordings:
     def got_sink(self, inner: Any, ids: Ids | None) -> None:
         """Note that user code gives the recording with these `ids` a sink before this process has joined.
 
-        `inner` is the handle of the recording; None if mpr does not know it.
+        `inner` is the handle of the recording; None if mpr does not know it. `take_waiting` does not return the handle
+        of a recording with a sink.
         """
         # If it is not known which one of several recordings is meant, then it is most likely the last one.
         for each in recordings.handles_of(ids, self._waiting, inner)[-1:]:

@@ -2,15 +2,15 @@
 
 | process | how the process gets its producer |
 |---|---|
-| has made a `SharedRecording` | `own_recording` stores a function that returns it; only tasks of this process use it |
+| has made a `SharedRecording` | `own_recording` stores a function that returns it |
 | is a worker of a pool | `take_over` |
-| was not started by mpr | `join`, or the first decorated function: by inherited connection info (`propagation.py`) |
+| has inherited a recording | `join`, the first decorated function, or `join_lazily` for `mpr run` |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
 
-A process of the second or third row logs to its recording until the recording is closed. A process of the fourth row
-does so only while such a function, a *wrapped function*, runs (`process_capture.py`).
+A process of the second or third row makes the recording its current one, and this stays so after the call. A process
+of the fourth row does so only while such a function, a *wrapped function*, runs (`process_capture.py`).
 
-A process inherits a recording if the process that started it has passed it the connection info.
+A process inherits a recording if the process that started it has passed it the connection info (`propagation.py`).
 
 Covers: joining, leaving at the end of the process, forks, and sending a stream to another process as an argument.
 Does not cover: the connection of one recording (`producer.py`), which call logs to which recording (`router.py`).
@@ -51,7 +51,7 @@ _NEXT_TRY_SECS = 10.0
 
 
 class _Memberships:
-    """Holds the recordings that this process has made or joined.
+    """Holds the recordings that this process has made, has joined, or could not join.
 
     The keys of `owned`, `joined` and `active` are the secrets of the recordings.
     """
@@ -137,13 +137,14 @@ def join(timeout: float = WELCOME_TIMEOUT_SECS) -> rr.RecordingStream:
 
     - It was started within the `with` block of the `mpr.SharedRecording`.
     - It was started with the environment `SharedRecording.environ()`.
-    - It was started by a worker of `mpr.Pool`, or by a process that has called `join`.
+    - It was started by a worker of `mpr.Pool`, or by another process after that process has joined the recording.
 
-    If this process has made or joined the recording already, `join` only returns the stream.
+    If this process has made the recording, or logs to it already, `join` only returns the stream. While a function of
+    `SharedRecording.wrap` runs in this process, `rr.log` still logs to the recording of that function.
 
     The rows are in every durable sink (such as a file) when this process has ended, unless a signal or a crash has
-    ended it. If the last rows cannot be delivered, an error is logged to the logger `mpr`. The rows of a function that
-    is decorated with `@mpr.task` are in the sinks when the function returns.
+    ended it, or the last rows could not be delivered. In the last case, an error is logged to the logger `mpr`. The
+    rows of a function that is decorated with `@mpr.task` are in these sinks when the function returns.
 
     Parameters
     ----------
@@ -178,8 +179,8 @@ def extracted_producer() -> Producer | None:
     """Return the producer for a decorated function of this process; None if there is no recording to join.
 
     Joins the inherited recording if necessary. Raises `JoinError` if the recording is open but cannot be joined, for
-    example because its process does not answer for `JOIN_PATIENCE_SECS`, or for 5 s at a later call. If another error
-    prevents joining, logs it once and returns None.
+    example because its process does not answer for 120 s (`JOIN_PATIENCE_SECS`), or for 5 s at a later call. If another
+    `RecordingError` prevents joining, logs it once, and returns None at this call and at later ones.
     """
     if _current.worker is not None:
         return _current.worker
@@ -214,7 +215,8 @@ def capture(producer: Producer, *, is_muted: bool = False) -> AbstractContextMan
     """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
     If the process always logs to this recording, or has made it, the context manager does nothing. In a worker of
-    another recording, and if `is_muted` is True, it only makes children of this process inherit the recording.
+    another recording, and if `is_muted` is True, it only makes children of this process inherit the recording. If calls
+    for two recordings run, the first one gets the logging calls (`process_capture.py`).
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
@@ -223,19 +225,19 @@ def capture(producer: Producer, *, is_muted: bool = False) -> AbstractContextMan
 
 
 def join_lazily() -> None:
-    """Make this process, and each child that it forks, join the inherited recording at its first logging call.
+    """Make this process, and each child that it forks, join the inherited recording when it first uses Rerun.
 
-    Only `mpr run` uses this.
+    `router.join_lazily` says which calls join. Only `mpr run` uses this.
     """
     router.join_lazily(_joined_or_lost)
     exits.protect(has_joined, leave_all)
 
 
 def _joined_or_lost() -> Producer | None:
-    """Return the result of `extracted_producer`. If it raises `JoinError`, report the loss of rows and return None.
+    """Return the result of `extracted_producer`. If it raises `JoinError`, return None.
 
-    A script under `mpr run` must not fail because of the recording. For `_NEXT_TRY_SECS` after a failure, calls return
-    None at once.
+    The first such error is logged and reported to the parent. A script under `mpr run` must not fail because of the
+    recording. For 10 s (`_NEXT_TRY_SECS`) after a failure, calls return None at once.
     """
     if time.monotonic() < _current.next_try:
         return None
@@ -271,7 +273,7 @@ def leave_all() -> None:
 
 
 def has_joined() -> bool:
-    """Return True if this process has joined a recording other than as a worker."""
+    """Return True if this process has joined a recording other than as a worker, and has not left it."""
     return any(producer is not _current.worker for producer in list(_current.joined.values()))
 
 
@@ -371,9 +373,9 @@ def _joined(config: ConnectionInfo, timeout_secs: float) -> Producer:
 
 
 def _leave_at_the_end(producer: Producer) -> None:
-    """Register a finalizer that leaves the recording of `producer` at the end of this process, after other finalizers.
+    """Register a finalizer of `multiprocessing` that leaves the recording of `producer` at the end of this process.
 
-    Does nothing if this process has left the recording already.
+    It has a low priority, so it runs after most other finalizers. Does nothing if this process has left the recording.
     """
     if _current.joined.get(producer.config.secret) is producer:
         util.Finalize(None, _leave_behind_threads, (_current, producer), exitpriority=-100)
@@ -400,9 +402,9 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave all closed recordings, except those whose wrapped function still runs in this process.
+    """Leave all recordings that are gone, except a worker's, and those whose wrapped function runs in this process.
 
-    This is necessary because a worker of an engine lives longer than a recording.
+    This is necessary because a process of an engine may live longer than a recording.
     """
     for producer in list(_current.joined.values()):
         is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)

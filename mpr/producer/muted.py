@@ -1,6 +1,6 @@
-"""Drops the rows of a task that an engine runs again, although all its rows are in the recording.
+"""Drops the rows of a task that an engine runs again after all its rows have reached the recording.
 
-The task runs as usual and returns its result, but its rows go to a stream of its own, which writes them to `/dev/null`.
+The task runs as usual and returns its result, but its rows go to another stream, which writes them to `/dev/null`.
 
 Covers: the stand-in for the producer, which the context of such a task has (`tasks/context.py`).
 Does not cover: which tasks these are (`tasks/engine_task.py`), and children of the task (`process_capture.py`).
@@ -34,7 +34,7 @@ class MutedProducer:
     """Stands in for `producer` while a task runs whose rows are dropped. It has what `router.py` needs of a producer.
 
     The stream has the ids of the recording, so the task sees the same ids as in its first run. The rows of recordings
-    that the task makes itself are dropped, too.
+    that the task makes itself and gives no sink are dropped, too.
     """
 
     worker: Final = 0

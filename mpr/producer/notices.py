@@ -24,8 +24,8 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 class Notices:
     """Logs the warnings of one producer. The same warning is logged only once.
 
-    Call the methods only from within a wrapper of the SDK's function, because they search the stack for the call that
-    the user's code has made.
+    Call the methods that log only from within a wrapper of the SDK's function, because they search the stack for the
+    call that the user's code has made.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Notices:
     def init(self, application_id: str | None, recording_id: str | None) -> None:
         """Warn that `rr.init` makes no new recording here, and that the rows go to the shared recording.
 
-        The arguments are those of `rr.init`. If they fit the shared recording, nothing is logged.
+        The arguments are those of `rr.init`. Nothing is logged if they fit the shared recording, or were used before.
         """
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)
@@ -62,11 +62,11 @@ class Notices:
         )
 
     def init_in_run(self, application_id: str | None, recording_id: str | None) -> None:
-        """Warn that rows of a script under `mpr run` go to the shared recording, although `rr.init` begins another one.
+        """Warn that rows of a script under `mpr run` go to the shared recording, although `rr.init` names another one.
 
-        The arguments are those of `rr.init`. If `recording_id` is the id of the shared recording, nothing is logged. If
-        it is None, nothing is logged for the first pair of arguments in this process, or for a pair that was used
-        before.
+        At most one such warning is logged. The arguments are those of `rr.init`. If `recording_id` is the id of the
+        shared recording, nothing is logged. If it is None, nothing is logged for the first pair of arguments in this
+        process, or for a pair that was used before.
         """
         ids = (application_id, recording_id)
         begins_another = bool(self._inits) and ids not in self._inits
@@ -137,8 +137,9 @@ class Notices:
     def recording_info(self, call: str) -> str | None:
         """Warn that user code sets the name or the start time of the recording, and that mpr logs a property instead.
 
-        `call` is the name of the SDK's function. Returns the name of the property, such as "worker_3". In a worker,
-        returns None and logs nothing if every sink keeps the rows of each task in a separate recording.
+        `call` is the name of the SDK's function. Returns the name of the property, such as "worker_3" or, in a process
+        that is no worker, "process_" and the process id. In a worker, returns None and logs nothing if every sink keeps
+        the rows of each task in a separate recording.
         """
         if self._config.keeps_apart and self._worker:
             return None
@@ -155,7 +156,7 @@ class Notices:
         return self._property
 
     def _in_task(self) -> bool:
-        """Return True if a task has made the present SDK call. In a worker, each call of user code is one of a task."""
+        """Return True if a task has made the present SDK call. In a worker, also calls of the initializer count."""
         return bool(self._worker) or thread_state.context is not None
 
     def _place(self) -> str:

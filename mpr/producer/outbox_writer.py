@@ -105,7 +105,7 @@ class OutboxWriter(abc.ABC):
     announcer:
         Announces to the parent how much of the outbox was written.
     side:
-        The thread that gives the SDK another outbox.
+        The thread that gives the SDK another outbox, or changes and flushes the sinks of a `DirectWriter`.
     spent:
         True if this process can send no more rows to the recording, for example because a flush has failed.
     """
@@ -145,9 +145,10 @@ class OutboxWriter(abc.ABC):
         """Release the memory of `outbox` if the parent does not do so. All its bytes were announced."""
 
     def push(self) -> None:
-        """Make the SDK write out all its rows. If that fails or takes too long, this process is `spent`.
+        """Make the SDK write out all its rows. If that fails, or it writes nothing for 30 s, this process is `spent`.
 
-        If a task has given the stream another sink, an error of that sink is raised instead.
+        If user code has given the stream another sink, an error of that sink is raised instead. Does nothing if this
+        process is `spent`.
         """
         if self.spent:
             return
@@ -169,8 +170,7 @@ class OutboxWriter(abc.ABC):
     def roll(self) -> None:
         """Make the SDK finish the current outbox, with the manifest, and write later rows into a new outbox.
 
-        Only the thread `side` calls this method, and holds the lock `_rolling`. If the SDK fails, this process is
-        `spent`.
+        The caller holds the lock `_rolling`, and is the thread `side`. If the SDK fails, this process is `spent`.
         """
         failpoints.reach("worker.roll")
         rows = self._parts.row_account.settled()
@@ -215,7 +215,10 @@ class OutboxWriter(abc.ABC):
                 return f"the SDK has written nothing for {FLUSH_SILENT_SECS:.0f} s"
 
     def _finish_outbox(self, change: Callable[[], None]) -> None:
-        """Call `change`, with which the SDK finishes the outbox. If it cannot, it has dropped rows: `spent` is set."""
+        """Call `change`, which makes the SDK finish the outbox. If the outbox is not finished, this process is `spent`.
+
+        This process is `spent`, too, if `change` takes longer than 30 s. Errors of `change` are raised.
+        """
         failure = self._sinks.failure_of(change)
         if failure or not _is_ended(self.announcer.current.outbox):
             self.give_up("the recording", failure or "the SDK could not write all of them into memory")
@@ -246,9 +249,10 @@ class OutboxWriter(abc.ABC):
     # --- credit --------------------------------------------------------------------------------------------------
 
     def wait_for_credit(self) -> None:
-        """Flush the SDK if it holds many bytes, and wait until there is credit. Signal handlers run meanwhile.
+        """Flush the SDK if 8 MiB were logged since the last flush, and wait for credit. Signal handlers run meanwhile.
 
-        Raises `DeliveryError` if this process is already `spent`.
+        The wait also ends if the recording is gone, because then all bytes are dropped. Raises `DeliveryError` if this
+        process is `spent` at the time of the call.
         """
         parts = self._parts
         if self.spent:
@@ -311,7 +315,7 @@ class OutboxWriter(abc.ABC):
         return self.announcer.written_bytes()
 
     def attach_again(self) -> None:
-        """Give the stream an outbox again if a task has given the stream another sink."""
+        """Give the stream an outbox again, or the sinks of the route, if user code has given it another sink."""
 
         def step() -> None:
             with self._rolling:
@@ -361,16 +365,13 @@ class OutboxWriter(abc.ABC):
             self._do_aside(step)
 
     def sink_changed(self) -> None:
-        """Note that a task has given the stream another sink. `attach_again` then gives the stream an outbox again."""
+        """Note that user code has given the stream another sink. `attach_again` then replaces this sink."""
         self._detached = True
 
     # --- the end -------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make the SDK finish the last outbox, announce all bytes, and send the parent the number of counted rows.
-
-        If this process is `spent`, it sends no number.
-        """
+        """Make the SDK finish the outbox (unless `spent`), announce all bytes, and send the number of counted rows."""
         self.announcer.close()
         if not self.spent:
             self.attach_again()
@@ -380,7 +381,7 @@ class OutboxWriter(abc.ABC):
         self._parts.connection.send(RowsCounted(rows))
 
     def release(self) -> None:
-        """Close the outboxes of this process. If this process is a worker and is `spent`, end the process."""
+        """Close the outboxes of this process. If this process is a worker and is `spent`, end it with exit code 0."""
         self.side.close()
         self._sinks.close()
         self.announcer.release()
@@ -406,7 +407,7 @@ class InlineOutboxWriter(OutboxWriter):
     def segment(self, current: OpenOutbox, end: int) -> SegmentReady:
         """Return the message that announces `current` up to byte `end`.
 
-        It contains the bytes that were not announced before.
+        The message contains the bytes that were not announced before.
         """
         data = current.outbox.read(current.announced, end - current.announced)
         return SegmentReady(current.number, current.announced, end, data)
@@ -429,7 +430,7 @@ def _is_ended(outbox: Outbox) -> bool:
 
 
 def is_raised_by_sdk(error: BaseException) -> bool:
-    """Return True if Python code of the SDK has raised `error`, and not, for example, a signal handler."""
+    """Return True if `error` was raised within a function of the SDK, and not, for example, in a signal handler."""
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -59,7 +59,7 @@ class _ProcessCapture:
         self.propagation = propagation.Propagation(connection_info.to_text(producer.config))
 
     def new_threads(self) -> list[threading.Thread]:
-        """Return the threads that were started during the capture and still run, except those of mpr."""
+        """Return the running threads that are younger than the capture, except those with a name `mpr-...`."""
         return [each for each in threading.enumerate() if each not in self.threads and not each.name.startswith("mpr-")]
 
 
@@ -100,7 +100,8 @@ class ProcessCaptures:
         """Capture the plain logging calls of this process for the recording of `producer`, within the `with` block.
 
         Processes that are started within the block inherit the recording. If `routes` is false, only these processes
-        log to the recording.
+        log to the recording. If the process already logs to another captured recording, its calls go there until the
+        end of that capture.
         """
         capture = self._begin(producer, routes=routes)
         yield

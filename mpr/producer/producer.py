@@ -1,6 +1,6 @@
 """Connects a process to one recording, delivers the rows of the process, and leaves the recording.
 
-Covers: the one recording stream of the process, the answers of the parent, waiting until the sinks have all rows.
+Covers: the SDK's stream of the recording, the answers of the parent, waiting until the durable sinks have all rows.
 Does not cover: the outbox (`outbox_writer.py`), which task runs (`worker/loop.py`), and what the parent does with the
 bytes (`aggregator/aggregator.py`).
 """
@@ -67,7 +67,7 @@ def _check_reachable(config: ConnectionInfo) -> None:
     """Raise an error if this process cannot join the recording of `config`.
 
     Raises `RecordingClosedError` if the recording is closed or the parent has ended. Raises `JoinError` if the
-    recording belongs to another machine, container or user.
+    recording belongs to another machine, container or user, or this process may not enter the folder of its sockets.
     """
     if ipc_folder.is_owned(config.folder):
         return
@@ -85,8 +85,8 @@ def _check_reachable(config: ConnectionInfo) -> None:
 class Producer:
     """Connects this process to one recording, and sends the rows and results of this process.
 
-    Raises `RecordingClosedError` if the recording is gone. Raises `JoinError` if the parent does not answer, or if the
-    recording belongs to another machine, container or user.
+    Raises `RecordingClosedError` if the recording is gone. Raises `JoinError` if the parent does not answer in time, or
+    if this process cannot reach the recording (see `_check_reachable`).
 
     Parameters
     ----------
@@ -164,7 +164,10 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Return the parent's answer. Raises `JoinError` if none comes, `RecordingClosedError` if the parent ends."""
+        """Return the parent's answer. Raises `JoinError` if none comes within `timeout_secs`.
+
+        Raises `RecordingClosedError` if the recording is closed meanwhile, or the parent ends.
+        """
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
@@ -232,7 +235,10 @@ class Producer:
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
-        """Announce every row of this process. Return its name in ZeroMQ messages and the two values of `position()`."""
+        """Announce every row of this process.
+
+        Returns (name of the process in ZeroMQ messages, number of its current outbox, announced bytes of this outbox).
+        """
         self._writer.write_out()
         self._writer.announcer.announce()
         return self._connection.route, *self._writer.announcer.position()
@@ -240,9 +246,9 @@ class Producer:
     def deliver(self, keys: bytes = b"", *, is_last: bool = False) -> None:
         """Deliver all rows of this process. If rows are lost, only `deliveries.check` raises an error.
 
-        `keys` are the joined keys of engine tasks, which are complete if no rows are lost. `is_last` is for `leave`.
-        Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the sinks accept no bytes for
-        `SINK_TIMEOUT_SECS`.
+        `keys` are the joined keys of engine tasks, which are complete if no rows are lost. `is_last` is True only in
+        `leave`, which has finished the outbox before. Raises `RecordingClosedError` if the recording is closed, and
+        `DeliveryError` if the sinks accept no bytes for 60 s (`SINK_TIMEOUT_SECS`).
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):
@@ -289,9 +295,10 @@ class Producer:
         self.log_counters.sdk_used = not router.current_is_watched()
 
     def mark_begin(self, work_item: int, task: int, attempt: int) -> None:
-        """Tell the parent that a task begins, for the `attempt`-th time. It gets an outbox of its own.
+        """Tell the parent that a task begins, for the `attempt`-th time.
 
-        `work_item` is the number of the work item, and `task` the number of the task in it.
+        The task gets an outbox without rows of other tasks. `work_item` is the number of the work item, and `task` the
+        number of the task in it.
         """
         self._writer.complete()
         began = TaskBegan(work_item, task, attempt, time.time_ns())
@@ -319,7 +326,7 @@ class Producer:
         self._writer.announcer.send_results()
 
     def send(self, message: object) -> None:
-        """Send `message` to the parent. It arrives after all messages that were sent before."""
+        """Send `message` to the parent. The parent receives the messages of this process in the order of sending."""
         self._connection.send(message)  # type: ignore[arg-type]  # results and such; typed where they are made
 
     def _take_answer(self, message: DownstreamMessage) -> bool:
@@ -379,9 +386,9 @@ class Producer:
 
 @contextmanager
 def _closed_is_said(producer: Producer) -> Iterator[None]:
-    """Raise `RecordingClosedError` if the `with` block fails because `producer` was closed meanwhile.
+    """Raise `RecordingClosedError` in place of an `Exception` of the `with` block if `producer` has ended meanwhile.
 
-    A `RecordingError` of the block, and any exception before the end of `producer`, is raised unchanged.
+    A `RecordingError` of the block, and an exception before the end of `producer`, is raised unchanged.
     """
     try:
         yield

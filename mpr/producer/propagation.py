@@ -2,7 +2,7 @@
 
 Children of a fork server get the environment that the server had at its start, and not the current one of their parent.
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
-inherit the environment.
+inherit the environment of their parent, unless the parent gives them another one.
 
 Covers: giving the text of the connection info to children, and restoring an earlier text.
 Does not cover: the parts of the text (`transport/connection_info.py`), joining (`membership.py`).
@@ -20,7 +20,11 @@ _KEY = "mpr_recording"
 
 
 def extract() -> str | None:
-    """Return the connection info that this process has inherited or has set for its children; None if none."""
+    """Return the connection info that this process has inherited or has set for its children; None if there is none.
+
+    A text in the process configuration counts more than the environment variable. An entry without a text means None,
+    if `knows_environment` of `_Own` is False.
+    """
     given = _process_config()
     if _KEY in given and (given[_KEY] or not _own.knows_environment):
         text: str | None = given[_KEY]
@@ -36,9 +40,12 @@ def _process_config() -> dict[str, Any]:
 
 
 class _Own:
-    """Holds `knows_environment`: False if the environment variable may be older than the process configuration.
+    """Holds `knows_environment`: True if this process has itself made the entry in the process configuration.
 
-    A child of a fork server has the environment that the server had at its start.
+    `Propagation` makes the entry and sets the value. It is False before that, in a process that has inherited the entry
+    from its parent, and after a fork. If the entry has no text, the environment variable `MPR_RECORDING` counts only if
+    the value is True. If it is False, the variable may be older than the entry, because a child of a fork server has
+    the environment that the server had at its start.
     """
 
     knows_environment = False
@@ -59,7 +66,10 @@ _active: list[Propagation] = []
 
 
 class Propagation:
-    """Gives the connection info `text` to all children that this process starts, until `close` is called."""
+    """Gives the connection info `text` to the children that this process starts, until `close` is called.
+
+    If a later `Propagation` is made meanwhile, children get the text of the later one until that one is closed.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -48,7 +48,7 @@ class RecordingWatch:
         self._reported = False
 
     def is_gone(self) -> bool:
-        """Return True if the recording is gone. Checks this at most once per `LOOK_SECS` seconds."""
+        """Return True if the recording is gone. Checks this at most every 0.5 s, so True may come up to 0.5 s late."""
         now = time.monotonic()
         if self.lost is None and now >= self._next_look:
             self._next_look = now + LOOK_SECS

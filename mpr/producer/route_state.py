@@ -30,7 +30,7 @@ class ProcessRoutes:
     before: Routes | None = None
     #: Threads that were started during a capture that has ended. They may go on to log.
     left_threads: ClassVar[weakref.WeakSet[threading.Thread]] = weakref.WeakSet()
-    #: Joins at the first logging call if the process has not joined before. `mpr run` sets this.
+    #: Makes the process join at its first logging call, at the latest. None if `mpr run` has not started the process.
     lazy: Callable[[], object] | None = None
     #: Held while a thread joins, so that rows of other threads wait until the process has joined.
     joining: threading.Lock = threading.Lock()
@@ -47,7 +47,7 @@ class ProcessRoutes:
     current_is_watched: bool = False
     #: The SDK's handle of the recording to which threads log that have chosen no other; None if not known.
     default_current: Any = None
-    #: The handle to which new threads log. None if not known: only in a worker, no thread has begun before mpr.
+    #: The handle of the recording to which new threads log; None if not known. It is known only in a worker.
     current_of_new_threads: Any = None
     #: The logging functions of the SDK that mpr wraps, but that this release of the SDK does not have.
     missing: tuple[str, ...] = ()

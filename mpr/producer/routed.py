@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class RoutedProducer(Protocol):
-    """The attributes and methods of `producer.Producer` that `router.py` uses."""
+    """The attributes and methods of `producer.Producer` and `muted.MutedProducer` that `router.py` uses."""
 
     @property
     def stream(self) -> rr.RecordingStream: ...

@@ -49,7 +49,7 @@ def has_taken_over(producer: RoutedProducer) -> bool:
 
 
 def install_times() -> None:
-    """Wrap the SDK's functions that set times and settings, so that mpr knows which ones a thread has set."""
+    """Wrap the SDK's functions that set times and settings, so that mpr knows the ones that a thread has set."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
@@ -84,7 +84,8 @@ def install_entries() -> None:
 def take_over(producer: RoutedProducer) -> bool:
     """Route every plain logging call of this process to `producer` from now on.
 
-    Returns True if mpr can wrap all logging functions of this release of the SDK.
+    The caller must also make the recording of `producer` the current one, because the SDK decides by the current
+    recording where the rows go. Returns True if mpr could wrap all logging functions that it knows, and else False.
     """
     install_entries()
     _install_take_over()
@@ -138,9 +139,11 @@ def mute(handle: Any) -> None:
 
 
 def join_lazily(join: Callable[[], object]) -> None:
-    """Call `join` at the first logging call of this process, and of each child that is forked from it.
+    """Call `join` at the first call that needs the recording, in this process and in each child that is forked from it.
 
-    `join` must call `take_over`. From now on, calls such as `rr.save` do not change the sinks of the shared recording.
+    Such calls are logging calls, `rr.init`, and calls that show rows, such as in a viewer. `join` must call
+    `take_over`. If it does not, it is called again at the next such call. From now on, calls such as `rr.save` do not
+    change the sinks of the shared recording.
     """
     _process.lazy = join
     install_times()
@@ -383,7 +386,8 @@ def _skips_sink(call: SinkCall) -> bool:
     """Return True if `call` must be skipped, because only the options of `mpr run` choose the sinks.
 
     For a recording of the script itself, only calls that show its rows, such as in a viewer, are skipped. A skipped
-    call is logged as a warning; but a skipped "disconnect" only flushes the stream.
+    call is logged as a warning; but a skipped "disconnect" only flushes the stream. Without `mpr run`, and for
+    "shutdown", no call is skipped.
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False

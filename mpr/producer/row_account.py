@@ -4,7 +4,7 @@ Covers: which rows are counted, and the numbers at a flush and at the end of an 
 Does not cover: the comparison with the rows that the parent has read (`aggregator/row_balance.py`).
 
 A row is counted after the SDK's call has returned, and only if it is certain that the row belongs to the shared
-recording. So the outboxes have at least as many rows as were counted. If they have fewer rows, rows are lost.
+recording. So the outboxes must have at least as many rows as were counted. If they have fewer rows, rows are lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class RowAccount:
     """Counts the rows of one process for the shared recording.
 
-    Any thread may call the methods, because CPython does not switch threads within a `+=`.
+    Any thread may call the methods, because CPython with a GIL does not switch threads within the `+=` of a number.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class RowAccount:
     Attributes
     ----------
     counters:
-        The numbers in the status page. `router` adds the rows of each logging call to `counters[COUNTED_ROWS]`.
+        The numbers in the status page. `router` adds the counted rows to `counters[COUNTED_ROWS]`.
     handle:
         `router` counts the rows of each call to the recording with this handle. It is the SDK's handle of the shared
         recording, or another object if no row is to be counted.
@@ -65,7 +65,7 @@ class RowAccount:
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
-        """Keep the present count, because a task is about to give the stream another sink, which gets the next rows."""
+        """Keep the present count, because user code is about to give the stream another sink for the next rows."""
         if self._kept is None:
             self._kept = self.counters[COUNTED_ROWS]
 

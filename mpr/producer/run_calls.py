@@ -39,9 +39,10 @@ class RunCalls:
         self._shown: Ids | None = None
 
     def note_init(self, init: _Init, producer: RoutedProducer, times_of: dict[Ids, Times]) -> None:
-        """Note a call of `rr.init`, and restore the times that this thread has set after an earlier call like it.
+        """Note a call of `rr.init`, and restore the times that this thread has set after a call with these arguments.
 
-        Without mpr, other arguments begin another recording, which has times of its own. `init` has the arguments of
+        Without mpr, other arguments begin another recording, which has times of its own. If they are those of the last
+        call in this process, the times stay. `init` has the arguments of
         `rr.init`. `times_of` has the times of this thread, by the ids of the recording, and is updated.
         """
         producer.notices.init_in_run(*init)

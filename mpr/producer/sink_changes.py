@@ -18,8 +18,8 @@ SINK_CHANGE_SECS = 30.0
 class SinkChanges:
     """Changes the sinks of one stream, in a thread of its own.
 
-    Without a limit, the SDK would wait for ever if the old sink takes nothing: a viewer that does not read, or a file
-    whose writing thread has ended.
+    The caller's wait has a limit, because the SDK waits for ever if the old sink accepts nothing: a viewer that does
+    not read, or a file whose writing thread has ended.
     """
 
     def __init__(self) -> None:
@@ -27,9 +27,10 @@ class SinkChanges:
         self._failure = ""
 
     def failure_of(self, change: Callable[[], object]) -> str:
-        """Call `change`, which changes the sink. Returns an empty text, or the reason if it takes too long.
+        """Call `change`, which changes the sink. Returns an empty text, or the reason if `change` takes over 30 s.
 
-        If one change has taken too long, all later ones fail at once. Errors of `change` are raised.
+        After that, `change` of a later call is not called, and the same reason is returned. Errors of `change` are
+        raised.
         """
 
         def step() -> None:

@@ -1,4 +1,4 @@
-"""Gives each task of this process its index, a number that no other task of the recording has.
+"""Gives each task that no pool runs its index, a number that no other such task of the recording has.
 
 Covers: tasks that no pool has submitted, in every process of a recording.
 Does not cover: the index of a pool's task, which comes with the task (`scheduler/work_item.py`).
@@ -12,8 +12,8 @@ and then for 2, 4 and more at a time, up to `_AT_ONCE_MAX`:
 2nd task   ─► IndicesWanted(2) ─► parent ─► Indices(5, 2)     other processes have got 1 to 4 meanwhile
 ```
 
-If a signal handler runs a task while no thread can receive an answer, the index is a large number instead: the number
-of the process times 2^32, plus a count. If a process ends before it has used its indices, no task gets them.
+If no index is left and a signal handler runs a task while no answer can arrive, the index is a large number instead:
+the number of the process times 2^32, plus a count. If a process ends before it has used its indices, no task gets them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,7 @@ class TaskIndices:
     ask:
         `ask(question, have_come)` sends the message `question`, and waits until `have_come()` returns True.
     is_interrupted:
-        A function that returns True if no answer can arrive, because a signal handler has interrupted mpr in the main
-        thread of a worker.
+        `Inbox.is_interrupted`: a function that returns True if no answer may arrive before the calling code returns.
     number:
         A function that returns the number of this process in the recording.
     own_next:
@@ -64,7 +63,7 @@ class TaskIndices:
         self._next_count = 1
 
     def next(self) -> int:
-        """Return an index that no other task of the recording has. May wait for the parent's answer.
+        """Return an index that no other task outside of pools has in this recording. May wait for the parent's answer.
 
         Raises `RecordingClosedError` if the recording is closed, and `DeliveryError` if the parent does not answer.
         """

@@ -1,6 +1,6 @@
 """Sends the parent the rows of recordings that tasks make themselves and give no sink.
 
-Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` in a worker, from their beginning to their end.
+Covers: `rr.RecordingStream(...)` and `rr.thread_local_stream` of user code, from their beginning to their end.
 Does not cover: recordings that a task gives a sink, and the files of these rows (`sinks/per_recording.py`).
 
 The SDK keeps the rows of such a recording in memory. mpr sends the rows at the end of the task, and each time that the

@@ -1,11 +1,11 @@
-"""Runs an unchanged command, and lets all of its Python processes log into one recording.
+"""Runs an unchanged command, and lets its Python processes log into one recording.
 
 Covers: the environment, the start, the signals and the exit status of the command.
 Does not cover: the code of mpr in the processes of the command (`startup.py`), texts about the result (`summary.py`).
 
-The command gets two environment variables, which its processes inherit. One says how to join the recording. The other
-is PYTHONPATH, which begins with a folder made for the run. At its start, Python imports the `sitecustomize.py` in this
-folder, which calls `startup.py`.
+The command gets two environment variables, which its processes inherit. `MPR_RECORDING` says how to join the recording.
+PYTHONPATH begins with a folder made for the run. At its start, Python imports the `sitecustomize.py` in this folder,
+which calls `startup.py`. With `-I`, `-E` or `-S`, Python does not import this file, and the process does not join.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def application_id_of(command: Sequence[str]) -> str:
     """Return an application id, made from the name of the script in `command`: the first part that ends with `.py`.
 
     If there is no script, the id is made from the name of the program. The name loses its folder and its suffix, and
-    other characters than ASCII letters, digits, `_` and `-` become `_`. It has at most 180 characters.
+    other characters than ASCII letters, digits, `_` and `-` become `_`. The id has at most 180 characters. If the name
+    is empty, the id is "mpr".
     """
     scripts = [part for part in command if part.endswith(".py")]
     stem = Path(scripts[0] if scripts else command[0]).stem
@@ -68,11 +69,11 @@ def application_id_of(command: Sequence[str]) -> str:
 
 
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
-    """Run `command` with one recording for all of its Python processes, and wait until the command has ended.
+    """Run `command` with one recording for its Python processes, and wait until the command has ended.
 
-    Meanwhile, signals that this process gets, such as SIGTERM, are forwarded to the command. For this, they are blocked
-    in the calling thread. So call this function in a process without other threads, because they would receive the
-    signals.
+    Meanwhile, the signals in `_FORWARDED`, such as SIGTERM, are forwarded to the command, except those of a terminal
+    (see `_wait`). For this, they are blocked in the calling thread. So call this function in a process without other
+    threads, because they would receive the signals.
 
     Parameters
     ----------
@@ -85,9 +86,9 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
 
     Returns
     -------
-    The exit status of the command, and the state of the recording. An error of the recording after the command has run
-    is not raised, but is `Summary.failure`. If a signal comes before the command has started, the command is not
-    started, and the exit status is 128 plus the number of the signal.
+    The exit status of the command, and the state of the recording. An `MprError` of the recording after the command has
+    run is not raised, but is `Summary.failure`. If a signal in `_FORWARDED` other than SIGWINCH comes before the
+    command has started, the command is not started, and the signal has its usual effect on this process.
 
     Raises
     ------
@@ -141,8 +142,8 @@ def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mas
 def _wait(pid: int) -> int:
     """Wait until the process with the id `pid` has ended, and return its exit status. Forward signals to it meanwhile.
 
-    Signals that the terminal itself has sent to that process are not forwarded. If a signal has ended the process, the
-    status is 128 plus the number of the signal, as in a shell.
+    A signal without a sender (see `_next_signal`) is not forwarded, because a terminal sends its signals to that
+    process, too. If a signal has ended the process, the status is 128 plus the number of the signal, as in a shell.
     """
     while True:
         number, sender = _next_signal()
@@ -161,8 +162,9 @@ def _wait(pid: int) -> int:
 def _next_signal() -> tuple[int, int]:
     """Wait for the next signal that is forwarded, or SIGCHLD, and return (number of the signal, sender).
 
-    The sender is 0 if the terminal or the kernel has sent the signal, else it is more than 0. On Linux, returns (0, 0)
-    if no signal comes for `_LOOK_SECS` seconds.
+    On Linux, the sender is a process id. It is 0 if the kernel has sent the signal, for example for a terminal, or if
+    the sender is in another PID namespace. On other systems, it is 0 for SIGINT and SIGQUIT, and else 1. On Linux,
+    returns (0, 0) if no signal comes for `_LOOK_SECS` seconds.
     """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":

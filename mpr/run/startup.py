@@ -1,7 +1,7 @@
-"""Makes a Python process under `mpr run` join the recording at its first logging call.
+"""Makes a Python process under `mpr run` join the recording, at the latest at its first logging call.
 
-Every Python process under `mpr run` imports this module at its start, before the script. So this module must be quick
-to import, and imports the rest of mpr only when the process needs it.
+Python imports this module when a process starts, before the script (see `command.py`). So this module must be quick to
+import, and imports the rest of mpr only when the process needs it.
 
 Covers: actions after the import of Rerun and of modules with pools.
 Does not cover: joining (`producer/membership.py`), and what is changed in pools (`producer/exits.py`).
@@ -19,11 +19,11 @@ from types import ModuleType
 
 
 def begin() -> None:
-    """Prepare this process, so that it joins the recording of `mpr run` at its first logging call.
+    """Prepare this process, so that it joins the recording of `mpr run`, at the latest at its first logging call.
 
     Also prepare the pools of `multiprocessing` and of the package pathos, so that their workers send the rows of each
-    task before the task's result. Each module is prepared when it is imported: this function only adds finders to
-    `sys.meta_path`.
+    task before the task's result. Rerun and the modules of the pools are changed when they are imported: this function
+    only adds finders to `sys.meta_path`.
     """
     sys.meta_path.insert(0, _AfterImport("rerun", _after_rerun))
     # The second module is that of pathos.
@@ -44,9 +44,10 @@ def _after_pool(name: str) -> None:
 
 
 class _AfterImport(importlib.abc.MetaPathFinder):
-    """A finder for `sys.meta_path` that calls `imported` after the first import of the module `name`.
+    """A finder for `sys.meta_path` that calls `imported` after the module `name` was imported.
 
-    The other finders find the module. This finder only adds the call.
+    The other finders find the module. This finder only adds the call to the result of the first search, and removes
+    itself. So if a program first calls `importlib.util.find_spec(name)`, a later import does not call `imported`.
     """
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:

@@ -50,8 +50,8 @@ class Summary:
     def lines(self) -> Iterator[str]:
         """Yield lines of text for the user: the number of processes, the files with their rows, the live sinks.
 
-        If a file exists, the last line is the command that opens the files. If nothing was recorded, the only line says
-        this.
+        If a file exists, the last line is the command that opens the existing files. If the recording has neither files
+        nor live sinks, or if no process has logged, there is only one line, which says so.
         """
         if not self.paths and not self.live_sinks:
             yield "nothing was recorded: Rerun is switched off"
@@ -79,9 +79,10 @@ class Summary:
 
 
 def rows_in(path: Path) -> int | None:
-    """Return the number of rows of users in the finished file at `path`; None if the file has no readable footer.
+    """Return the number of rows of users in the finished file at `path`; None if its footer cannot be read.
 
-    The footer, the end of the file, has the numbers of rows. Rows of mpr itself are not counted.
+    The footer, the end of the file, has the numbers of rows. Rows of mpr itself, and properties of the recording, are
+    not counted.
     """
     try:
         with path.open("rb") as file:
@@ -93,7 +94,7 @@ def rows_in(path: Path) -> int | None:
 
 
 def shown(path: Path) -> str:
-    """Return `path` relative to the working directory if it lies there, else unchanged."""
+    """Return `path` as a text: relative to the working directory if it lies there, else unchanged."""
     try:
         here = Path.cwd()
     except FileNotFoundError:

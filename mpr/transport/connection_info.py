@@ -49,7 +49,7 @@ class ConnectionInfo:
     upstream, downstream:
         ZeroMQ endpoints of the parent: for messages from the process, and for messages to the process.
     secret:
-        The secret that the process must send in its first message. It is never logged.
+        The secret that the process must send in its first message. `repr` does not show it.
     place:
         A text that identifies the folder in which `folder` lies (`ipc_folder.place_of`).
     machine:
@@ -88,7 +88,7 @@ class ConnectionInfo:
 
     @property
     def announce_every_secs(self) -> float:
-        """The time between two announcements of new rows to the parent, in seconds."""
+        """The usual longest time in seconds until the process announces new rows to the parent."""
         return limits.WATCHED_ANNOUNCE_EVERY_SECS if self.is_watched else limits.ANNOUNCE_EVERY_SECS
 
 
@@ -115,8 +115,8 @@ def to_text(config: ConnectionInfo) -> str:
 def from_text(text: str) -> ConnectionInfo:
     """Return the values in `text`, which `to_text` has made.
 
-    Raises `JoinError` if `text` is not valid, or if it has another protocol version than this process. The error does
-    not contain `text`, because `text` contains the secret.
+    Raises `JoinError` if `text` is not valid, or if it has another version of the messages than this process. The error
+    does not contain `text`, because `text` contains the secret.
     """
     try:
         fields: dict[str, Any] = json.loads(text)

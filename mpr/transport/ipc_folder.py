@@ -156,7 +156,7 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the process that has made `folder` still holds the lock of `folder`. The recording is open then.
+    """Return True if the process that has made `folder` still holds its lock, so that the recording is not closed.
 
     If the lock cannot be tested, returns True if this process lacks descriptors or memory, and else False.
     """

@@ -71,7 +71,7 @@ class Ready:
 class NewOutbox:
     """Asks the parent to open the producer's next outbox, which is at `address`.
 
-    The parent answers with `Accepted`, in which `end` is 0.
+    The parent answers with `Accepted`, in which `end` is 0, even if it cannot open the outbox.
     """
 
     address: str
@@ -81,8 +81,8 @@ class NewOutbox:
 class SegmentReady:
     """Announces that outbox number `outbox` was written up to byte `end`.
 
-    `data` has the bytes from `start` to `end` if the parent cannot open the outbox; if not, `data` is None. If `outbox`
-    is higher than in the message before, the previous outbox is complete.
+    If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If it can, `data` is None. If
+    `outbox` is higher than in the message before, the previous outbox is complete.
     """
 
     outbox: int
@@ -227,21 +227,24 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries the exception that the worker's initializer has raised, as a pickle."""
+    """Carries, as a pickle, the exception that the worker's initializer or its unpickling has raised.
+
+    The worker then ends without running a task.
+    """
 
     payload: Sequence[Buffer]
 
 
 @dataclass(frozen=True, slots=True)
 class Goodbye:
-    """Says that the producer sends no more messages, and that its last outbox is complete."""
+    """Says that the producer sends no more messages, and has announced all bytes of its last outbox."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
     """Says that the producer cannot write rows to a sink or to its outbox, and gives the `reason`.
 
-    `rows_are_lost` is True if no other sink has these rows.
+    `rows_are_lost` is True if no sink has these rows. It is False if another sink, such as a file, has them.
     """
 
     reason: str
@@ -252,7 +255,7 @@ class Undelivered:
 class Sync:
     """Asks the parent to answer with `Synced(number)` when the sinks have all rows that were announced before.
 
-    The parent also answers if rows are lost. If `number` is 0, it does not answer.
+    The parent also answers if rows are lost. It does not answer if `number` is 0, as in the reply to `Flush`.
 
     `keys` are the keys of engine tasks that have ended, `KEY_BYTES` bytes each. If the sinks have the rows of these
     tasks, the parent remembers that the tasks are complete.
@@ -266,7 +269,7 @@ class Sync:
 class IndicesWanted:
     """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`.
 
-    An index is a number that no other task of the recording has.
+    No other task gets one of these indices, except for tasks of pools, which number their tasks themselves.
     """
 
     count: int
@@ -416,7 +419,7 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Asks the worker to end after it has run the work items that were sent before."""
+    """Asks the worker to end after the work items that were sent before, except those that were taken back."""
 
 
 Upstream: TypeAlias = (

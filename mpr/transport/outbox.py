@@ -172,8 +172,8 @@ class OutboxReader:
 def punch_hole(fd: int, start: int, end: int) -> bool:
     """Free the memory of the file `fd` from byte `start` to byte `end`, in whole pages of 4096 bytes.
 
-    The page with byte `start` is freed completely. The page with byte `end` is not freed. The size of the file stays
-    the same. Returns False if the system cannot free a part of a file, and else True.
+    The page with byte `end` is not freed. The page with byte `start` is freed completely, unless it is the same page.
+    The size of the file does not change. Returns False if the system cannot free a part of a file, and else True.
     """
     first = start & ~(_PAGE - 1)
     last = end & ~(_PAGE - 1)

@@ -1,4 +1,4 @@
-"""Writes a worker's last results into a journal, which the parent can read after the worker has died.
+"""Writes a worker's last results into a journal, which the parent on Linux can read after the worker has died.
 
 A message is not enough, because ZeroMQ sends it in a thread of its own. If the worker is killed before this thread has
 sent the message, the message is lost.

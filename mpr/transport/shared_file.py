@@ -81,7 +81,7 @@ def _open_memory(path: str, name: str) -> int:
 def is_sealed(fd: int) -> bool:
     """Return True if `fd` is a memory file that cannot become smaller. Returns False if the system is not Linux.
 
-    No other file of another process may be mapped. If it became smaller, reading the mapped memory behind its end would
+    mpr maps no other file of another process: if a mapped file became smaller, reading the memory behind its end would
     kill the reader (SIGBUS).
     """
     if sys.platform != "linux":

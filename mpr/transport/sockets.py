@@ -67,7 +67,7 @@ atexit.register(_begin_exit)
 
 
 class PeerGoneError(Exception):
-    """The error if the receiver of a message is not connected."""
+    """The error if the receiver of a message is not connected, or if the socket of the sender is closed."""
 
 
 class Sockets:
@@ -161,7 +161,7 @@ class UpstreamServer:
         self.rejected_count: int = 0
 
     def post(self, data: bytes) -> None:
-        """Have `receive` return `data` later, unless `close` was called.
+        """Have `receive` return `data` later. Does nothing if `close` was called.
 
         Any thread and any signal handler may call this method, because it takes no lock.
         """
@@ -208,7 +208,7 @@ class UpstreamServer:
         return hmac.compare_digest(hello.secret.encode(errors="backslashreplace"), self._secret)
 
     def forget(self, hello: Hello) -> None:
-        """Drop all messages of the producer of `hello` from now on, because this producer has ended."""
+        """Drop all messages of the producer of `hello` from now on, because it has ended or is not what it says."""
         for sender in [sender for sender, known in self._greeted.items() if known is hello]:
             del self._greeted[sender]
 

@@ -1,7 +1,8 @@
 """Shares a page of counters, the status page, between a worker and its parent.
 
-The parent can read the page even if the worker was killed. The worker gets its tasks in work items: messages with one
-or several tasks. The parent may take a work item back, as long as the worker has not begun it.
+A producer that is no worker has such a page, too, but writes no tasks into it. On Linux, the parent can read the page
+even if the worker was killed. The worker gets its tasks in work items: messages with one or several tasks. The parent
+may take a work item back, as long as the worker has not begun it.
 
 Covers: the task that the worker runs, the work items that the parent has taken back, counts of rows and waits.
 Does not cover: the results behind the page in the same file (`result_journal.py`), the use of the counters
@@ -60,7 +61,8 @@ class At:
     task:
         The index in this work item of the task that runs, or that comes next.
     running:
-        True if the task runs: the user's function was called and has not returned.
+        True if the task runs: the user's function was called and has not returned. Also True while the worker loads the
+        function and the arguments of the work item.
     since_ns:
         The time at which the worker began its last task (`time.monotonic_ns()`). It may be about 0.01 s too early,
         because the worker reads the clock only every 0.01 s (`worker/clock.py`).
@@ -120,7 +122,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within the `with` block, note that a logging call waits, because the outbox has no room."""
+        """Within the `with` block, note that a logging call waits for credit."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -130,7 +132,7 @@ class StatusPage:
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
     def logged(self) -> int:
-        """Return the number of rows that this process has logged."""
+        """Return the number of rows that this process has logged to any recording, as far as the number is known."""
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
@@ -201,14 +203,14 @@ class StatusPageReader:
         return At(sequence, begun, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
-        """Return the number of rows that the worker has logged until now."""
+        """Return the number of rows that the worker has logged to any recording, as far as the number is known."""
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
         """Return since when `rr.log` waits in the worker, and how many nanoseconds all earlier waits took.
 
-        `rr.log` waits if the outbox has no room. The first number is a `time.monotonic_ns()`; 0 if `rr.log` does not
-        wait now.
+        `rr.log` waits if too many bytes of the process are not accepted by the sinks yet. The first number is a
+        `time.monotonic_ns()`; 0 if `rr.log` does not wait now.
         """
         return self.counters[_BACK_PRESSURE_SINCE], self.counters[_BACK_PRESSURE]
 
@@ -220,11 +222,14 @@ class StatusPageReader:
         return self.counters[FLUSHED_COUNTED_ROWS]
 
     def unflushed(self) -> int:
-        """Return how many rows of the shared recording would be lost, at most, if the worker died now."""
+        """Return how many logged rows are perhaps not in the outbox yet, and would be lost if the worker died now.
+
+        Rows of calls with an unknown number of rows are not counted.
+        """
         return self.counters[ROWS] - self.counters[_FLUSHED]
 
     def unsent_rows(self) -> int:
-        """Return how many rows of task recordings the worker has not sent yet."""
+        """Return how many rows of task recordings the worker has not sent yet. A call of unknown size counts as one."""
         return self.counters[_UNSENT_ROWS]
 
     def revoke(self, sequence: int) -> At:
@@ -248,8 +253,8 @@ class StatusPageReader:
 def _pass(fence: threading.Lock) -> None:
     """Make the earlier writes of this thread visible to other processes, before this thread reads anything else.
 
-    Acquiring a lock has this effect. Worker and parent each write a number, call this function, and then read the
-    number of the other process. So at least one of the two processes sees the new number of the other.
+    On x86-64, acquiring a lock has this effect. Worker and parent each write a number, call this function, and then
+    read the number of the other process. So at least one of the two processes sees the new number of the other.
     """
     with fence:
         pass

@@ -62,7 +62,7 @@ class TaskMarker:
         _VALID.pack_into(self._page, _START, outbox + 1)
 
     def end(self, ended: TaskEnded) -> None:
-        """Add to the mark that the task has ended. If the text of the error does not fit into the page, it is cut."""
+        """Add to the mark that the task has ended. A text of an error that does not fit into the page is cut."""
         error = (ended.error or "").encode(errors="replace")[: PAGE_BYTES - _ERROR_AT]
         self._page[_ERROR_AT : _ERROR_AT + len(error)] = error
         _ENDED.pack_into(self._page, _ENDED_AT, 1, ended.seconds, len(error))

@@ -8,8 +8,8 @@ parent ─► work item ─► loop (calls the function for each task) ─► re
 ```
 
 The worker starts in `main.py`. Its *producer* (`producer/producer.py`) sends the results and rows to the parent. The
-*status page* is memory in which the worker writes which task it runs. The parent can read it even if the worker has
-died. A *fork server* is a process that has imported the modules already, and forks the workers.
+*status page* is memory in which the worker writes which task it runs. On Linux, the parent can read it even if the
+worker has died. A *fork server* is a process that has imported the modules already, and forks the workers.
 
 Covers: the entry function of a worker, the loop over its tasks, forked children that leave a task, capture of `logging`
 and output.

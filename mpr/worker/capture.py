@@ -60,14 +60,16 @@ _busy = _Busy()
 
 
 class LoggingHandler(logging.Handler):
-    """Sends `logging` records into the recording, as `rr.TextLog` with the name of the task that emits them.
+    """Sends `logging` records into the recording, each as a row with an `rr.TextLog`.
 
     The entity path is made of the logger's name (`a.b` becomes `a/b`). The traceback of a record is added to the text.
-    The name and index of the task, the worker's number and the process id are further components of the row.
+    Further components of the row are the process id, within a task the name and the index of the task, and in a worker
+    of a pool the number of the worker.
 
     A record goes to the recording of the task that emits it. Outside of a task, it goes to the recording that the
-    process has joined, or else to the current recording. Records of the logger `mpr` are not sent. If a record cannot
-    be written, the handler calls `handleError`, as every handler of `logging` does.
+    process has joined, or else to the current recording. Records of the logger `mpr` and of the loggers below it are
+    not sent. If a record cannot be written, the handler calls `handleError`, as the handlers of `logging` do. A record
+    that is emitted in the same thread while the handler writes another one is not sent.
 
     Parameters
     ----------
@@ -91,7 +93,10 @@ class LoggingHandler(logging.Handler):
         self._recording = recording
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record` into the recording. If that fails, call `handleError`, as every handler of `logging` does."""
+        """Write `record` into the recording, unless it is one that is not sent (see the class).
+
+        If writing fails, call `handleError`. Only exceptions that Ctrl-C or another signal may have caused are raised.
+        """
         if _busy.now:
             return
         _busy.now = True
@@ -130,8 +135,8 @@ def _path(prefix: str | None, *parts: str) -> str:
 def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
     """Log `text` as one row at the entity path `path`. `level` is the name of a level in Rerun, such as "WARN".
 
-    The row also has the process id and, within a task, the name, the index and the worker of the task. `recording` is
-    the stream that gets the row; None for the current one.
+    The row also has the process id and, within a task, the name and index of the task. In a worker of a pool, it also
+    has the worker's number. `recording` is the stream that gets the row; None for the current one.
     """
     import rerun as rr
 

@@ -1,4 +1,4 @@
-"""Tells the worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long.
+"""Tells a busy worker's loop every 10 ms that time has passed, because reading the clock for each task takes too long.
 
 Covers: the thread that does this.
 Does not cover: what the loop then does (`loop.py`).
@@ -16,10 +16,11 @@ _PATIENCE = 20
 
 
 class Clock:
-    """Sets `ticked[0]` to True and calls `on_tick()` every `PERIOD_SECS`, in a thread, while the worker's loop is busy.
+    """Sets `ticked[0]` to True and calls `on_tick()` every 10 ms, in a thread, while the worker's loop is busy.
 
-    The loop reads `ticked[0]` before each task, and sets it to False. The thread ticks a little longer than the loop is
-    busy. If no thread can be started, `always` is True, and the loop has to read the real clock for each task.
+    The loop reads `ticked[0]` before each task, and sets it to False. The thread goes on ticking for about 0.2 s after
+    the loop was busy. If no thread can be started, `always` is True, and the loop has to read the real clock for each
+    task.
     """
 
     def __init__(self, on_tick: Callable[[], None]) -> None:
@@ -30,7 +31,7 @@ class Clock:
         self._wake = threading.Event()
 
     def resume(self) -> None:
-        """Tick every `PERIOD_SECS` until the call of `pause`, because the loop runs several tasks."""
+        """Tick every 10 ms until the call of `pause`, because the loop is about to run several tasks."""
         self._busy = True
         self.tick_once()
 
@@ -49,7 +50,7 @@ class Clock:
                     self.always = self.ticked[0] = True
 
     def pause(self) -> None:
-        """Let the ticks end, because the loop has run its tasks. Some more ticks may follow."""
+        """Let the ticks end, because the loop has run its tasks. Ticks may follow for about 0.2 s."""
         self._busy = False
 
     def _run(self) -> None:

@@ -20,12 +20,12 @@ class WorkerConfig:
     recording:
         The values that the worker needs to join the recording.
     worker:
-        The worker's number in the pool. No other worker of the pool ever gets the same number.
+        The worker's number. No other worker of the pool gets this number, also not one that replaces the worker.
     environ:
         The parent's environment variables, for a worker of a fork server, because the server may have older values.
         None if the worker keeps the environment that it inherited.
     preloaded:
-        True if the SDK was imported before this process was forked.
+        True if the worker is forked from a process that has imported the SDK, else False.
     results_wait:
         True if a result may wait about 0.01 s for results of later tasks of the same work item. If the worker dies
         meanwhile, the result is lost, and the task counts as one that the worker had not ended.

@@ -188,9 +188,9 @@ class WorkerLoop:
         """Send the results of `count` tasks from number `first` on, after the rows of these tasks.
 
         `payload` has the pickled results. `status` is `RETURNED`, `APART` or `RAISED` of `transport/messages.py`, and
-        says how `payload` is made. `started_ns` is the value of `time.monotonic_ns()` when the work item began. `last`
-        is True if these are the last results of the work item. The results of short tasks may wait in this process for
-        later ones.
+        says how `payload` is made. For `RAISED`, `count` is 0, and `payload` is the error of all tasks. `started_ns` is
+        the value of `time.monotonic_ns()` when the work item began. `last` is True if these are the last results of the
+        work item. The results of short tasks may wait in this process for later ones.
         """
         if forked_child.is_child[0]:
             # Code of a user has forked this process while the results were pickled.

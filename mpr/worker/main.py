@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 
 def main(config: WorkerConfig, initializer: Portable) -> None:
-    """Run as worker `config.worker`, and return when the parent has stopped this worker, or this process is `spent`.
+    """Run as worker `config.worker`: join, call the initializer, and run tasks until the parent stops this worker.
 
     The value of `initializer` is a pair: the user's initializer (None for none), and the tuple of its arguments. If the
-    initializer raises, the parent gets the exception, and this function returns.
+    initializer raises or cannot be unpickled, the parent gets the exception, and no task runs. If this process can send
+    no more rows to the parent, the process ends in this function. Raises the errors of `producer.Producer` if this
+    process cannot join.
     """
     if config.environ is not None:
         strict_mode = settings.strict_mode_of_environment()

@@ -1,7 +1,8 @@
 """Prepares a fork server for forking workers. This module is the server's last import.
 
-Every worker shares the memory that the server has after this import. The module freezes all objects, so that the
-garbage collector of a worker does not write to them. A write makes the system copy the memory for the worker.
+A worker shares the memory that the server has when it forks the worker. The module freezes the objects that exist at
+its import, so that the garbage collector of a worker does not write to them. A write makes the system copy a page of
+the memory for the worker.
 """
 
 from __future__ import annotations
