@@ -60,7 +60,8 @@ For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordi
 
 The floor is six modules that import nothing of mpr except each other:
 
-- `errors.py`, `limits.py`, `threads.py`
+- `errors.py`, `limits.py`
+- `threads.py`: waiting without locks, so that a handler of a signal may call mpr; steps that run in another thread
 - `files.py`: temporary files, files in memory; `failpoints.py`: failures that a test causes
 - `user_code.py`: code of a user in threads of mpr, and the logger
 
@@ -84,6 +85,8 @@ Where to look:
 - Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   If a worker has died, `aggregator/intake.py` (`salvage`) reads its last count, has it compared, and logs and notes
   the rows that are lost. `rrd/verify.py` checks a finished file.
+- When may a result go to its caller? `aggregator/intake.py` (`_settle`) passes it to the scheduler when the sinks have
+  its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
 - What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
