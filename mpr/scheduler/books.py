@@ -19,8 +19,9 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool with workers of mpr.
 
-    A thread holds the lock while it changes the state or passes messages to ZeroMQ. No thread holds the lock while it
-    waits for anything else, or while a callback of a user runs.
+    A thread holds the lock while it changes the state, and while it passes messages about this to ZeroMQ. Only
+    `PendingWork.submit` and `PendingWork.begin_feeding` need no lock. A thread must not hold the lock while it
+    unpickles a result or calls a callback of a user.
 
     Attributes
     ----------

@@ -60,7 +60,7 @@ class TaskDispatcher(Protocol):
         """Cancel `work_item` if this is possible. Returns True if the work item is cancelled, and else False.
 
         With workers of mpr, this is possible if no worker has the work item, or if `running` is True. With an engine,
-        this is possible if the engine can still cancel the work item.
+        it is possible if the future of the engine can be cancelled (see `Engine.submit` in `engines/engine.py`).
         """
 
     def drop_waiting(self) -> None:

@@ -22,7 +22,10 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for up to 1 s."""
+    """Starts and kills worker processes. Any thread may call the methods.
+
+    Only `kill_if` may wait: for other calls of `kill_if`, up to 1 s for the worker to stop, and for `condition`.
+    """
 
     def note_ready(self) -> None:
         """Note that a worker of the pool is ready."""
