@@ -42,7 +42,7 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits the task `function(item)` for each item of `iterable`. Returns the results.
+    """Start a thread that submits the task `function(item)` for each item. Returns an iterator over the results.
 
     The thread submits work items of `chunksize` tasks to `dispatcher`, the dispatcher of a pool with `size` workers. If
     `ordered` is True, the results have the order of the items, else the order in which the tasks end. Raises

@@ -148,7 +148,7 @@ class PoolRuntime(ABC):
     def terminate(self) -> None:
         """Give an error to every call that has no result, and end all parts at once.
 
-        If the pool has ended already, do nothing. Raises `SinkError` if a sink has failed.
+        If the pool has ended already, do nothing. Raises the same errors as `mpr.Pool.terminate`.
         """
         if not self._ending.over.is_set():
             run_to_completion(self._end_at_once)
