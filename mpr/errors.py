@@ -95,7 +95,7 @@ class JoinError(RecordingError):
 class SinkError(RecordingError, OSError):
     """A sink could not be opened, written or read, or an `.rrd` file could not be recovered or verified.
 
-    The message has the reason. If rows of results are in an unfinished file, it also has the `mpr recover` command.
+    The message has the reason. `mpr recover` makes a valid file of an unfinished file that a failed sink has left.
     """
 
 

@@ -40,7 +40,7 @@ class Pool:
     """Runs tasks in worker processes, and collects all rows that the tasks log in one recording.
 
     The methods are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result of
-    a task, every durable sink (such as a file) has every row of the task. Otherwise, the method raises an error.
+    a task, every durable sink (such as a file) has every row of the task. If not, the method raises an error.
 
     Parameters
     ----------
@@ -67,9 +67,8 @@ class Pool:
         How many seconds a task may run; None: no limit. If a task runs longer, its worker is killed and replaced, and
         the task fails with `TaskTimeoutError`.
     retries:
-        How often a task is run again if its worker dies. After that, the task fails with `WorkerDiedError`. The rows of
-        all attempts stay, with a note in the recording.
-        Neither an exception of the task nor a `task_timeout` causes another attempt.
+        How often a task is run again if its worker dies, before it fails with `WorkerDiedError`. The rows of all
+        attempts stay, with a note in the recording. Exceptions of the task and `task_timeout` cause no other attempt.
     maxmemoryperchild:
         The resident memory of a worker, in bytes, above which the worker is replaced after a task (None: no limit).
     progress:
@@ -266,8 +265,7 @@ class Pool:
     def terminate(self) -> None:
         """Kill the workers, or ask the engine to cancel its tasks. If the pool has made the recording, close it.
 
-        Each call without a result raises `PoolTerminatedError`. This method raises `SinkError` if a sink has failed,
-        and `DeliveryError` if a process that could not join the recording has lost rows.
+        Each call without a result raises `PoolTerminatedError`. Raises the first two errors of `SharedRecording.close`.
         """
         self._check_process()
         self._runtime.terminate()

@@ -21,8 +21,7 @@ _SEND_EVERY_SECS = 0.05
 Replay = Callable[[], Iterator[bytes]]
 """A function that yields the recording as streams (bytes). Each stream can be decoded without the others.
 
-Each call begins with the first row. Its iterator waits for more rows, and ends when the recording has ended or the sink
-has failed.
+Each call begins with the first row. It waits for more rows until the recording has ended.
 """
 
 

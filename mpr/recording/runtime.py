@@ -99,7 +99,10 @@ class RecordingRuntime:
         self._at_exit = util.Finalize(None, run_to_completion, (close,), exitpriority=90)
 
     def _open_direct_route(self, undo: contextlib.ExitStack) -> None:
-        """Prepare `route='direct'`: make a folder for the workers' files, which `undo` removes, and keep the URLs."""
+        """Prepare `route='direct'`: make a folder for the workers' files, and keep the URLs of the live sinks.
+
+        If the recording cannot start, `undo` removes the folder.
+        """
         opened = self._opened
         file = next((path for writer in opened.writers for path in writer.paths), None)
         if file is not None:
