@@ -12,7 +12,8 @@ with mpr.Pool("my_app", sinks=mpr.FileSink("run.rrd")) as pool:
 
 The rest of this page is a map for readers of the code. It uses these words:
 
-- Parent: the process that has made the pool or the recording. It writes all rows to the sinks.
+- Parent: the process that has made the pool or the recording. It writes the rows to the sinks (with
+  `route="direct"`, workers do so themselves).
 - Sink: a destination of rows, such as a file or a viewer.
 - Worker: a process of a pool, which runs tasks. A task is one call of a function in a worker.
 - Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent.

@@ -74,7 +74,10 @@ class RecordingError(MprError):
 
 
 class RecordingClosedError(RecordingError):
-    """The recording was closed before this call, or the process that had made the recording has ended."""
+    """The recording was closed before this call, or the process that had made the recording has ended.
+
+    If a `SharedRecording` is closed while a pool works for it, this error also ends the pool.
+    """
 
 
 class JoinError(RecordingError):
@@ -129,7 +132,7 @@ class PoolError(MprError):
 
 
 class PoolClosedError(PoolError, ValueError, RuntimeError):
-    """The pool was closed or terminated and takes no more tasks.
+    """The pool was closed or terminated and takes no more tasks. If an error has ended it, calls raise that error.
 
     This error is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
     """
@@ -194,7 +197,11 @@ def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerSt
 
 
 class PoolTerminatedError(PoolError):
-    """The pool was terminated before this task had a result."""
+    """The pool was terminated before this task had a result.
+
+    Causes are `Pool.terminate`, an error in the pool's `with` block, and the end of a program that has not closed the
+    pool. Later calls of the pool raise `PoolClosedError`.
+    """
 
 
 class WorkerDiedError(PoolError):
@@ -266,7 +273,7 @@ class WorkerDiedError(PoolError):
 
 
 class TaskTimeoutError(PoolError, TimeoutError):
-    """A task ran longer than the pool's `task_timeout`, so the pool ended and replaced its worker.
+    """A task ran longer than the pool's `task_timeout`, so the pool killed and replaced its worker. There is no retry.
 
     Attributes
     ----------

@@ -96,7 +96,7 @@ class Latch:
                 self._waiters.pop().release()
 
     def wait(self, timeout_secs: float | None = None) -> bool:
-        """Wait up to `timeout_secs` seconds (None: no limit) until the latch is set. Return True if it is set."""
+        """Wait up to `timeout_secs` seconds (None: no limit) for the latch. Return True if it is set, else False."""
         if self._is_set:
             return True
         waiter = _thread.allocate_lock()

@@ -168,7 +168,8 @@ def end_forked(pid: int, error: BaseException | None) -> None:
 def exit_with(error: BaseException | None) -> NoReturn:
     """End this forked process with Python's exit code for a program that ends with `error` (None: no error).
 
-    Nothing is flushed, because all buffers, sockets and recordings of this process are copies of its parent's.
+    The text of `error` is written to stderr. Nothing else is flushed, because all buffers, sockets and recordings of
+    this process are copies of its parent's.
     """
     code = 0 if error is None else 1
     # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.

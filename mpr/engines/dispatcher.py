@@ -55,7 +55,7 @@ class EngineDispatcher(TaskDispatcher):
     Attributes
     ----------
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     callbacks:

@@ -65,7 +65,7 @@ class SharedRecording:
         and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
         viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see `docs/sinks.md`).
     telemetry_view:
-        Whether the viewer shows the telemetry of pools (rows about their workers and tasks) below your own views. With
+        If True, the viewer shows the telemetry of pools (rows about their workers and tasks) below your own views. If
         False, the views of telemetry are folded, and a `blueprint` is not changed.
 
     Attributes

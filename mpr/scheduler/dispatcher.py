@@ -63,11 +63,12 @@ class Dispatcher:
     Attributes
     ----------
     by_value:
-        False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
+        False: functions of `__main__` are pickled with their code only if workers do not import `__main__`
+        (`processes/main_module.py`).
     callbacks:
         Runs the callbacks of the callers.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     listener:

@@ -27,7 +27,7 @@ class TaskDispatcher(Protocol):
     callbacks:
         Runs the callbacks of the callers.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     """

@@ -42,8 +42,8 @@ class WorkerControl(Protocol):
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        If `condition` returns False, resume the worker. Returns True if the worker was killed. The worker is suspended,
-        so that it cannot begin another task before the kill.
+        If `condition` returns False, resume the worker. Returns True if the worker was killed, and False if not, for
+        example if it had ended. The worker is suspended, so that it cannot begin another task before the kill.
         """
 
     def memory(self, pid: int) -> int:

@@ -68,8 +68,8 @@ def task(
     pool calls it, it is a task of its own. If no open recording on this machine was inherited, the function logs to the
     current recording.
 
-    In the process that has made the recording, only the body of the function logs to that recording. Threads that the
-    body starts there log to the recording that is current in these threads.
+    In the process that has made the recording, threads that the body starts do not log to that recording, but to the
+    recording that is current in these threads.
 
     Parameters
     ----------
