@@ -123,7 +123,11 @@ class ImapFeeder:
             results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
-        """Submit all items. If the user's iterable raises an exception, the caller gets it after all results."""
+        """Submit all items, until the pool is terminated or the caller has dropped the iterator over the results.
+
+        If the user's iterable raises an exception, the caller gets it after the results of the submitted items. If the
+        pool is terminated, the caller gets the error that ends the pool.
+        """
         count, pid = 0, os.getpid()
         error: BaseException | None = None
         try:
