@@ -39,7 +39,7 @@ from typing import Any
 
 
 class MprError(Exception):
-    """The base class of all errors of mpr."""
+    """The base class of the errors of mpr that a user may catch."""
 
 
 class ConfigError(MprError, ValueError):
@@ -120,7 +120,7 @@ class DeliveryError(RecordingError):
 
 
 class PictureError(RecordingError):
-    """A picture of a recording could not be drawn, or was not ready within the time limit."""
+    """A picture of a recording could not be drawn, or not within the time that was given. The message has the reason."""
 
 
 class NoViewerError(PictureError):

@@ -273,6 +273,6 @@ class EngineDispatcher(TaskDispatcher):
         self._take_submitted()
 
     def stop(self) -> None:
-        """End the thread `mpr-engine`. Call this after `wait_until_done` or `terminate`."""
+        """Close the observer, and end the thread `mpr-engine`. Call this after `wait_until_done` or `terminate`."""
         self._observer.close()
         self._thread.close()

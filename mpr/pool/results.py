@@ -97,7 +97,7 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
-    """The result of one task."""
+    """The result of `apply_async`: of a call that is one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.

@@ -64,7 +64,7 @@ class TaskDispatcher(Protocol):
         """
 
     def drop_waiting(self) -> None:
-        """Cancel every work item that can still be cancelled. Its tasks get a `CancelledError`."""
+        """Cancel every work item that `cancel` with `running=False` would cancel. Its tasks get a `CancelledError`."""
 
     def close(self) -> None:
         """Accept no new calls. The tasks of earlier calls still run. Does not wait for them."""

@@ -28,13 +28,13 @@ class WorkerControl(Protocol):
     """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready."""
+        """Note that a worker of the pool is ready, so that the other workers are started now."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start; None if no reason is known."""
+        """Return, as text, why no worker can join the recording; None if no reason is known."""
 
     def look_soon(self) -> None:
         """Have the supervisor's thread call `Dispatcher.look` now."""

@@ -122,7 +122,7 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start; None if no reason is known."""
+        """Return, as text, why no worker can join the recording; None if no reason is known."""
         return self._obstacle()
 
     def look_soon(self) -> None:
