@@ -120,7 +120,7 @@ class DeliveryError(RecordingError):
 
 
 class PictureError(RecordingError):
-    """A picture of a recording could not be drawn, or not within the time that was given. The message has the reason."""
+    """A picture of a recording could not be drawn, or not within the time limit of the call. The message says why."""
 
 
 class NoViewerError(PictureError):
@@ -139,7 +139,10 @@ class PoolClosedError(PoolError, ValueError, RuntimeError):
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or a recording was used in a process that has not made it, or a recording was pickled."""
+    """A pool or a recording was used in a process that has not made it, or a recording was pickled.
+
+    In a worker, or in a process that has joined the recording, plain `rr.log` needs neither of the two.
+    """
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):

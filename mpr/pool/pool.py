@@ -271,7 +271,7 @@ class Pool:
         self._runtime.terminate()
 
     def join(self) -> None:
-        """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
+        """Wait until all tasks and workers of mpr have ended. If the pool has made the recording, close the recording.
 
         Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback.
         Raises the errors of `SharedRecording.close` if it closes the recording. Raises the error that has ended the

@@ -28,7 +28,7 @@ class WorkerControl(Protocol):
     """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready, so that the other workers are started now."""
+        """Note that a worker of the pool is ready. At the first call, the other workers are started without delay."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""
