@@ -12,7 +12,8 @@ with mpr.Pool("my_app", sinks=mpr.FileSink("run.rrd")) as pool:
 
 The rest of this page is a map for readers of the code. It uses these words:
 
-- Parent: the process that has made the pool or the recording. It writes all rows to the sinks.
+- Parent: the process that has made the pool or the recording. It writes the rows to the sinks (with
+  `route="direct"`, workers do so themselves).
 - Sink: a destination of rows, such as a file or a viewer.
 - Worker: a process of a pool, which runs tasks. A task is one call of a function in a worker.
 - Producer: a process that logs. It is a worker, another process that has joined the recording, or the parent.
@@ -60,7 +61,8 @@ For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordi
 
 The floor is six modules that import nothing of mpr except each other:
 
-- `errors.py`, `limits.py`, `threads.py`
+- `errors.py`, `limits.py`
+- `threads.py`: waiting without locks, so that a handler of a signal may call mpr; steps that run in another thread
 - `files.py`: temporary files, files in memory; `failpoints.py`: failures that a test causes
 - `user_code.py`: code of a user in threads of mpr, and the logger
 
@@ -84,6 +86,8 @@ Where to look:
 - Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   If a worker has died, `aggregator/intake.py` (`salvage`) reads its last count, has it compared, and logs and notes
   the rows that are lost. `rrd/verify.py` checks a finished file.
+- When may a result go to its caller? `aggregator/intake.py` (`_settle`) passes it to the scheduler when the sinks have
+  its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
 - What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`

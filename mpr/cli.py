@@ -118,11 +118,12 @@ def doctor() -> None:
 def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
-    PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has all rows that
-    mpr had written before. The original is kept until the valid file has been verified. Valid files, and files that a
-    process still writes, are not changed. Links in a folder are not followed. A recording of a test that was running
-    when pytest was killed gets the node id, the outcome "crashed" and the phases of the test. The exit status is 1 if a
-    file cannot be recovered, or if there is no such file at a PATH. Otherwise, it is 0.
+    PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has every whole
+    message of the original that the SDK can read. The original is kept until the valid file has been verified, and
+    stays if parts of it could not be read. Valid files, and files that a process still writes, are not changed. Links
+    in a folder are not followed. A recording of a test that was running when pytest was killed gets the node id, the
+    outcome "crashed" and the phases of the test. The exit status is 1 if a file cannot be recovered, also because a
+    process still writes it, or if there is no such file at a PATH. Otherwise, it is 0.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
@@ -172,9 +173,9 @@ def verify(paths: tuple[Path, ...]) -> None:
     """Check that no row of a recording is missing.
 
     When mpr closes a recording of a pool with telemetry, it writes the number of rows into the file. This command reads
-    the whole FILE, counts its rows, and compares both numbers. The exit status is 0 if no row is missing, and 1 if rows
-    were lost or the numbers differ. It is 2 if a FILE cannot be read, or has no such number. With several files, it is
-    the highest of their statuses.
+    the whole FILE, counts its rows with times, and compares both numbers. The exit status is 0 if no row is missing,
+    and 1 if rows were lost or the numbers differ. It is 2 if a FILE cannot be read, or has no such number. With several
+    files, it is the highest of their statuses.
     """
     from mpr.errors import SinkError
     from mpr.rrd import verify as verification

@@ -17,13 +17,13 @@ MprError
 │       └── NoViewerError             this machine can draw no picture of any recording
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
-    ├── WrongProcessError (RuntimeError)  an object of the parent was used in a child process
+    ├── WrongProcessError (RuntimeError)  a pool or recording of another process was used
     ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument or initializer cannot be sent to a worker
-    ├── TaskLoadError                 a worker could not load a task that it was sent
-    ├── InitializerError (BrokenExecutor)  the initializer raised in a worker
-    ├── TaskError                     the exception or the result of a task could not be transferred
-    ├── WorkerStartError (BrokenExecutor)  workers die before they are ready
-    ├── WorkerDiedError               a worker died while it ran this task
+    ├── TaskLoadError                 a worker could not unpickle a task
+    ├── InitializerError (BrokenExecutor)  the initializer failed in a worker, so the pool has ended
+    ├── TaskError                     an outcome of a task could not be transferred
+    ├── WorkerStartError (BrokenExecutor)  no worker gets ready, so the pool has ended
+    ├── WorkerDiedError               a worker died before it had sent the result of this task
     ├── TaskTimeoutError (TimeoutError)  a task ran longer than the pool allows
     └── PoolTerminatedError           the pool was terminated before this task had a result
 ```
@@ -39,7 +39,7 @@ from typing import Any
 
 
 class MprError(Exception):
-    """The base class of all errors of mpr."""
+    """The base class of the errors of mpr that a user may catch."""
 
 
 class ConfigError(MprError, ValueError):
@@ -74,7 +74,10 @@ class RecordingError(MprError):
 
 
 class RecordingClosedError(RecordingError):
-    """The recording was closed before this call, or the process that had made the recording has ended."""
+    """The recording was closed before this call, or the process that had made the recording has ended.
+
+    If a `SharedRecording` is closed while a pool works for it, this error also ends the pool.
+    """
 
 
 class JoinError(RecordingError):
@@ -93,14 +96,18 @@ class JoinError(RecordingError):
 
 
 class SinkError(RecordingError, OSError):
-    """A sink could not be opened or written. Rows that the sink has accepted before stay readable."""
+    """A sink could not be opened, written or read, or an `.rrd` file could not be recovered or verified.
+
+    The message has the reason. `mpr recover` makes a valid file of an unfinished file that a failed sink has left.
+    """
 
 
 class ConflictError(RecordingError):
     """Two workers gave one timeline, or one component of an entity, two different types.
 
     All rows are in the recording, but Rerun uses only one of the types. It shows the rows of the other type wrongly or
-    not at all.
+    not at all. The end of a recording raises this error, unless its `with` block has raised, or another error comes
+    first.
     """
 
 
@@ -108,12 +115,12 @@ class DeliveryError(RecordingError):
     """Rows that were logged could not be written to the sinks.
 
     The call that returns the result of a task raises this error if rows of the task may be missing.
-    `SharedRecording.close` raises it if any rows are missing.
+    `SharedRecording.close` raises it if the counts show that rows of any process are missing.
     """
 
 
 class PictureError(RecordingError):
-    """A picture of a recording could not be drawn, or was not ready within the time limit."""
+    """A picture of a recording could not be drawn, or not within the time limit of the call. The message says why."""
 
 
 class NoViewerError(PictureError):
@@ -125,14 +132,17 @@ class PoolError(MprError):
 
 
 class PoolClosedError(PoolError, ValueError, RuntimeError):
-    """The pool was closed or terminated and takes no more tasks.
+    """The pool was closed or terminated and takes no more tasks. If an error has ended it, calls raise that error.
 
     This error is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
     """
 
 
 class WrongProcessError(PoolError, RuntimeError):
-    """A pool or a recording was used in a process that has not made it, or a recording was pickled."""
+    """A pool or a recording was used in a process that has not made it, or a recording was pickled.
+
+    In a worker, or in a process that has joined the recording, plain `rr.log` needs neither of the two.
+    """
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
@@ -143,25 +153,35 @@ class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
 
 
 class TaskLoadError(PoolError):
-    """A worker could not unpickle a task or the initializer, for example because the worker lacks a module."""
+    """A worker could not unpickle a task, for example because the worker lacks a module. The pool goes on.
+
+    If a worker cannot unpickle the initializer, this error is the `__cause__` of an `InitializerError`.
+    """
 
 
 class InitializerError(PoolError, BrokenExecutor):
-    """The initializer raised an exception in a worker.
+    """The initializer raised an exception in a worker, or could not be unpickled there. This ends the pool.
 
-    The `__cause__` is this exception. Its own `__cause__` has the traceback in the worker as text.
+    Each call without a result raises this error, and so does each later call. The `__cause__` is the exception, or a
+    `TaskLoadError` if the initializer could not be unpickled. Its own `__cause__` has the traceback in the worker as
+    text.
     """
 
 
 class TaskError(PoolError):
-    """The exception or the result of a task could not be transferred to the parent. The message has the reason.
+    """An exception of a task could not be pickled or unpickled, or its result could not be unpickled in the parent.
 
-    The `__cause__` has the traceback in the worker, or is the error of unpickling in the parent.
+    For an exception, the message has its type and text, and the `__cause__` the traceback in the worker. For a result,
+    the `__cause__` is the error of unpickling. A result that cannot be pickled is a `MaybeEncodingError` of
+    `multiprocessing` instead.
     """
 
 
 class WorkerStartError(PoolError, BrokenExecutor):
-    """Several workers in a row ended before they were ready for tasks. The pool starts no more workers."""
+    """Three workers in a row ended before they were ready for tasks, or no worker process could be started.
+
+    This ends the pool: each call without a result raises this error, and so does each later call.
+    """
 
 
 def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerStartError:
@@ -180,11 +200,17 @@ def died_at_start(exitcode: int | None, obstacle: str | None = None) -> WorkerSt
 
 
 class PoolTerminatedError(PoolError):
-    """The pool was terminated before this task had a result."""
+    """The pool was terminated before this task had a result.
+
+    Causes are `Pool.terminate`, an error in the pool's `with` block, and the end of a program that has not closed the
+    pool. Later calls of the pool raise `PoolClosedError`.
+    """
 
 
 class WorkerDiedError(PoolError):
     """A worker process ended while it ran a task, or before it had sent the result. The pool goes on.
+
+    A pool with `retries` runs the task again first. It raises this error only if the last attempt's worker dies, too.
 
     Attributes
     ----------
@@ -201,7 +227,8 @@ class WorkerDiedError(PoolError):
     rows:
         The number of rows of the task that are in the recording; None if unknown.
     silent_secs:
-        The time in seconds from the last rows that the worker sent to the end of the worker; None if it sent no rows.
+        The time in seconds from the arrival of the worker's last rows to the time at which the parent noticed its end.
+        None if no rows have arrived.
     engine:
         (name of the engine, what the engine says about the death). The `__cause__` is then the engine's error. None if
         the worker belongs to mpr.
@@ -249,7 +276,7 @@ class WorkerDiedError(PoolError):
 
 
 class TaskTimeoutError(PoolError, TimeoutError):
-    """A task ran longer than the pool's `task_timeout`, so the pool ended and replaced its worker.
+    """A task ran longer than the pool's `task_timeout`, so the pool killed and replaced its worker. There is no retry.
 
     Attributes
     ----------
@@ -313,4 +340,8 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """The parent has read an outbox after releasing the memory of these bytes. Only a bug in mpr causes this error."""
+    """Bytes of an outbox were read whose memory has been released.
+
+    A producer catches this error, because it means that the parent has already read the end of the producer's outbox
+    (`producer/outbox_writer.py`). In the parent, this error means a bug in mpr or a damaged outbox.
+    """

@@ -1,6 +1,7 @@
-"""Opens and makes files safely, so that mpr never reads or writes a file other than the one that the caller wants.
+"""Opens and makes files, and refuses links, FIFOs and devices that another user may have put at their paths.
 
-In a folder such as `/tmp`, another user may put a link, a FIFO or a device at a path that mpr uses.
+This is possible in a folder such as `/tmp`, to which every user may write. mpr would then write into another file, or
+wait for ever.
 
 Covers: opening regular files only, temporary files beside a file, files in memory.
 Does not cover: the contents of the files.
@@ -40,7 +41,7 @@ _NAME_LENGTH = 50
 def odd_kind(path: Path) -> str | None:
     """Return the kind of the file at `path` in words, such as 'a folder'. Links are followed.
 
-    Returns None if the file is a regular file, if there is no file, or if the path cannot be read.
+    Returns None if the file is a regular file, if there is no file, or if the system does not say its kind.
     """
     try:
         mode = path.stat().st_mode
@@ -151,7 +152,7 @@ def _remove_stale(folder: Path, start: str, ending: str) -> None:
 class MemoryFile:
     """A new file in memory that this process can open by a path.
 
-    If the system has no files in memory, the file is an ordinary file in `folder`, with mode 0600.
+    If the system has no files in memory, or no seals for `is_sealed`, it is an ordinary file in `folder` (mode 0600).
 
     Parameters
     ----------

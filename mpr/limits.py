@@ -1,7 +1,7 @@
-"""Holds the numbers that tune mpr: limits of memory and of sizes in bytes, and limits of waits in seconds.
+"""Holds the numbers that tune mpr: sizes in bytes, times in seconds, and numbers of rows and of work items.
 
 Covers: the numbers that several packages use, or that a developer may want to change.
-Does not cover: numbers that only one module uses.
+Does not cover: other numbers that only one module uses.
 
 A worker writes its encoded rows into an outbox, which is a file in memory. It announces new rows by a message that says
 up to which byte the outbox is written. The parent then copies these bytes to the sinks, which are the destinations of

@@ -1,9 +1,9 @@
 """Runs steps in threads, and wakes threads that wait. A step is a function without arguments.
 
 A handler of a signal runs in the main thread, between any two of its instructions. The handler may call mpr and wait
-for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So the main
-thread holds no lock of mpr: a step that needs a lock runs in another thread (`aside`), and the main thread waits by a
-`Latch`, which has no shared lock.
+for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So a step
+that takes such a lock runs in another thread (`aside`). The main thread waits for its end by a `Latch`, which has no
+lock that threads share.
 
 Covers: waiting without locks, steps in threads, and a pipe that wakes a thread.
 Does not cover: the work of the steps, and exceptions of a user's code (`user_code.py`).
@@ -96,7 +96,7 @@ class Latch:
                 self._waiters.pop().release()
 
     def wait(self, timeout_secs: float | None = None) -> bool:
-        """Wait up to `timeout_secs` seconds (None: no limit) until the latch is set. Return True if it is set."""
+        """Wait up to `timeout_secs` seconds (None: no limit) for the latch. Return True if it is set, else False."""
         if self._is_set:
             return True
         waiter = _thread.allocate_lock()
@@ -236,7 +236,8 @@ def aside(step: Callable[[], T]) -> T:
     """Run `step`, wait for its end, and return its result or raise its error.
 
     If the main thread calls this, another thread runs the step, so that the step may use locks (see the module). Ctrl-C
-    then ends the wait, but not the step. If no thread can be started, the main thread runs the step.
+    then ends the wait, but not the step. If no thread can be started, the main thread itself runs the step, with the
+    danger that the docstring of the module describes.
     """
     if threading.current_thread() is not threading.main_thread():
         return step()
@@ -354,7 +355,7 @@ class WakeupPipe:
                 os.write(ends.writer, b"x")
 
     def clear(self) -> None:
-        """Read the bytes of earlier calls of `wake` (up to 4096), so that the next wait waits.
+        """Read up to 4096 bytes of earlier calls of `wake`. If none is left, `fileno` is not readable until a new call.
 
         Only the woken thread calls this.
         """

@@ -1,4 +1,4 @@
-"""Runs code of a user in threads of mpr and in the main loop of a worker, so that an error there harms only one task.
+"""Calls code of a user in threads of mpr and in the main loop of a worker, so that its exceptions do not end them.
 
 Covers: texts of exceptions and other objects, blocks that may raise anything or fork, and the logger of mpr.
 Does not cover: unpickling (`processes/pickling.py`), and the task itself (`worker/loop.py`).
@@ -7,8 +7,8 @@ Code of a user runs in unexpected places: `str(error)`, `if error:`, a callback,
 raise anything, also `SystemExit`. An uncaught exception would end the thread, and all calls that wait for the thread
 would hang. So the functions of this module turn the exception into a text or a line in the log.
 
-In the main thread, exceptions that may come from Ctrl-C or another signal are raised again. Workers ignore Ctrl-C, so
-there every exception is an error of the task.
+In the main thread, an exception that is no `Exception` may come from Ctrl-C, so it is raised again (`passes`). Workers
+ignore Ctrl-C, so there every exception is an error of the task.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _trace = BaseException.__dict__["__traceback__"].__get__
 
 
 def passes(error: BaseException) -> bool:
-    """Return True if `error` may come from Ctrl-C or the handler of another signal. mpr must then raise it again.
+    """Return True if mpr must raise `error` again, because it may come from Ctrl-C or another signal's handler.
 
     Returns False for an `Exception`, outside the main thread, and in a process that ignores Ctrl-C.
     """
@@ -58,7 +58,7 @@ def is_a(value: object, kind: type[Any] | tuple[type[Any], ...]) -> bool:
 
 
 def type_name(kind: type[Any]) -> str:
-    """Return the name of the class `kind` with its module, such as 'queue.Empty'. The module `builtins` is left out."""
+    """Return the name of the class `kind` with its module, such as 'queue.Empty'. `builtins` is left out."""
     name, module = plain_name(kind), _module(kind)
     return name if type(module) is not str or module == "builtins" else writable(f"{module}.{name}")
 
@@ -168,7 +168,8 @@ def end_forked(pid: int, error: BaseException | None) -> None:
 def exit_with(error: BaseException | None) -> NoReturn:
     """End this forked process with Python's exit code for a program that ends with `error` (None: no error).
 
-    Nothing is flushed, because all buffers, sockets and recordings of this process are copies of its parent's.
+    The text of `error` is written to stderr. Nothing else is flushed, because all buffers, sockets and recordings of
+    this process are copies of its parent's.
     """
     code = 0 if error is None else 1
     # `error` belongs to the user's code, so reading its attributes or making its text may raise anything.
@@ -214,7 +215,8 @@ def around(parts: Callable[P, Iterator[None]]) -> Callable[P, _Around]:
 class _Log(logging.LoggerAdapter[logging.Logger]):
     """The logger `mpr`.
 
-    If a user's handler or filter raises, the message and the error are printed, and nothing is raised.
+    If a user's handler or filter raises, the message and the error are printed to stderr, unless
+    `logging.raiseExceptions` is false. Only an exception that may come from a signal is raised (see `passes`).
     """
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:

@@ -77,7 +77,7 @@ class Answer:
     rows:
         The number of rows that the process has logged in this time.
     ended_nanos:
-        The time of the end (`time.monotonic_ns()` of the worker's machine).
+        The time at which the rows were delivered (`time.monotonic_ns()` of the worker's machine).
     """
 
     status: int
@@ -98,10 +98,10 @@ def key_of(pool: bytes, work_item: int) -> bytes:
 def run_chunk(chunk: Chunk) -> Answer:
     """Run the tasks of `chunk` one after another. Returns when every durable sink (such as a file) has their rows.
 
-    If all rows of `chunk` are in the recording from an earlier run, the rows of this run are dropped.
+    If all rows of `chunk` are in the recording from an earlier run, the tasks run again, but their rows are dropped.
 
     This function raises nothing, because engines wrap exceptions in classes of their own. If a step outside of the
-    tasks fails, such as joining the recording, the error is the outcome of all tasks.
+    tasks fails, such as joining the recording or delivering the rows, the error is the outcome of all tasks.
     """
     started_ns = time.monotonic_ns()
     try:

@@ -7,7 +7,8 @@ callers ── submit ──► EngineDispatcher ── chunks ──► Engine
 ```
 
 One thread, `mpr-engine`, changes the state of the dispatcher and calls the engine. Other threads give steps (functions)
-to this thread. So there is no lock, and a handler of a signal may call any method.
+to this thread, and put submitted work items into a queue. So there is no lock, and a handler of a signal may call any
+method. When this thread has ended, the thread that gives a step runs the step.
 
 Covers: submitting, cancelling, answers, closing and terminating.
 Does not cover: which worker runs a chunk, and what happens if the worker dies (the engine decides), how a chunk runs
@@ -46,18 +47,19 @@ class EngineDispatcher(TaskDispatcher):
     recording:
         The connection info of the recording as text, for the engine's workers.
     observer:
-        The object that is told of tasks and workers, or None.
+        Gets a call for each event of tasks and workers; None for no observer.
     first_seen:
-        Called with the number of each worker of the engine, before the observer is told of this worker.
+        Called with the number of each worker of the engine when its first answer arrives. The observer gets its call
+        after that.
 
     Attributes
     ----------
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     callbacks:
-        The thread that runs callbacks of the user.
+        Runs the callbacks of the callers.
     by_value:
         True: functions of `__main__` are pickled by value, because an engine's workers have another `__main__`.
     """
@@ -166,9 +168,9 @@ class EngineDispatcher(TaskDispatcher):
         self._thread.soon(end)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item`, and return True, if the engine can still cancel it. Otherwise return False.
+        """Cancel `work_item`, and return True, if its future can be cancelled (see `Engine.submit`). Else return False.
 
-        `running` makes no difference.
+        `running` makes no difference. The tasks get a `CancelledError`, even if the engine still runs them.
         """
         cancelled: list[bool] = []
         self._thread.do(lambda: cancelled.append(self._cancel(work_item)))
@@ -184,7 +186,7 @@ class EngineDispatcher(TaskDispatcher):
         return True
 
     def drop_waiting(self) -> None:
-        """Cancel every work item that the engine can still cancel."""
+        """Cancel every work item whose future can be cancelled, as `cancel` does."""
         self._thread.do(lambda: [self._cancel(each) for each in self.work.accepted()])
 
     # --- answers -----------------------------------------------------------------------------------------------
@@ -221,7 +223,7 @@ class EngineDispatcher(TaskDispatcher):
             self._hand_over(outcome)
 
     def _report(self, work_item: WorkItem, result: Result, answer: Answer) -> None:
-        """Tell the observer which worker of the engine has run the tasks, and how long they took."""
+        """Report to the observer which worker of the engine has run the tasks, and the times and rows in `result`."""
         hello = Hello("", answer.worker, answer.pid, "", "")
         if answer.worker not in self._pids:
             self._pids[answer.worker] = answer.pid
@@ -240,17 +242,23 @@ class EngineDispatcher(TaskDispatcher):
     # --- the end -----------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Accept no new tasks. Tasks that were accepted before still run."""
+        """Accept no new calls. The tasks of earlier calls still run. Does not wait for them."""
         self._thread.do(self.lifecycle.close)
 
     def wait_until_done(self) -> None:
-        """Wait until every task has its outcome, and every callback has ended. Call this after `close`."""
+        """Wait until every task has its outcome, and every callback has ended. Call this after `close`.
+
+        Ctrl-C ends the wait.
+        """
         # No limit: the tasks are the user's, and the engine says if a worker has died.
         self._all_done.wait()
         self._thread.do(self.lifecycle.finish)
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """End the pool. Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None."""
+        """End the pool, and ask the engine to cancel its chunks. The engine may still run some of them.
+
+        Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None.
+        """
         self._thread.do(lambda: self._terminate(error))
 
     def _terminate(self, error: BaseException | None) -> None:
@@ -265,6 +273,6 @@ class EngineDispatcher(TaskDispatcher):
         self._take_submitted()
 
     def stop(self) -> None:
-        """End the thread `mpr-engine`. Call this after `wait_until_done` or `terminate`."""
+        """Close the observer, and end the thread `mpr-engine`. Call this after `wait_until_done` or `terminate`."""
         self._observer.close()
         self._thread.close()

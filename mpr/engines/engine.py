@@ -37,8 +37,9 @@ class Engine(ABC):
     def submit(self, chunk: Chunk) -> Future[Answer]:
         """Have the engine run `run_chunk(chunk)`, and return the future of its answer.
 
-        Raises the engine's error if it takes no more work. `Future.cancel` cancels the chunk if the engine has not
-        begun it. Ray may also interrupt a chunk that runs.
+        Raises the engine's error if it takes no more work. With an executor, `Future.cancel` returns True if the chunk
+        has not begun. With Ray and Dask, it returns True if the chunk has not ended, and asks the engine to cancel it:
+        Ray may interrupt a chunk that runs, and Dask runs it to its end.
         """
 
     @abstractmethod
@@ -68,7 +69,7 @@ class ChunkFuture(Future[Answer]):
     Parameters
     ----------
     cancel:
-        Asks the engine to cancel the chunk. Called if this future is cancelled before the chunk has ended.
+        Asks the engine to cancel the chunk. Called if this future is cancelled before `settle` was called.
     """
 
     def __init__(self, cancel: Callable[[], object]) -> None:

@@ -17,7 +17,8 @@ from mpr.user_code import Contained
 class StepThread:
     """A thread that runs steps in the order in which they come. A handler of a signal may call the methods, too.
 
-    If a step raises, the error is logged, and the thread continues.
+    If a step raises, the error is logged, and the thread continues. After the end of the thread, the thread that calls
+    `soon` or `do` runs the step itself.
 
     Parameters
     ----------
@@ -42,7 +43,10 @@ class StepThread:
             self._run_left()
 
     def do(self, step: Callable[[], object]) -> None:
-        """Have the thread run `step`, and wait until it has ended. In the thread itself, `step` runs at once."""
+        """Have the thread run `step`, and wait until it has ended. In the thread itself, `step` runs at once.
+
+        Only in the thread itself, an error of `step` is raised.
+        """
         if threading.current_thread() is self._thread:
             step()
             return

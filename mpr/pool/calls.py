@@ -53,7 +53,8 @@ class PoolCalls:
         """Submit the call `function(*args, **kwds)` as one task. Returns the object that will have the result.
 
         Later, `callback` is called with the result, or `error_callback` with the exception. Raises
-        `UnpicklableTaskError` if the function or an argument cannot be pickled.
+        `UnpicklableTaskError` if the function or an argument cannot be pickled. But an error of a user's `__reduce__`,
+        such as a `ValueError`, is raised itself.
         """
         task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
@@ -78,8 +79,8 @@ class PoolCalls:
         has `chunksize` tasks. If `chunksize` is None, there are about four work items per worker.
 
         Later, `callback` is called with the list of results, or `error_callback` with the first exception. Raises
-        `UnpicklableTaskError` if the function or an item cannot be pickled, and `ConfigError` if `chunksize` is below
-        1.
+        `UnpicklableTaskError` (or the error of a user's `__reduce__`) if the function or an item cannot be pickled, and
+        `ConfigError` if `chunksize` is no integer of at least 1.
         """
         items = list(iterable)
         if chunksize is None:
@@ -119,11 +120,12 @@ class PoolCalls:
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool
     ) -> ResultIterator[Any]:
-        """Start a thread that submits the task `function(item)` for each item of `iterable`. Returns the results.
+        """Start a thread that submits the task `function(item)` for each item. Returns an iterator over the results.
 
         The thread submits tasks only as fast as the caller takes results. One work item has `chunksize` tasks. If
         `ordered` is True, the results have the order of the items, else the order in which the tasks end. Raises
-        `UnpicklableTaskError` if `function` cannot be pickled, and `ConfigError` if `chunksize` is below 1.
+        `UnpicklableTaskError` if `function` cannot be pickled, and `ConfigError` if `chunksize` is no integer of at
+        least 1.
         """
         return imap.start(self._dispatcher, self._size, function, iterable, check_chunksize(chunksize), ordered=ordered)
 

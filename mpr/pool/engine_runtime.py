@@ -23,9 +23,9 @@ from mpr.transport import connection_info
 class EngineRuntime(PoolRuntime):
     """Holds the running parts of one pool with an engine, and ends them.
 
-    After every task has its outcome, the parts end in two steps: close the recording, if the pool has made it, and end
-    the engine, if the pool has started it. `terminate` asks the engine to cancel its tasks. The engine may still run
-    some of them.
+    After every task has its outcome, the thread of the dispatcher and the telemetry end. Then the recording is closed,
+    if the pool has made it, and at last the engine ends, if the pool has started it. `terminate` first asks the engine
+    to cancel its tasks. The engine may still run some of them.
 
     `options` are the checked arguments of the pool. `options.engine` is not None.
     """

@@ -28,9 +28,9 @@ P = ParamSpec("P")
 
 
 class TaskFuture(Future[R]):
-    """The future of a task of a pool. When `result()` returns, all rows of the task are in the recording.
+    """The future of a task of a pool. When `result()` returns, every durable sink (such as a file) has the task's rows.
 
-    `running()` returns True from the moment at which a worker gets the task until the task has its outcome.
+    `running()` returns True from the time at which a worker or an engine gets the task until the task has its outcome.
     """
 
     #: The work item of the task. None after the outcome of the task has come.
@@ -91,8 +91,9 @@ class TaskFuture(Future[R]):
     def cancel(self, *, running: bool = False) -> bool:
         """Cancel the task if no worker has it yet. If `running` is True, also cancel a task that a worker has.
 
-        If a worker of mpr runs the task, this worker is killed and replaced. An engine ignores `running`. Rows that the
-        task has logged stay in the recording. Returns True if the task was cancelled, and False if not.
+        If a worker of mpr runs the task, this worker is killed and replaced. An engine ignores `running`: Ray and Dask
+        cancel a task that has not ended, and an executor one that has not begun. Rows that the task has logged stay in
+        the recording. Returns True if the task was cancelled, and False if not.
         """
         work_item = self._work_item
         cancelled = super().cancel()
@@ -203,7 +204,8 @@ class PoolExecutor(Executor):
     ) -> Iterator[R]:
         """Run the calls of `map(fn, *iterables)` in workers. Returns an iterator over the results, in order.
 
-        If a call has failed, `next` raises the error of the call in place of its result.
+        If a call has failed, `next` raises the error of the call in place of its result. The iteration then ends, and
+        the calls that no worker has yet are cancelled.
 
         Parameters
         ----------

@@ -42,7 +42,7 @@ def start(
     *,
     ordered: bool,
 ) -> ResultIterator[Any]:
-    """Start a thread that submits the task `function(item)` for each item of `iterable`. Returns the results.
+    """Start a thread that submits the task `function(item)` for each item. Returns an iterator over the results.
 
     The thread submits work items of `chunksize` tasks to `dispatcher`, the dispatcher of a pool with `size` workers. If
     `ordered` is True, the results have the order of the items, else the order in which the tasks end. Raises
@@ -123,7 +123,11 @@ class ImapFeeder:
             results.on_outcome(first, count, values, error)
 
     def run(self) -> None:
-        """Submit all items. If the user's iterable raises an exception, the caller gets it after all results."""
+        """Submit all items, until the pool is terminated or the caller has dropped the iterator over the results.
+
+        If the user's iterable raises an exception, the caller gets it after the results of the submitted items. If the
+        pool is terminated, the caller gets the error that ends the pool.
+        """
         count, pid = 0, os.getpid()
         error: BaseException | None = None
         try:

@@ -45,7 +45,7 @@ class PoolOptions:
     limits:
         The limits of tasks and workers.
     capture:
-        Says if the output and the `logging` records of workers go into the recording.
+        The choice of the output and the `logging` records of workers that go into the recording.
     telemetry:
         The kinds of telemetry (rows about the pool) that are recorded: some of 'workers', 'tasks', 'resources' and
         'pool'.

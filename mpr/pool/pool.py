@@ -40,7 +40,7 @@ class Pool:
     """Runs tasks in worker processes, and collects all rows that the tasks log in one recording.
 
     The methods are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result of
-    a task, every row of the task is in the recording.
+    a task, every durable sink (such as a file) has every row of the task. If not, the method raises an error.
 
     Parameters
     ----------
@@ -49,8 +49,8 @@ class Pool:
     processes:
         The number of workers. By default, the number of CPUs that this process may use.
     initializer, initargs:
-        Each worker calls `initializer(*initargs)` before its first task. If the call raises, the pool ends with
-        `InitializerError`.
+        Each worker calls `initializer(*initargs)` before its first task. If the call raises, or if a worker cannot
+        unpickle the initializer, the pool ends with `InitializerError`.
     maxtasksperchild:
         The number of tasks after which a worker is replaced (None: no limit). In a map, `chunksize` tasks count as one.
     recording_id, sinks, blueprint, route, telemetry_view:
@@ -59,16 +59,16 @@ class Pool:
         A `SharedRecording` to log into, which the pool does not close. None: the pool makes a recording, and closes it.
         The attribute `recording` is the recording of the pool in both cases.
     start_method:
-        'forkserver' (the default on Linux), 'spawn' or 'fork'.
+        'forkserver', 'spawn' or 'fork'. The default is 'forkserver' if the platform has it, else 'spawn'.
     preload:
         If True, the fork server imports the Rerun SDK before it forks workers. Workers then start in milliseconds, but
         `rr.server.Server` and `rr.catalog.CatalogClient` do not work in workers.
     task_timeout:
         How many seconds a task may run; None: no limit. If a task runs longer, its worker is killed and replaced, and
-        the result of the task is a `TaskTimeoutError`.
+        the task fails with `TaskTimeoutError`.
     retries:
-        How often a task is run again if its worker dies. The rows of all attempts stay, with a note in the recording.
-        Neither an exception of the task nor a `task_timeout` causes another attempt.
+        How often a task is run again if its worker dies, before it fails with `WorkerDiedError`. The rows of all
+        attempts stay, with a note in the recording. Exceptions of the task and `task_timeout` cause no other attempt.
     maxmemoryperchild:
         The resident memory of a worker, in bytes, above which the worker is replaced after a task (None: no limit).
     progress:
@@ -159,8 +159,8 @@ class Pool:
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
         """Return the result of `func(*args, **kwds)` in a worker, or raise its exception.
 
-        Raises `UnpicklableTaskError` if the call cannot be pickled, and `PoolClosedError` if the pool accepts no new
-        calls.
+        Raises `UnpicklableTaskError` if the call cannot be pickled. Raises `PoolClosedError` if the pool accepts no new
+        calls, or the error that has ended the pool, such as `InitializerError`.
         """
         return self.apply_async(func, args, kwds).get()
 
@@ -265,13 +265,13 @@ class Pool:
     def terminate(self) -> None:
         """Kill the workers, or ask the engine to cancel its tasks. If the pool has made the recording, close it.
 
-        Each call without a result raises `PoolTerminatedError`. This method raises `SinkError` if a sink has failed.
+        Each call without a result raises `PoolTerminatedError`. Raises the first two errors of `SharedRecording.close`.
         """
         self._check_process()
         self._runtime.terminate()
 
     def join(self) -> None:
-        """Wait until all tasks and workers have ended. If the pool has made the recording, close the recording.
+        """Wait until all tasks and workers of mpr have ended. If the pool has made the recording, close the recording.
 
         Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback.
         Raises the errors of `SharedRecording.close` if it closes the recording. Raises the error that has ended the

@@ -1,4 +1,4 @@
-"""Defines the objects from which a caller gets results. They behave as the objects of `multiprocessing.pool`.
+"""Defines the objects from which a caller gets results. They have the methods of the objects of `multiprocessing.pool`.
 
 Covers: waiting for results, callbacks, and the order of results.
 Does not cover: futures (`executor.py`), and unpickling of results (`scheduler/outcomes.py`).
@@ -49,7 +49,7 @@ class AsyncResult(Generic[R]):
         self._error: BaseException | None = None
 
     def ready(self) -> bool:
-        """Return True if the call has ended, with or without an exception, and its callback, if any, has returned."""
+        """Return True if the call has ended, with or without an exception, and its callback, if any, has ended."""
         return self._event.is_set()
 
     def successful(self) -> bool:
@@ -63,7 +63,7 @@ class AsyncResult(Generic[R]):
         self._wait(timeout)
 
     def get(self, timeout: float | None = None) -> R:
-        """Wait for the result, and return it. All rows of the tasks of this call are in the recording then.
+        """Wait for the result, and return it. Every durable sink (such as a file) then has all rows of the tasks.
 
         Raises the exception of the task, or an error of mpr, such as `WorkerDiedError` or `SinkError`. Raises
         `multiprocessing.TimeoutError` if the call has not ended after `timeout` seconds (None: no limit).
@@ -97,7 +97,7 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
-    """The result of one task."""
+    """The result of `apply_async`: of a call that is one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.

@@ -76,7 +76,7 @@ class PoolRuntime(ABC):
 
     @abstractmethod
     def _end_orderly(self) -> None:
-        """End all parts. Every task has its outcome."""
+        """End all parts after `close`, when every task has its outcome."""
 
     @abstractmethod
     def _stop_tasks(self) -> None:
@@ -84,7 +84,7 @@ class PoolRuntime(ABC):
 
     @abstractmethod
     def _end_stopped(self) -> None:
-        """End all parts after `_stop_tasks`."""
+        """End all parts after `_stop_tasks`, and do not wait for tasks that still run."""
 
     def _may_wait(self) -> bool:
         """Return True if the calling thread, which may be any, holds no lock that the end of the pool needs."""
@@ -127,7 +127,10 @@ class PoolRuntime(ABC):
         self._tasks.close()
 
     def drop_waiting(self) -> None:
-        """Cancel each work item that can still be cancelled. Its tasks get a `CancelledError`."""
+        """Cancel each work item that no worker has, or that an engine can still cancel.
+
+        Its tasks get a `CancelledError`.
+        """
         run_to_completion(self._tasks.drop_waiting)
 
     def join(self) -> None:
@@ -148,7 +151,7 @@ class PoolRuntime(ABC):
     def terminate(self) -> None:
         """Give an error to every call that has no result, and end all parts at once.
 
-        If the pool has ended already, do nothing. Raises `SinkError` if a sink has failed.
+        If the pool has ended already, do nothing. Raises the same errors as `mpr.Pool.terminate`.
         """
         if not self._ending.over.is_set():
             run_to_completion(self._end_at_once)

@@ -1,10 +1,15 @@
-"""Pickles with cloudpickle: functions that a worker cannot import are pickled by value, which means with their code.
+"""Pickles with cloudpickle, which pickles some functions and classes by value (with their code), the others by name.
 
-Unlike cloudpickle from version 3.1.3 on, this module keeps the file names of functions, so that tracebacks show the
-lines of functions of `__main__` and of notebooks.
+cloudpickle decides by the process that pickles. It takes by value all functions and classes of `__main__`, and those
+that it does not find by their name in an imported module, such as lambdas. It takes all others by name, even if the
+module is missing in the worker: the worker then fails to load them.
 
-cloudpickle pickles the wrapper of `functools.lru_cache` by its name, even if no other process finds this name. For such
-a wrapper, this module sends the function and the limits of the cache. The cache begins empty in each worker.
+cloudpickle 3.1.3 replaces the file names of functions that it pickles by value. This module keeps the names, so that
+tracebacks show the lines of functions of `__main__` and of notebooks.
+
+cloudpickle pickles the wrapper of `functools.lru_cache` by name in any case. If the wrapper belongs to `__main__`, or
+cannot be found by its name here, this module sends its function and the limits of its cache instead. The cache begins
+empty in each worker.
 """
 
 from __future__ import annotations
@@ -21,10 +26,10 @@ import cloudpickle
 
 
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
-    """Return the pickle of `value`, as `cloudpickle.dumps` does. Functions of `__main__` are pickled with their code.
+    """Return the pickle of `value`, as `cloudpickle.dumps` does, with the two changes that the module describes.
 
-    `protocol` and `buffer_callback` are those of `pickle.dumps`. Raises the error of cloudpickle if `value` cannot be
-    pickled.
+    `protocol` and `buffer_callback` are those of `pickle.dumps`. If `value` cannot be pickled, raises the error of
+    cloudpickle or of a user's `__reduce__`.
     """
     with io.BytesIO() as file:
         _Pickler(file, protocol=protocol, buffer_callback=buffer_callback).dump(value)
@@ -47,9 +52,10 @@ def _cached(wrapped: Callable[..., Any], parameters: dict[str, Any], attributes:
 
 
 def _is_importable(wrapper: Any) -> bool:
-    """Return True if another process can import `wrapper` by its name.
+    """Return True if `wrapper` is found by its name in a module that this process has imported.
 
-    Returns False for everything of `__main__`, because another process may have another `__main__`.
+    Other processes are then expected to find it, too. Returns False for everything of `__main__`, because another
+    process may have another `__main__`.
     """
     module, found = wrapper.__module__, sys.modules.get(wrapper.__module__)
     for part in wrapper.__qualname__.split("."):

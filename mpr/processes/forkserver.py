@@ -1,4 +1,4 @@
-"""Starts processes by forking a server process that has imported the modules which workers need."""
+"""Starts workers for `forkserver`: a server process, which has imported modules that workers need, forks them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Servers:
         return server
 
     def pids(self) -> set[int]:
-        """Return the process ids of the servers that were started."""
+        """Return the process ids of the servers that this process has started. Some may have ended."""
         pids = (getattr(server, "_forkserver_pid", None) for server in self._servers.values())
         return {pid for pid in pids if pid is not None}
 
@@ -119,9 +119,9 @@ class _Popen(popen_fork.Popen):
 
 
 def _wait_for_server(sentinel: int) -> None:
-    """Wait until the fork server has forked the process with this `sentinel`.
+    """Wait until the fork server has forked a process, and has written the process id into `sentinel`.
 
-    Raises `TimeoutError` if the fork takes longer than `SERVER_FORK_SECS`.
+    Continues servers that a signal has stopped. Raises `TimeoutError` if the fork takes longer than `SERVER_FORK_SECS`.
     """
     deadline = time.monotonic() + SERVER_FORK_SECS
     stopped = StoppedServers()

@@ -29,7 +29,7 @@ SERVER_LOOK_SECS = 0.5
 class Launcher(ABC):
     """Starts worker processes that run `target(config, shared)`, and reports which of them have ended.
 
-    Only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor.
+    After the constructor, only one thread uses a launcher. A subclass gets `target` and `shared` in its constructor.
     """
 
     @abstractmethod
@@ -56,7 +56,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the launcher. Call this after all workers have ended."""
+        """Release the resources of the launcher. Call this when all workers have ended: `fork` kills the rest."""
 
 
 @contextlib.contextmanager
@@ -188,7 +188,8 @@ def guard_against_orphans(watched: int | None = None) -> None:
 
     `watched` is the read end of a pipe whose write end only the parent has. If `watched` is None, this is the pipe that
     `multiprocessing` makes for each child, and the function does nothing if there is none. When the write end closes,
-    the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process.
+    the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process as soon
+    as it gets the GIL.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

@@ -13,7 +13,8 @@ from mpr.threads import check_threads
 def prepare_main() -> None:
     """Check that this process may start workers. Delete `__main__.__file__` if it is `<stdin>`, which is no file.
 
-    Raises `RuntimeError` in a worker that is importing `__main__`, because each worker would start a pool of its own.
+    Raises `RuntimeError` in a process that `multiprocessing` or mpr has started and that is importing `__main__`,
+    because each worker would start a pool of its own.
     Raises `ConfigError` if gevent or eventlet has replaced the threads of this process.
     """
     check_threads()

@@ -1,10 +1,11 @@
-"""Pickles values for another process. Uses cloudpickle if pickle fails.
+"""Pickles values for another process: with pickle, and with cloudpickle if pickle fails.
 
-The memory of large values, such as arrays, is not copied into the pickle. It stays in separate buffers, as protocol 5
-of pickle allows.
+cloudpickle is used at once if workers do not import `__main__` (`main_module.py`), for example in a notebook, or if the
+caller demands it. It sends functions of `__main__`, lambdas and closures by value, which means with their code. Pickle
+sends every function by name, as `multiprocessing` does.
 
-Pickle is tried first, because it sends importable functions by name, as `multiprocessing` does. cloudpickle sends
-lambdas, closures and functions of a notebook by value, which means with their code.
+The memory of values that support protocol 5 of pickle, such as arrays of numpy, is not copied into the pickle. It stays
+in separate buffers.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ PICKLE_PROTOCOL = 5
 def dumps(value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, and after it the buffers of large values, which are not in the pickle.
 
-    With `by_value`, cloudpickle pickles classes and functions of `__main__` with their code. Raises the error of
-    cloudpickle if cloudpickle fails.
+    With `by_value`, cloudpickle pickles classes and functions of `__main__` with their code. If cloudpickle fails,
+    raises its error, or that of a user's `__reduce__`.
     """
     buffers: list[pickle.PickleBuffer] = []
     data = pickled(value, buffers, by_value=by_value)
@@ -62,7 +63,7 @@ class _PlainPickler(pickle.Pickler):
 def dumps_plain(value: object) -> bytes | None:
     """Return the pickle of `value` if it consists of built-in types only, such as `int`, `str` and `list`; else None.
 
-    Also returns None if lists are nested too deeply. No code of a user runs when this pickle is unpickled.
+    Also returns None if lists are nested too deeply. No code of a user runs here, or when this pickle is unpickled.
     """
     with io.BytesIO() as file:
         try:
@@ -92,7 +93,7 @@ class Portable:
 
     def __init__(self, value: Any) -> None:
         self._value = value
-        # The pickle of the value; None if it was unpickled.
+        # The pickle of the value; None if the value was given, or was unpickled.
         self._data: bytes | None = None
 
     @classmethod

@@ -1,4 +1,6 @@
-"""Gives each forked worker random numbers of its own, because a fork copies the state of every generator.
+"""Gives numpy's global generator a new state in each forked worker, because a fork copies the states of generators.
+
+Without this, all workers would draw the same numbers.
 
 A worker finds these generators after a fork:
 

@@ -57,8 +57,9 @@ def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tu
 
 
 def dump_by_value(function: Callable[..., Any]) -> bytes:
-    """Return a pickle of `function` with its code, for a process that has another `__main__`.
+    """Return a pickle of `function` that a process with another `__main__` can load.
 
+    The pickle has the code of a function of `__main__`. A function of a module is pickled by name (see `by_value.py`).
     Raises `UnpicklableTaskError` if `function` cannot be pickled. Any other error, such as a `ValueError` from a user's
     `__reduce__`, is raised itself, with a note.
     """
@@ -157,7 +158,7 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
-    """Return a list: the pickle of `value`, and after it the buffers of large values. `value` has arguments of tasks.
+    """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
 
     `name` is the name of the task function. If `by_value` is true, classes and functions of `__main__` are pickled with
     their code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. Any other error, such as a
@@ -214,7 +215,8 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
     gets the rest if it cannot unpickle one of them. `parts_of_results` splits such a pickle.
 
     The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
-    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too.
+    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too. But if pickling has raised an error
+    that is no `Exception`, such as `SystemExit`, this error replaces the result.
     """
     if len(results) > 1:
         plain = dumps_plain(results)
@@ -253,7 +255,8 @@ def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, 
     """Split `payload`, which `dump_results` has made of `count` results that it has pickled one by one.
 
     Returns a pair for each result: True if its task has failed, and the pickle of the result or of the error with its
-    buffers. Raises `ValueError` if `payload` has another number of results.
+    buffers. Raises `ValueError` if `payload` has another number of results, and may raise any error if `payload` is
+    damaged.
     """
     entries: list[tuple[bool, bytes, int]] = loads(payload[:1])
     if len(entries) != count:
@@ -304,7 +307,7 @@ def dump_exception(error: BaseException, note: str = "") -> list[Buffer]:
 
 
 def load_exception(payload: Sequence[Buffer]) -> BaseException:
-    """Return the exception in `payload`, which `dump_exception` has made. Raises nothing.
+    """Return the exception in `payload`, which `dump_exception` has made. Errors of unpickling are not raised.
 
     The `__cause__` of the exception has the text of the traceback in the worker, as in `multiprocessing.Pool`. Its
     `__notes__` end with the note, unless the exception refuses notes. If `payload` cannot be unpickled, or has no

@@ -1,4 +1,4 @@
-"""Starts workers for `fork`. A zygote forks them: a process that was forked before mpr started any thread."""
+"""Starts workers for `fork`. A zygote forks them: a process that was forked before its pool started any thread."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ZygoteLauncher(Launcher):
     """Starts workers for `fork`: its zygote forks them.
 
     The constructor forks the zygote, and warns if the parent has other threads, because a fork is safe only in a
-    process with one thread. The zygote never starts a thread, so it can safely fork a worker at any time. The workers
-    inherit `shared`, so it is not pickled.
+    process with one thread. The threads of other pools of mpr do no harm (see `_is_harmless`). The zygote itself starts
+    no thread, so it can fork a worker at any time. The workers inherit `shared`, so it is not pickled.
 
     Parameters
     ----------

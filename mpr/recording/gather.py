@@ -82,7 +82,7 @@ class WorkerFiles:
             )
 
     def abort(self) -> None:
-        """Remove the folder, which must be empty."""
+        """Remove the folder, because the recording cannot start. Raises `OSError` if the folder is not empty."""
         self.folder.rmdir()
 
     def gather(self, fanout: Fanout) -> None:

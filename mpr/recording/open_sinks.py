@@ -72,7 +72,8 @@ def open_sinks(
     Raises
     ------
     SinkError
-        If a sink cannot be opened. The sinks that are open already are then aborted, and leave no file.
+        If a sink cannot be opened. The sinks that are open already are then aborted (`Writer.abort` of
+        `sinks/base.py`): their unfinished files are removed.
     """
     preamble = encoder.preamble(time.time_ns())
     if not preamble:

@@ -37,7 +37,11 @@ class ParentMembership:
         membership.own_recording(connection_info, self.producer)
 
     def producer(self) -> Producer:
-        """Return the producer of this process. The first call makes the producer. Any thread may call this method."""
+        """Return the producer of this process. The first call makes the producer.
+
+        Any thread may call this method. But in the aggregator's thread, it raises `RuntimeError` if there is no
+        producer yet.
+        """
         # Another thread makes the producer, and holds the lock. If the main thread held the lock, a signal handler that
         # uses the recording would wait for the lock for ever.
         if self._producer is None:

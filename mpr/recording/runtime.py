@@ -191,8 +191,7 @@ class RecordingRuntime:
     def connection_info(self, workers: int) -> ConnectionInfo:
         """Return the data by which processes join the recording.
 
-        `workers` is the number of processes that will use the data, and share the memory for outboxes
-        (`limits.outbox_limit`).
+        `workers` is the number of processes that share the memory for outboxes (`limits.outbox_limit`).
         """
         return ConnectionInfo(
             application_id=self.options.application_id,
@@ -231,9 +230,8 @@ class RecordingRuntime:
     def accept_telemetry(self, stream: bytes) -> None:
         """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, with the ids of the recording.
 
-        Then update the layout, and write it if it is new and a viewer or the user's program reads the recording now.
-        Does nothing if there is no durable sink, or if mpr does not know the file format of the SDK. If the
-        aggregator's thread has ended, nothing is written.
+        Then update the layout, and write it if it is new and a sink can be read meanwhile (a viewer or a stream). Does
+        nothing without a durable sink, if mpr does not know the SDK's file format, or after the aggregator's end.
         """
         if not self._takes_telemetry():
             return
@@ -335,8 +333,8 @@ class RecordingRuntime:
     def _write_count(self, writer: Writer) -> None:
         """Write the number of rows with times, and of lost rows, to the sink of `writer`, for `mpr verify`.
 
-        Nothing is written if no pool records telemetry, because the recording then has only rows of the user. Nothing
-        is written either if the sink cannot count its rows, or if mpr does not know the file format of the SDK.
+        Nothing is written if no pool records telemetry (the recording then has only rows of the user), if the sink
+        cannot count its rows, or if mpr does not know the file format of the SDK.
         """
         wanted = self._takes_telemetry() and self._blueprint_updates.records_telemetry
         rows = writer.timed_rows() if wanted else None

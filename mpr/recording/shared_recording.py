@@ -65,7 +65,7 @@ class SharedRecording:
         and writes a file of its own in `<path>.parts/`. `close` makes one file of the workers' files. With 'direct', a
         viewer can cause lost rows and slow tasks, and there is no complete file before `close` (see `docs/sinks.md`).
     telemetry_view:
-        Whether the viewer shows the telemetry of pools (rows about their workers and tasks) below your own views. With
+        If True, the viewer shows the telemetry of pools (rows about their workers and tasks) below your own views. If
         False, the views of telemetry are folded, and a `blueprint` is not changed.
 
     Attributes
@@ -162,8 +162,8 @@ class SharedRecording:
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink (such as a file) has all rows that this process has logged to the recording.
 
-        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds, `SinkError` if a
-        sink has failed, and the same errors as `stream`.
+        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds, the error of the
+        recording if there was one, such as `SinkError` if a sink has failed, and the same errors as `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
@@ -216,7 +216,7 @@ class SharedRecording:
         `stats().live_sinks` has the number of missing chunks. The end of the `with` block closes the recording, too. If
         the block has raised, only the first two of these errors are raised:
 
-        - `SinkError` if a sink has failed. The rows that this sink had accepted before stay readable.
+        - `SinkError` if a sink has failed. `mpr recover` makes a valid file of an unfinished file that is left.
         - `DeliveryError` if a process that could not join has lost rows.
         - `DeliveryError` if the counts show that logged rows have not arrived.
         - `ConflictError` if two workers have given one timeline or component two types.

@@ -33,7 +33,8 @@ class RecordingStatistics:
         are updated when a process ends, and after about 256 MiB or 65,536 rows of a process. `accepted_rows` may be
         higher, because processes do not count the rows of importers and properties.
     lost_rows:
-        The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`.
+        The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`, unless the
+        `with` block has raised, or another error comes first.
     repeated_tasks:
         The number of times that another engine, such as Ray or Dask, has repeated a task whose rows were all in the
         recording. The rows of these repetitions were left out. With `Pool(engine=...)`, each chunk of tasks counts as

@@ -8,8 +8,8 @@ callers ── calls ──► dispatcher ──► ready_workers ── work it
 
 `dispatcher` accepts calls, `worker_events` receives the reports of the aggregator, and `deadlines` checks time limits.
 These three modules change the shared state of the pool in `books`, under one lock. Unpickling a result and calling a
-callback run code of a user, which may raise anything. Only `outcomes` and `callbacks` do this, and they let no error
-out.
+callback run code of a user, which may raise anything. `outcomes` does the first and `callbacks` the second. Such an
+error becomes the outcome of the task, or a line in the log.
 
 The docstrings of this package use these words:
 

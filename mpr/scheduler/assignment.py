@@ -1,8 +1,8 @@
 """Decides which worker gets which work item, as a state machine without I/O.
 
 A *work item* is one task, or several tasks of one `map` (`chunksize`), that a worker gets in one message. A worker runs
-one work item at a time. If the last work item that has ended was short (less than 5 ms), a worker gets several work
-items at a time, so that it need not wait for the next one.
+one work item at a time. If the last work item that has ended was short (less than 5 ms), a worker may get several work
+items ahead of time, so that it need not wait for the next one.
 
 Covers: the queue of work items, the work items that each worker has, and the choice of a worker.
 Does not cover: sending (`ready_workers.py`), and when a work item is taken back (`deadlines.py`).
@@ -154,7 +154,7 @@ class Assignment(Generic[P]):
         return state is not None and state.work_items_left == 0 and not state.work_items
 
     def could_take_back(self) -> bool:
-        """Return True if a worker has nothing to do, the queue is empty, and another worker has several work items."""
+        """Return True if the queue is empty, a worker that may get items has none, and another one has several."""
         if self._queue or all(self._workers[worker].work_items for worker in self._idle):
             return False
         return any(len(each.work_items) > 1 for each in self._workers.values())

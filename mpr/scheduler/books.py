@@ -19,13 +19,14 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool with workers of mpr.
 
-    A thread holds the lock while it changes the state or passes messages to ZeroMQ. No thread holds the lock while it
-    waits for anything else, or while a callback of a user runs.
+    A thread holds the lock while it changes `work` or `workers`, and while it sends messages about this to workers.
+    Methods of `PendingWork` that need no lock say so. A thread must not hold the lock while it unpickles a result or
+    calls a callback of a user.
 
     Attributes
     ----------
     lock:
-        Guards the whole state.
+        Guards `work` and `workers`, and the steps by which `lifecycle` changes its state.
     all_done:
         Notified when `is_done` may have become true.
     lifecycle:

@@ -1,7 +1,7 @@
-"""Runs the callbacks of users in a thread of their own, so that a callback may wait for other results of the pool.
+"""Runs the callbacks of users outside of the other threads of mpr, so that a callback may wait for results of the pool.
 
 The aggregator's thread, which receives rows and results, cannot run callbacks: a callback that waits for a result would
-wait for its own thread.
+wait for its own thread. So it gives them to a thread that only runs callbacks.
 
 Covers: the thread, and errors of callbacks.
 Does not cover: which callbacks a call has (`pool/results.py`, `pool/executor.py`).
@@ -19,7 +19,9 @@ from mpr.user_code import Contained
 
 
 class Callbacks:
-    """Runs callbacks one after another, in a thread that lives only as long as there are callbacks to run.
+    """Runs the callbacks of one pool: those of mpr's threads one after another in a thread of their own.
+
+    This thread ends when no callback is left, and the next callback starts another one.
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ class Callbacks:
         self._thread: threading.Thread | None = None
 
     def run(self, what: str, call: Callable[[], object]) -> None:
-        """Run `call`, which calls a callback for `what`. An exception is only logged.
+        """Run `call`, which calls a callback for `what`. An exception is logged, and not raised (see `Contained`).
 
         If a thread of mpr calls this method, the thread of this object runs `call` later. If another thread calls it,
         or if no thread can be started, the calling thread runs `call` now. `what` is a text for the log, such as "task

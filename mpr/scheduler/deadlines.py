@@ -39,8 +39,9 @@ class Deadlines:
     def look(self) -> float:
         """Kill each worker whose task has run for more than `task_secs`. The task gets a `TaskTimeoutError`.
 
-        Also take back work items that wait behind a long one, and give them to another worker that has nothing to do.
-        Workers without a status page are not checked. Returns the number of seconds after which to call `look` again.
+        Also take back work items that wait behind a long one, if another worker has nothing to do. They go to workers
+        that have room. Workers without a status page are not checked. Returns the number of seconds after which to call
+        `look` again at the latest.
         """
         again_secs = self._task_secs if self._task_secs is not None else _NEVER_SECS
         late: list[tuple[int, WorkItem, int, BaseException]] = []

@@ -6,8 +6,10 @@ callers ── submit ──► Dispatcher ── give ──► ReadyWorkers �
    └── outcomes ── OutcomeDelivery ◄── WorkerEvents ◄────────────────── aggregator
 ```
 
-Any thread may submit tasks. The main thread never holds the lock of `PoolBooks`, because a signal handler may interrupt
-the main thread and end the pool. The handler would then wait for this lock for ever.
+Any thread may submit tasks. The main thread must not hold the lock of `PoolBooks`, because a signal handler may
+interrupt the main thread and end the pool. The handler would then wait for this lock for ever. So `submit` takes no
+lock, and `close` and `wait_until_done` take it in another thread (`aside`). `pool/runtime.py` and `pool/executor.py`
+call `cancel`, `drop_waiting` and `terminate` in another thread.
 
 Covers: submitting, cancelling, closing and terminating.
 Does not cover: what a result or the end of a worker means (`worker_events.py`), time limits (`deadlines.py`), which
@@ -61,11 +63,12 @@ class Dispatcher:
     Attributes
     ----------
     by_value:
-        False, because workers of mpr import `__main__` themselves (`processes/main_module.py`).
+        False: functions of `__main__` are pickled with their code only if workers do not import `__main__`
+        (`processes/main_module.py`).
     callbacks:
         Runs the callbacks of the callers.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     listener:
@@ -146,7 +149,7 @@ class Dispatcher:
         """Cancel `work_item` if no worker has it. Returns True if the work item is cancelled, and else False.
 
         If `running` is True, a work item that a worker has is cancelled, too. A worker that runs it is killed and
-        replaced. The tasks that have no outcome get a `CancelledError`.
+        replaced. The tasks that have no outcome get a `CancelledError`. Returns False if all tasks have their outcome.
         """
         self._take_submitted()
         books = self._books
@@ -211,13 +214,17 @@ class Dispatcher:
             self._books.lifecycle.finish()
 
     def stop_workers(self) -> None:
-        """Tell all workers to end, and close the observer. Call this after `wait_until_done`."""
+        """Tell all ready workers to end, and close the observer. Call this after `wait_until_done`."""
         with self._books.lock:
             self._books.workers.stop_all()
         self._observer.close()
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """End the pool. Every task without an outcome gets `error`; if `error` is None, a `PoolTerminatedError`."""
+        """End the pool. Every task without an outcome gets `error`; if `error` is None, a `PoolTerminatedError`.
+
+        If an earlier error has ended the pool, the tasks get that error instead of a `PoolTerminatedError`. This method
+        does not kill the workers.
+        """
         books = self._books
         with books.lock:
             pending = books.work.forget_all()
@@ -252,7 +259,7 @@ class Dispatcher:
     def look(self) -> float:
         """Kill workers whose task has run for too long. Returns the number of seconds after which to call `look` again.
 
-        Also take back work items that wait behind a long one, and give them to another worker that has nothing to do.
+        Also take back work items that wait behind a long one, if another worker has nothing to do (see `Deadlines`).
         """
         return self._deadlines.look()
 

@@ -17,7 +17,7 @@ class PoolObserver:
     """The base class of observers, whose methods do nothing. The pool calls one method for each kind of event.
 
     Any thread may call a method, also one that holds the lock of the pool (`PoolBooks`). So a method must not wait, and
-    must not call the dispatcher. If a method raises, mpr logs the error, and does not call this observer again.
+    must not call the dispatcher. `PoolObservers` handles the errors that a method raises.
     """
 
     def announce(self, name: str, count: int) -> None:
@@ -55,7 +55,8 @@ class PoolObserver:
 class PoolObservers(PoolObserver):
     """Passes each call to several observers, in their order.
 
-    If an observer raises, the error is logged, and this observer gets no more calls.
+    If an observer raises, the error is logged, and this observer gets no more calls. An error that may come from a
+    signal, such as Ctrl-C, is raised instead (see `Contained` in `user_code.py`).
     """
 
     def __init__(self, observers: Iterable[PoolObserver]) -> None:

@@ -1,7 +1,8 @@
 """Unpickles the outcomes of tasks, and passes them to the callers. An outcome is the result or the error of a task.
 
-Unpickling runs code of a user, which may raise anything. The functions of this module catch each error of this code: it
-becomes the outcome of the task, or a line in the log. A process that this code forks ends when it leaves the code.
+Unpickling runs code of a user, which may raise anything. `open_result`, `start` and `hand_over` catch each error of
+this code: it becomes the outcome of the task, or a line in the log. A process that this code forks ends when it leaves
+the code.
 
 Covers: unpickling results and exceptions, and calling the methods of the callers' result objects.
 Does not cover: code in workers (`worker/loop.py`), callbacks (`callbacks.py`), texts of exceptions
@@ -46,7 +47,7 @@ def open_result(work_item: WorkItem, result: Result, count: int, failure: BaseEx
     """Yield the outcomes of `count` tasks of `work_item`, in the order of the tasks. Unpickles them from `result`.
 
     If `failure` is not None, it is the error of all these tasks, and nothing is unpickled. Tasks whose results cannot
-    be unpickled get an error.
+    be unpickled get a `TaskError`. If `result` does not have `count` results, all these tasks get a `DeliveryError`.
     """
     first = result.first
     if failure is not None:
@@ -87,7 +88,7 @@ def _open_apart(work_item: WorkItem, result: Result, count: int) -> Iterator[Out
 
 
 def _unpickled(load: Callable[[Sequence[Buffer]], T], payload: Sequence[Buffer]) -> T:
-    """Return `load(payload)`. If the unpickling forks this process, the child ends when it leaves the unpickling."""
+    """Return `load(payload)`, or raise its error. If `load` forks this process, the child ends after `load`."""
     pid = os.getpid()
     try:
         value = load(payload)

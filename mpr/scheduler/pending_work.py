@@ -16,8 +16,8 @@ from mpr.scheduler.work_item import WorkItem
 class PendingWork:
     """Keeps work items from their submission to their outcome.
 
-    Only one thread at a time may change this object. Any thread may call `submit`, `begin_feeding` and `unfinished` at
-    any time, because these take no lock.
+    Only one thread at a time may call the methods that change this object. But any thread may call `submit` and
+    `begin_feeding` and read `unfinished` at any time, without a lock.
 
     A *feeder* is the part of an `imap` call that submits the work items of the call.
     """
@@ -41,7 +41,7 @@ class PendingWork:
             yield self._submitted.popleft()
 
     def accept(self, work_item: WorkItem) -> None:
-        """Give `work_item` its number, and keep the work item until `forget` or `forget_all`."""
+        """Give `work_item` its number and its `first_task`, and keep it until `forget` or `forget_all`."""
         work_item.accepted(next(self._numbers), self._task_count)
         self._task_count += work_item.count
         self._accepted[work_item.number] = work_item
@@ -51,14 +51,14 @@ class PendingWork:
         return self._accepted.get(number)
 
     def accepted(self) -> list[WorkItem]:
-        """Return all accepted work items without an outcome, in the order in which they were accepted."""
+        """Return all accepted work items that are not forgotten, in the order in which they were accepted."""
         return list(self._accepted.values())
 
     def __contains__(self, work_item: WorkItem) -> bool:
         return work_item.number in self._accepted
 
     def forget(self, work_item: WorkItem) -> None:
-        """Forget `work_item`, because all its tasks have their outcome, or the work item was cancelled."""
+        """Forget the accepted `work_item`, because all its tasks have their outcome, or because it was cancelled."""
         del self._accepted[work_item.number]
 
     def forget_all(self) -> list[WorkItem]:
@@ -90,7 +90,7 @@ class PendingWork:
 
     @property
     def has_items(self) -> bool:
-        """True if a submitted or accepted work item is left that has no outcome yet."""
+        """True if a submitted or accepted work item is left, so that tasks have no outcome yet."""
         return bool(self._submitted or self._accepted)
 
     @property

@@ -20,14 +20,14 @@ from mpr.transport.sockets import DownstreamServer, PeerGoneError
 
 
 class ReadyWorkers:
-    """Keeps the workers of one pool that are ready. A thread must hold the lock of `PoolBooks` to use this object.
+    """Keeps the workers of one pool that are ready. A thread must hold the lock of `PoolBooks` to change this object.
 
     Parameters
     ----------
     down:
         Sends messages to workers.
     on_cancelled:
-        Called with each work item that is not sent to a worker, because its caller has cancelled it.
+        Called with each work item that is not sent, because its caller has cancelled it or set its result.
     """
 
     def __init__(self, down: DownstreamServer, on_cancelled: Callable[[WorkItem], None]) -> None:
@@ -144,7 +144,7 @@ class ReadyWorkers:
     def take_back(self, worker: int) -> list[WorkItem]:
         """Take back all work items that `worker` has not begun, and return them. They are not in the queue.
 
-        Returns an empty list if the worker has no status page.
+        `worker` must be ready. Returns an empty list if the worker has no status page.
         """
         at = self._handles[worker].revoke()
         if at is None:
@@ -154,7 +154,7 @@ class ReadyWorkers:
         return taken
 
     def could_take_back(self) -> bool:
-        """Return True if a worker has nothing to do, the queue is empty, and another worker has several work items."""
+        """Return True if the queue is empty, a worker that may get items has none, and another one has several."""
         return self._assignment.could_take_back()
 
     def drop(self, work_item: WorkItem) -> bool:

@@ -52,7 +52,7 @@ class PoolState(enum.Enum):
     RUNNING = "running"
     #: The pool accepts no new calls, and runs the tasks of earlier calls to their end.
     CLOSED = "closed"
-    #: The pool runs no more tasks. Each task that had no outcome has got an error.
+    #: The pool starts no more tasks. Each task without an outcome gets an error.
     TERMINATED = "terminated"
 
 

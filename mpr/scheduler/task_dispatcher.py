@@ -27,7 +27,7 @@ class TaskDispatcher(Protocol):
     callbacks:
         Runs the callbacks of the callers.
     lifecycle:
-        Whether the pool takes tasks, and the error that ended the pool.
+        The state of the pool, and the error that ended it; see `PoolLifecycle`.
     work:
         The work items without an outcome.
     """
@@ -60,11 +60,11 @@ class TaskDispatcher(Protocol):
         """Cancel `work_item` if this is possible. Returns True if the work item is cancelled, and else False.
 
         With workers of mpr, this is possible if no worker has the work item, or if `running` is True. With an engine,
-        this is possible if the engine can still cancel the work item.
+        it is possible if the future of the engine can be cancelled (see `Engine.submit` in `engines/engine.py`).
         """
 
     def drop_waiting(self) -> None:
-        """Cancel every work item that can still be cancelled. Its tasks get a `CancelledError`."""
+        """Cancel every work item that `cancel` with `running=False` would cancel. Its tasks get a `CancelledError`."""
 
     def close(self) -> None:
         """Accept no new calls. The tasks of earlier calls still run. Does not wait for them."""

@@ -43,7 +43,7 @@ class TaskFunction:
     def of(cls, function: Callable[..., Any], *, by_value: bool) -> TaskFunction:
         """Return `function`, pickled. If `by_value` is True, a function of `__main__` is pickled with its code.
 
-        Raises `UnpicklableTaskError` if the function cannot be pickled.
+        Raises the errors of `dump_function` (`processes/task_pickling.py`), such as `UnpicklableTaskError`.
         """
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function, by_value=by_value))
 
@@ -71,13 +71,13 @@ class WorkItem:
         Called with the outcomes of one or more tasks. See `OnOutcome` for the arguments.
     on_start:
         Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. None
-        if there is nothing to call.
+        if there is nothing to call, or if it has returned True.
     number:
-        The number of the work item in the pool.
+        The number of the work item in the pool, from 1; 0 until the pool has accepted the work item.
     first_task:
         How many tasks the pool has accepted before the first task of the work item.
     sequence:
-        The number of the work item among those that were sent to the same worker.
+        The number of the work item among those that were sent to the same worker, from 1; 0 if it was not sent.
     first:
         The number of the first task without an outcome, counted from 0 in the work item.
     attempt, again:
@@ -135,7 +135,10 @@ class WorkItem:
         self.is_reported, self.on_start = True, None
 
     def settle(self, count: int) -> None:
-        """Note that the next `count` tasks, from `first` on, have their outcome. This increases `first`."""
+        """Note that the next `count` tasks, from `first` on, have their outcome.
+
+        This increases `first` and decreases `again`. If `again` becomes 0, `attempt` becomes 1.
+        """
         self.first += count
         self.again = max(0, self.again - count)
         if not self.again:
@@ -160,7 +163,10 @@ class WorkItem:
     # --- questions ---------------------------------------------------------------------------------------------
 
     def name(self, task: int) -> str:
-        """Return a name for task `task` of this work item, for texts that users read, such as `detect[3]`."""
+        """Return a name for task `task` of this work item, for texts that users read.
+
+        The name is `detect` for a single call, and `detect[3]` for the task at position 3 of a `map`.
+        """
         return self.function.name if self.mode == CALL else f"{self.function.name}[{self.index + task}]"
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo:

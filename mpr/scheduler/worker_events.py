@@ -187,9 +187,9 @@ class WorkerEvents:
                 workers.stop(hello.worker)
 
     def initializer_failed(self, hello: Hello, failed: InitializerFailed) -> None:
-        """End the pool with an `InitializerError`, because the initializer has raised in the worker of `hello`.
+        """End the pool with an `InitializerError`, because the initializer has failed in the worker of `hello`.
 
-        `failed` is the message with the pickled exception.
+        It has raised, or the worker could not unpickle it. `failed` is the message with the pickled exception.
         """
         cause = task_pickling.load_exception(failed.payload)
         text = represent(cause)
@@ -202,6 +202,8 @@ class WorkerEvents:
         self, worker: int, exitcode: int | None, said_goodbye: bool, kept: Callable[[], SurvivingRows]
     ) -> list[str]:
         """Decide what happens to the work items of a worker that has ended. Start another worker if it is needed.
+
+        If too many workers in a row have ended before they were ready, end the pool with a `WorkerStartError` instead.
 
         Parameters
         ----------

@@ -22,16 +22,19 @@ Soon = Callable[[Callable[[], None]], None]
 
 
 class WorkerControl(Protocol):
-    """Starts and kills worker processes. Any thread may call the methods. Only `kill_if` may wait, for up to 1 s."""
+    """Starts and kills worker processes. Any thread may call the methods.
+
+    Only `kill_if` may wait: for other calls of `kill_if`, up to 1 s for the worker to stop, and for `condition`.
+    """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready."""
+        """Note that a worker of the pool is ready. At the first call, the other workers are started without delay."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start; None if no reason is known."""
+        """Return, as text, why no worker can join the recording; None if no reason is known."""
 
     def look_soon(self) -> None:
         """Have the supervisor's thread call `Dispatcher.look` now."""
@@ -39,8 +42,8 @@ class WorkerControl(Protocol):
     def kill_if(self, pid: int, condition: Callable[[], bool]) -> bool:
         """Suspend the worker with the process id `pid`, and call `condition`. If it returns True, kill the worker.
 
-        If `condition` returns False, resume the worker. Returns True if the worker was killed. The worker is suspended,
-        so that it cannot begin another task before the kill.
+        If `condition` returns False, resume the worker. Returns True if the worker was killed, and False if not, for
+        example if it had ended. The worker is suspended, so that it cannot begin another task before the kill.
         """
 
     def memory(self, pid: int) -> int:

@@ -65,8 +65,8 @@ class WorkerSupervisor:
     has_no_hello:
         Called with the number of a worker. Returns True if no hello (the first message) of this worker has arrived.
     look:
-        Called in the supervisor's thread at least twice a second. Returns the number of seconds after which `look` has
-        to be called again at the latest.
+        Called in the supervisor's thread about twice a second, or earlier. Returns the number of seconds after which
+        `look` has to be called again. The start of a worker can delay the call.
     obstacle:
         Returns why no worker can join the recording; None if no reason is known.
     """
@@ -122,7 +122,7 @@ class WorkerSupervisor:
         self._wakeup.wake()
 
     def start_obstacle(self) -> str | None:
-        """Return why no worker can start; None if no reason is known."""
+        """Return, as text, why no worker can join the recording; None if no reason is known."""
         return self._obstacle()
 
     def look_soon(self) -> None:

@@ -11,7 +11,8 @@ The words of this package:
 - *step*: a whole call of a plain function, or the part of a generator or coroutine up to its next pause.
 - *context*: the times, the prefix, the recording and the settings of the SDK that one task has.
 - *prefix*: a path that mpr puts before the entity paths that the body logs.
-- *index*: a number that no other task of the recording has.
+- *index*: the number of a task: its position in its `map`, or a number that counts single calls. The docstring of
+  `CurrentTask` (`current.py`) has all cases.
 - *deliver*: send rows, and wait until every durable sink (such as a file) has them.
 - *capture*: send all logging calls of the process without an argument `recording` to one recording, until a wrapped
   function has ended.

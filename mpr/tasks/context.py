@@ -73,7 +73,7 @@ class TaskContext:
 
     @property
     def forked(self) -> bool:
-        """True in a forked process, which has a copy of this object. The task belongs to the parent of this process."""
+        """True in a forked process, which has a copy of this object. The task belongs to the process that made it."""
         return os.getpid() != self._pid
 
     @property

@@ -25,8 +25,9 @@ class CurrentTask:
         The qualified name of the task's function, or the name from `@mpr.task(name=...)`.
     index:
         In a `map`, the position of the task's item, from 0. In an `apply` or `submit`, the number of the task in the
-        pool. If no pool runs the task, a number from 0 that is unique among the recording's tasks outside of pools.
-        Without a recording to join, the number of tasks without a recording that this process has run before.
+        pool. If no pool has submitted the task, a number from 0 that is unique among such tasks of the recording, for
+        example in a decorated function that an undecorated task of a pool calls. Without a recording to join, the
+        number of tasks without a recording that this process has run before.
     attempt:
         1 for the first attempt, and one more for each retry of a pool or of Ray.
     worker:

@@ -63,12 +63,13 @@ def task(
     `mpr.Pool`, they are there when the pool's caller gets the result. If the function has raised, the text of the
     exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
 
-    The function starts without any times set. After the call, the times of its caller are set again. If another task
-    calls the function, the function is a part of that task. If no open recording on this machine was inherited, the
-    function logs to the current recording.
+    The function starts without any times set. After the call, the times of its caller are set again. If another
+    decorated or wrapped function calls it in the same thread, it is a part of that task. If an undecorated task of a
+    pool calls it, it is a task of its own. If no open recording on this machine was inherited, the function logs to the
+    current recording.
 
-    In the process that has made the recording, only the body of the function logs to that recording. Threads that the
-    body starts there log to the recording that is current in these threads.
+    In the process that has made the recording, threads that the body starts do not log to that recording, but to the
+    recording that is current in these threads.
 
     Parameters
     ----------

@@ -1,7 +1,8 @@
 """Finds out which task of another engine makes the present call, and gives this call a key.
 
 An engine may run a task again: Ray and Dask do so if a worker has died, or if a result was lost. A *run* is one time
-that an engine runs a task. The same call has the same key in all runs of a task. By the key, the parent recognizes a
+that an engine runs a task. The key has the number of the call among the calls of the same function in its run. So a
+call has the same key in all runs, if each run makes its calls in the same order. By the key, the parent recognizes a
 call whose rows are all in the recording already (`aggregator/complete_tasks.py`).
 
 | engine | the task is known by | the run is known by |
@@ -48,7 +49,7 @@ class EngineCall:
     Attributes
     ----------
     key:
-        The same bytes for this call in all runs of the task; empty if the engine never runs a task again.
+        The same bytes for this call in all runs of the task (see the module); empty if the engine never runs it again.
     attempt:
         The number of earlier runs of the task; None if unknown.
     """
@@ -86,7 +87,7 @@ _counts = _Counts()
 
 
 def current_call(function: str, recording_id: str) -> EngineCall | None:
-    """Return the call of `function` that begins now. Returns None if no task of Ray or Dask runs in this thread.
+    """Return the call of `function` that begins now. Returns None if no task of Ray or Dask is found in this thread.
 
     Call this once for each call of `function`, because the number of the call in its run is a part of the key.
     """

@@ -32,8 +32,9 @@ _unrecorded = itertools.count()
 class Execution:
     """One run of a task, from its creation just before the body to `close`.
 
-    If another task is running in this thread, this task is a part of that task, and the methods do nothing. If an
-    engine such as Ray repeats a task whose rows are all in the recording, the rows of this run are dropped.
+    If another decorated or wrapped function runs in this thread, this task is a part of that task, and the methods
+    do nothing. If an engine such as Ray repeats a task whose rows are all in the recording, the rows of this run are
+    dropped.
 
     Parameters
     ----------

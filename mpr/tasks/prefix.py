@@ -26,7 +26,8 @@ FIELDS = ("task", "name", "index", "attempt", "worker", "pid")
 def check(prefix: str, function: Callable[..., Any]) -> None:
     """Raise `ConfigError` if `prefix` is no format string, or has an unknown field.
 
-    A field is known if it is in `FIELDS`, or is an argument of `function`.
+    A field is known if it is in `FIELDS`, or is an argument of `function`. If `function` has a parameter `**kwargs`,
+    each valid name of an argument is known.
     """
     try:
         names = list(_names(prefix))

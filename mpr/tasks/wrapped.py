@@ -20,9 +20,10 @@ from mpr.user_code import is_a
 
 
 class Wrapped(FunctionLike):
-    """Calls `function` in any process, and makes its rows go to the recording of `config`.
+    """Calls `function` as a task, whose rows go to the recording of `config`.
 
-    The pickle has `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
+    It works in any process of this user on this machine, as long as the recording is open. The pickle has `function`
+    and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
     """
 
     __slots__ = ("_made_of",)

@@ -2,9 +2,10 @@
 
 These words have a meaning of their own here:
 
-- A place is a number from 0 to n - 1 in a pool of n workers. If a worker is replaced, the new worker gets the place of
-  the old one.
-- A state timeline is an entity that shows the states of the workers at one place, one after another.
+- A place is a number from 0 to n - 1 in a pool of n workers. If a worker is replaced, the new worker gets a place that
+  an ended worker has left.
+- A state timeline is an entity that shows the states of the workers at one place, one after another. If a worker has
+  died, the next one at this place usually begins a new state timeline (`places.py`).
 - A work item is one or several tasks that a worker gets in one message.
 - A span is one row about one task, or about several short tasks that a worker ran one after another.
 - A task is settled when it has its outcome: a result or an error.

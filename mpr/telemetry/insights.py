@@ -35,7 +35,8 @@ class WorkerInsights:
     working_secs:
         The time in tasks, including `held_back_secs`.
     flushing_secs:
-        The time in which the worker waited after its tasks until the SDK had encoded their rows.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows. With an engine, until
+        the sinks had these rows.
     held_back_secs:
         The time in which `rr.log` waited for slow sinks.
     """
@@ -55,7 +56,7 @@ class WorkerInsights:
 
     @property
     def total_secs(self) -> float:
-        """The time in seconds from the start of the worker until its end, or until now if it still runs."""
+        """The time in seconds from the start of the worker until its end, or until the call of `insights`."""
         return float(sum(getattr(self, f"{each}_secs") for each in _SHARES))
 
     def share(self, name: str) -> float:

@@ -22,8 +22,8 @@ TELEMETRY = ("workers", "tasks", "resources", "pool")
 class StateRow:
     """Says that the worker with the number `worker` has the state `state` from `at_ns` on.
 
-    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, or a state from
-    `blueprint/telemetry_names.py`.
+    `at_ns` is in nanoseconds of the monotonic clock. `state` is the name of a task, the name of a function (for a span
+    of several tasks), or a state from `blueprint/telemetry_names.py`.
     """
 
     at_ns: int

@@ -213,8 +213,8 @@ class Sampler:
 class _LogsFailures:
     """Passes an exception of a `with` block to `Sampler.fail` instead of raising it.
 
-    The reason is that telemetry must not fail a task. An exception from a signal handler, such as `KeyboardInterrupt`,
-    is raised.
+    The reason is that an error of the telemetry must not fail a task, or keep a pool from ending. An exception that may
+    come from Ctrl-C is raised (see `passes` in `user_code.py`).
     """
 
     def __init__(self, sampler: Sampler) -> None:

@@ -71,7 +71,7 @@ class TelemetryTracker(PoolObserver):
     # --- workers -----------------------------------------------------------------------------------------------
 
     def starting(self, worker: int) -> None:
-        """Give the worker with the number `worker`, which is about to start, a place and a state timeline."""
+        """Give the worker with the number `worker`, which is new, a place and a state timeline."""
         with self._lock:
             place, timeline = self._places.take(worker)
             self._rows.set_names(self._places.names)

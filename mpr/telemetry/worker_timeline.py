@@ -52,7 +52,8 @@ class WorkerTotals:
     back_pressure_ns:
         The time in which `rr.log` waited for the sinks.
     current_ns:
-        The time for which the present task has run; 0 if there is none.
+        The time for which the present task had run when it was observed last. 0 if no task runs, or if the task had
+        run for less than `SPAN_NS`.
     """
 
     started_ns: int
@@ -155,7 +156,7 @@ class WorkerTimeline:
 
     @property
     def is_lost(self) -> bool:
-        """True if the process of the worker has died."""
+        """True if the process of the worker has died, and did not end as usual."""
         return bool(self._lost)
 
     def note_ready(self, pid: int, now_ns: int, init_micros: int) -> None:
