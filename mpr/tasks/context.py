@@ -66,6 +66,8 @@ class TaskContext:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
             router.install_entries()
+        if producer is not None:
+            router.install_take_over()
         self.prefix: log_calls.Prefix | None = None
         if prefix is not None and self.ids is not None:
             self.prefix = log_calls.Prefix(prefix.strip("/"), self.ids)
