@@ -306,6 +306,8 @@ def work(number):
     log(number + 1)
     rr.init("of the task", default_enabled=False)
     log(-1)
+    rr.set_global_data_recording(own)
+    rr.set_global_data_recording(rr.RecordingStream("second", default_enabled=False))
 
 decorated = mpr.task(work)
 
@@ -322,6 +324,7 @@ async def awaited():
     await asyncio.sleep(0)
     log(31)
 
+own = rr.RecordingStream("own", default_enabled=False)
 rr.init("of the caller", recording_id="of the caller")
 rr.save("caller.rrd")
 with mpr.SharedRecording("app", sinks="run.rrd") as recording:
@@ -346,10 +349,10 @@ with ThreadPoolExecutor(1) as threads, mpr.Pool("app", sinks="pool.rrd", engine=
 """
 
 
-def test_rr_init_of_a_task_in_the_parent_is_undone_behind_the_task(
+def test_what_was_current_is_current_again_after_a_task_in_the_parent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also `rr.init(default_enabled=False)`. Other code of the process logs to its own recording all the time."""
+    """`rr.init` and `rr.set_global_data_recording` of the task are undone. Threads log to the caller's recording."""
     monkeypatch.chdir(tmp_path)
     finished = support.run_python(_IN_THE_PARENT)
     assert finished.returncode == 0, finished.stderr

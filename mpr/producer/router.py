@@ -318,7 +318,10 @@ def _note_current(handle: Any, of_thread: bool) -> None:
     _note_sdk_use()
     if of_thread:
         thread_state.current = _process.default_current if handle is None else handle
-    elif _process.account is not None and handle is not _process.account.handle:
+        return
+    if (context := thread_state.context) is not None and not thread_state.joins:
+        context.note_global(handle)
+    if _process.account is not None and handle is not _process.account.handle:
         # Threads that have chosen no recording may log to the other recording from now on.
         _process.account.stop()
 
