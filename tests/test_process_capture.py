@@ -306,8 +306,12 @@ def work(number):
     log(number + 1)
     rr.init("of the task", default_enabled=False)
     log(-1)
+
+def choose(number):
+    rr.set_global_data_recording(rr.RecordingStream("dropped"))
     rr.set_global_data_recording(own)
-    rr.set_global_data_recording(rr.RecordingStream("second", default_enabled=False))
+    log(number)
+    log(number + 1)
 
 decorated = mpr.task(work)
 
@@ -338,6 +342,8 @@ with mpr.SharedRecording("app", sinks="run.rrd") as recording:
     log(104)
     asyncio.run(awaited())
     log(105)
+    mpr.task(choose)(60)
+    recording.wrap(choose)(70)
     with ThreadPoolExecutor(1) as threads:
         threads.submit(decorated, 40).result()
         threads.submit(log, 106).result()
@@ -357,7 +363,7 @@ def test_what_was_current_is_current_again_after_a_task_in_the_parent(
     finished = support.run_python(_IN_THE_PARENT)
     assert finished.returncode == 0, finished.stderr
     found = {
-        "run": [number + step for number in (0, 10, 20, 30, 40) for step in (0, 1)],
+        "run": [number + step for number in (0, 10, 20, 30, 40, 60, 70) for step in (0, 1)],
         "pool": [50, 51],
         "caller": range(100, 108),
     }
