@@ -290,3 +290,83 @@ def test_decorated_functions_in_other_threads_keep_the_inherited_recording(tmp_p
     for name, numbers in (("own", [1, 2, 3]), ("other", [10, 11])):
         support.check_file(tmp_path / f"{name}.rrd")
         assert support.numbers(tmp_path / f"{name}.rrd") == Counter(numbers)
+
+
+_IN_THE_PARENT = """
+import asyncio, sys
+from concurrent.futures import ThreadPoolExecutor
+import mpr, rerun as rr
+
+def log(number):
+    rr.log("n", rr.Scalars(number))
+
+def work(number):
+    log(number)
+    rr.init("of the task", strict=True)
+    log(number + 1)
+    rr.init("of the task", default_enabled=False)
+    log(-1)
+
+def choose(number):
+    rr.set_global_data_recording(rr.RecordingStream("dropped"))
+    rr.set_global_data_recording(own)
+    log(number)
+    log(number + 1)
+
+decorated = mpr.task(work)
+
+@mpr.task
+def generated():
+    work(20)
+    yield
+    log(-1)
+
+@mpr.task
+async def awaited():
+    log(30)
+    rr.init("of the task")
+    await asyncio.sleep(0)
+    log(31)
+
+own = rr.RecordingStream("own", default_enabled=False)
+rr.init("of the caller", recording_id="of the caller")
+rr.save("caller.rrd")
+with mpr.SharedRecording("app", sinks="run.rrd") as recording:
+    log(100)
+    decorated(0)
+    log(101)
+    recording.wrap(work)(10)
+    log(102)
+    for _ in generated():
+        log(103)
+    log(104)
+    asyncio.run(awaited())
+    log(105)
+    mpr.task(choose)(60)
+    recording.wrap(choose)(70)
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(decorated, 40).result()
+        threads.submit(log, 106).result()
+    assert rr.get_recording_id() == "of the caller"
+    assert not rr.strict_mode()
+with ThreadPoolExecutor(1) as threads, mpr.Pool("app", sinks="pool.rrd", engine=threads) as pool:
+    pool.apply(work, (50,))
+    log(107)
+"""
+
+
+def test_what_was_current_is_current_again_after_a_task_in_the_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`rr.init` and `rr.set_global_data_recording` of the task are undone. Threads log to the caller's recording."""
+    monkeypatch.chdir(tmp_path)
+    finished = support.run_python(_IN_THE_PARENT)
+    assert finished.returncode == 0, finished.stderr
+    found = {
+        "run": [number + step for number in (0, 10, 20, 30, 40, 60, 70) for step in (0, 1)],
+        "pool": [50, 51],
+        "caller": range(100, 108),
+    }
+    for name, numbers in found.items():
+        support.check_file(tmp_path / f"{name}.rrd")
+        assert support.numbers(tmp_path / f"{name}.rrd") == Counter(numbers)

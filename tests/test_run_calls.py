@@ -426,9 +426,44 @@ rr.save(sys.argv[1] + "-fourth")
 log(6)
 """
 
+_TIMES_OF_TWO_THREADS = """
+import sys, rerun as rr
+from concurrent.futures import ThreadPoolExecutor
 
-def test_a_recording_that_init_begins_has_its_own_times_as_without_mpr(tmp_path: Path) -> None:
-    _run(_TIMES, tmp_path, tmp_path / "never.rrd")
+def log(number):
+    rr.log("n", rr.Scalars(float(number)))
+
+def init(name):
+    rr.init("app", recording_id=name)
+    rr.save(f"{sys.argv[1]}-{len(made)}")
+    made.append(name)
+
+def other(function, *args, **kwargs):
+    thread.submit(function, *args, **kwargs).result()
+
+made = []
+thread = ThreadPoolExecutor(1)
+init("a")
+other(rr.set_time, "step", sequence=1)
+rr.set_time("step", sequence=2)
+init("b")
+log(1)
+other(rr.set_time, "step", sequence=3)
+other(init, "c")
+rr.set_time("other", sequence=4)
+other(log, 2)
+log(3)
+init("b")
+other(log, 4)
+other(init, "a")
+log(5)
+other(log, 6)
+"""
+
+
+@pytest.mark.parametrize("script", [_TIMES, _TIMES_OF_TWO_THREADS])
+def test_a_recording_that_init_begins_has_its_own_times_as_without_mpr(script: str, tmp_path: Path) -> None:
+    _run(script, tmp_path, tmp_path / "never.rrd")
     alone = subprocess.run(
         [sys.executable, "script.py", "plain"], cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False
     )

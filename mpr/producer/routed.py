@@ -50,7 +50,7 @@ class RoutedProducer(Protocol):
 
 
 class RoutedTask(Protocol):
-    """The attributes of `tasks.context.TaskContext` that `router.py` uses."""
+    """The members of `tasks.context.TaskContext` that `router.py` uses."""
 
     producer: Any
     is_muted: bool
@@ -59,6 +59,8 @@ class RoutedTask(Protocol):
 
     @property
     def ids(self) -> Ids | None: ...
+
+    def note_global(self, handle: Any) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

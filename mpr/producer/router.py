@@ -88,7 +88,7 @@ def take_over(producer: RoutedProducer) -> bool:
     recording where the rows go. Returns True if mpr could wrap all logging functions that it knows, and else False.
     """
     install_entries()
-    _install_take_over()
+    install_take_over()
     _process.producer, _process.account = producer, producer.row_account
     _process.lost_rows = None
     return not _process.missing
@@ -97,7 +97,7 @@ def take_over(producer: RoutedProducer) -> bool:
 def capture(producer: RoutedProducer) -> None:
     """Route every plain logging call to `producer` until `end_capture`. A second call replaces the producer."""
     install_entries()
-    _install_take_over()
+    install_take_over()
     account = _process.account
     if account is not None:
         # From now on, other threads may log to either recording.
@@ -134,7 +134,7 @@ def mute(handle: Any) -> None:
     guarded recording's sink.
     """
     install_entries()
-    _install_take_over()
+    install_take_over()
     _process.made.add_twin(handle)
 
 
@@ -149,17 +149,18 @@ def join_lazily(join: Callable[[], object]) -> None:
     install_times()
     _install_sinks()
     install_entries()
-    _install_take_over()
+    install_take_over()
 
 
-def _install_take_over() -> None:
+def install_take_over() -> None:
+    """Wrap the SDK's functions that make recordings or choose the current one. Within a task, `rr.init` makes none."""
     if not _process.taken_over:
         _process.taken_over = True
         forks.leave_parents_recordings()
         recordings.divert_recording_info(_diverted_info)
         # `rr.init` changes the current recording too, so its calls must be watched as well.
         watches_init = recordings.divert_new_recordings(
-            _diverted, _note_init, _note_made, _make_current, _switch_off, skips_clean_up=_is_muted
+            _diverted, _note_init, _note_made, _make_current, _switch_off, skips_clean_up=_is_apart
         )
         _process.current_is_watched = recordings.watch_current(_note_current) and watches_init
 
@@ -230,6 +231,8 @@ def _entered(size: int, rows: int, recording: Any) -> Prefix | None:
         return context.prefix
     found = _process.producer or _join_now()
     if found is not None:
+        if _is_behind():
+            _process.run.restore_times(found, thread_state.times)
         found.log_counters.enter(size, rows, recording)
     elif _process.left_threads:
         _warn_of_left_thread(recording)
@@ -288,16 +291,25 @@ def _of_this_thread() -> RoutedProducer | None:
     If the process has no producer, the task's producer is returned only if it drops the task's rows.
     """
     context = thread_state.context
-    if context is not None and context.producer is not None and (_process.producer is not None or _is_muted()):
+    if context is not None and context.producer is not None and (_process.producer is not None or context.is_muted):
         found: RoutedProducer = context.producer
         return found
     return _process.producer
 
 
-def _is_muted() -> bool:
-    """Return True if the rows of the task in this thread are dropped, because they are in the recording already."""
+def _is_apart() -> bool:
+    """Return True if only the task in this thread logs to its recording, and `rr.init` must leave other code alone.
+
+    That is so for rows that are dropped, and in the process that has made the recording.
+    """
     context = thread_state.context
-    return context is not None and context.is_muted
+    return context is not None and context.producer is not None and (_process.producer is None or context.is_muted)
+
+
+def _of_init() -> RoutedProducer | None:
+    """Return the producer whose recording `rr.init` uses in this thread; None if `rr.init` makes a new recording."""
+    context = thread_state.context
+    return context.producer if context is not None and _is_apart() else _of_this_thread()
 
 
 def _note_sdk_use() -> None:
@@ -309,7 +321,10 @@ def _note_current(handle: Any, of_thread: bool) -> None:
     _note_sdk_use()
     if of_thread:
         thread_state.current = _process.default_current if handle is None else handle
-    elif _process.account is not None and handle is not _process.account.handle:
+        return
+    if (context := thread_state.context) is not None and not thread_state.joins:
+        context.note_global(handle)
+    if _process.account is not None and handle is not _process.account.handle:
         # Threads that have chosen no recording may log to the other recording from now on.
         _process.account.stop()
 
@@ -319,6 +334,9 @@ def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] 
     if (found := _process.producer) is not None:
         found.log_counters.sdk_used = True
     if ids is None:
+        return
+    if found is not None and ids == found.ids and _is_behind():
+        _process.run.restore_times(found, thread_state.times, lambda: _note_time(ids, timeline, time))
         return
     times = thread_state.times.get(ids)
     if times is None:
@@ -331,6 +349,11 @@ def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] 
         times.pop(timeline, None)
 
 
+def _is_behind() -> bool:
+    """Return True under `mpr run` if the times of this thread, which runs no task, are those from before `rr.init`."""
+    return _process.lazy is not None and _process.run.is_behind() and thread_state.context is None
+
+
 def _note_setting(setting: Setting, before: bool) -> None:
     _note_sdk_use()
     owner = thread_state.context or _process.producer
@@ -341,12 +364,12 @@ def _note_setting(setting: Setting, before: bool) -> None:
 
 def _diverted() -> rr.RecordingStream | None:
     _note_sdk_use()
-    found = _of_this_thread() or (_join_now() if _process.lazy is not None else None)
+    found = _of_init() or (_join_now() if _process.lazy is not None else None)
     return None if found is None else found.stream
 
 
 def _make_current(stream: rr.RecordingStream) -> None:
-    if _is_muted():
+    if _is_apart():
         # Other threads log where they logged before.
         recordings.exchange_thread_recording(stream.to_native())
         return
@@ -403,7 +426,7 @@ def _skips_sink(call: SinkCall) -> bool:
 
 
 def _note_init(application_id: str | None, recording_id: str | None) -> None:
-    found = _of_this_thread()
+    found = _of_init()
     if found is not None and _process.lazy is None:
         found.notices.init(application_id, recording_id)
     elif found is not None:

@@ -10,6 +10,7 @@ Does not cover: which calls are skipped (`router.py`), texts (`notices.py`), and
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mpr.sdk import times
@@ -26,6 +27,8 @@ _Init: TypeAlias = tuple[str | None, str | None]
 
 class _OfThread(threading.local):
     def __init__(self) -> None:
+        #: The `rr.init` to which the present times of the thread belong.
+        self.init: _Init | None = None
         self.times: dict[_Init | None, Times] = {}
 
 
@@ -46,11 +49,29 @@ class RunCalls:
         `rr.init`. `times_of` has the times of this thread, by the ids of the recording, and is updated.
         """
         producer.notices.init_in_run(*init)
-        before, self._init = self._init, init
-        if before != init:
-            self._kept.times[before] = present = times_of.get(producer.ids, {})
-            times_of[producer.ids] = found = self._kept.times.pop(init, {})
-            times.change_times(producer.stream.to_native(), present, found)
+        if self._init != init:
+            self._init = init
+        self.restore_times(producer, times_of)
+
+    def is_behind(self) -> bool:
+        """Return True if another thread has called `rr.init`, and this thread has the times from before that call."""
+        return self._kept.init is not self._init
+
+    def restore_times(
+        self, producer: RoutedProducer, times_of: dict[Ids, Times], changed: Callable[[], None] | None = None
+    ) -> None:
+        """Replace the times of this thread by those that it has set after calls like the last `rr.init`.
+
+        `changed` applies to `times_of` a change of the times that the SDK has just made.
+        """
+        before, self._kept.init = self._kept.init, self._init
+        if before != self._init:
+            self._kept.times[before] = times_of.get(producer.ids, {})
+            times_of[producer.ids] = self._kept.times.pop(self._init, {})
+            present = dict(self._kept.times[before])
+            if changed is not None:
+                changed()
+            times.change_times(producer.stream.to_native(), present, times_of[producer.ids])
 
     def skip_viewer(self, call: SinkCall, handle: Any, producer: RoutedProducer) -> None:
         """Handle a skipped `call` that shows a recording of the script itself, and log a warning.

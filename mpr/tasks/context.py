@@ -51,6 +51,9 @@ class TaskContext:
         self.ids: Ids | None = None
         #: The thread's recording during the task; None if plain `rr.log` reaches the task's recording in any case.
         self._thread_recording: Any = None
+        #: The handles of two recordings: that of the process before the task has made another one current for the whole
+        #: process, and this other one. None if the task has not done this.
+        self._globals: tuple[Any, Any] | None = None
         self._times: Times = {}
         #: The settings of the SDK that the task has changed.
         self.settings: ChangedSettings = ChangedSettings()
@@ -66,6 +69,8 @@ class TaskContext:
                 self._thread_recording = self._native
         if prefix is not None or producer is not None:
             router.install_entries()
+        if producer is not None:
+            router.install_take_over()
         self.prefix: log_calls.Prefix | None = None
         if prefix is not None and self.ids is not None:
             self.prefix = log_calls.Prefix(prefix.strip("/"), self.ids)
@@ -80,6 +85,14 @@ class TaskContext:
     def has_logged(self) -> bool:
         """True if this process has logged to `producer` since the task began. False if `producer` is None."""
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
+
+    def note_global(self, handle: Any) -> None:
+        """Note that the task makes the recording with this `handle` current in the whole process, until its step ends.
+
+        Call this before the change. `handle` is None if the process is to have no current recording.
+        """
+        before = recordings.current_handles()[1] if self._globals is None else self._globals[0]
+        self._globals = before, handle
 
     @around
     def step(self) -> Iterator[None]:
@@ -100,6 +113,15 @@ class TaskContext:
             self._times = self._exchange_times(outer_times)
             if self._has_recording:
                 self._thread_recording = recordings.exchange_thread_recording(outer_recording)
+                self._restore_global()
+
+    def _restore_global(self) -> None:
+        if self._globals is None:
+            return
+        (before, chosen), self._globals = self._globals, None
+        # Other code may have chosen yet another one meanwhile.
+        if recordings.global_ids() == (None if chosen is None else recordings.ids_of(chosen)):
+            recordings.exchange_global_recording(before)
 
     def _exchange_times(self, new: Times) -> Times:
         if self.ids is None:
