@@ -148,7 +148,7 @@ class WorkerLoop:
                 if is_child[0]:
                     exit_with(error)
                 task = position // 2
-                attempt = message.attempt if task < again_until else 1
+                attempt = 1 if task >= again_until else message.attempt
                 where = note(
                     name, message.mode, message.index + task, argument, worker=producer.worker, attempt=attempt
                 )
