@@ -248,17 +248,14 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if it holds many bytes, and wait until there is credit. Signal handlers run meanwhile.
 
-        In a handler that has interrupted mpr itself in a worker, waits for nothing. Raises `DeliveryError` if this
-        process is already `spent`.
+        A handler that has interrupted mpr waits for nothing. Raises `DeliveryError` if this process is `spent`.
         """
         parts = self._parts
         if self.spent:
             raise DeliveryError(f"this process (pid {os.getpid()}) cannot bring its rows to the recording any more")
         self._unflushed += parts.log_counters.take_unchecked()
         if parts.inbox.is_interrupted():
-            # The interrupted code may hold locks that the announcer, or the change of the outbox, needs. So nothing is
-            # waited for here; the next call does what is due.
-            self.announcer.announce_soon()
+            # The interrupted code may hold locks that the announcer needs. The next call does what is due.
             return
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
