@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from multiprocessing import util
 from pathlib import Path
 from types import FrameType
@@ -299,19 +299,45 @@ def log_at_signal() -> None:
     signal.signal(signal.SIGUSR1, lambda _signal, _frame: log_number(100))
 
 
-def log_while_sending() -> None:
-    """Have a decorated function log the number 100 at each line with which this worker sends a result.
+def log_100() -> None:
+    log_number(100)
 
-    The function runs where a handler of a signal would run.
+
+def log_past_a_roll() -> None:
+    """Log the number 100, and so much that the outbox must be changed."""
+    outbox_writer.OUTBOX_ROLL_ROWS = 0
+    rr.log("n", rr.Scalars(100.0))
+    rr.log("large", rr.Scalars(np.zeros(150_000)))
+
+
+def end_own_recording() -> None:
+    """Log the number 100, and end a recording whose rows mpr must send before."""
+    rr.log("n", rr.Scalars(100.0))
+    own = rr.RecordingStream("own")
+    own.log("n", rr.Scalars(0.0))
+    own.disconnect()
+
+
+def log_while_sending(log: Callable[[], object]) -> None:
+    """Call `log` at each line with which this worker counts rows of a task's own recording, or sends a result.
+
+    It runs where a handler of a signal would run.
     """
 
     def at_line(_frame: FrameType, event: str, _argument: object) -> Any:
         if event == "line":
-            log_number(100)
+            log()
         return at_line
 
     def at_call(frame: FrameType, _event: str, _argument: object) -> Any:
-        sends = frame.f_code.co_name in ("hand_over", "_announce_all", "send")
+        sends = frame.f_code.co_name in ("hand_over", "_announce_all", "send", "entered")
         return at_line if sends and frame.f_globals["__name__"].startswith("mpr.") else None
 
     sys.settrace(at_call)
+
+
+def log_own_and_number(number: int) -> int:
+    """Log a number to the shared recording, and another one to a recording of the task."""
+    rr.RecordingStream("own").log("n", rr.Scalars(0.0))
+    rr.log("n", rr.Scalars(float(number)))
+    return number

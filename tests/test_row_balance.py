@@ -386,7 +386,9 @@ def test_a_file_is_verified_against_the_number_of_its_rows(tmp_path: Path) -> No
     assert done.stdout.endswith("rows with times, none is missing\n")
 
 
-@pytest.mark.parametrize("damage", ["entity dropped", "cut", "not finished", "not of mpr", "missing", "text"])
+@pytest.mark.parametrize(
+    "damage", ["entity dropped", "cut", "not finished", "not of mpr", "missing", "text", "empty", "FIFO"]
+)
 def test_a_file_that_is_not_whole_is_found(damage: str, tmp_path: Path) -> None:
     path, damaged = tmp_path / "run.rrd", tmp_path / "damaged.rrd"
     with mpr.Pool("app", 2, sinks=mpr.FileSink(path=path, write_footer=damage != "not finished")) as pool:
@@ -398,6 +400,8 @@ def test_a_file_that_is_not_whole_is_found(damage: str, tmp_path: Path) -> None:
         "not of mpr": (2, "does not say how many"),
         "missing": (2, "No such file"),
         "text": (2, "mpr verify: "),
+        "empty": (2, "mpr verify: "),
+        "FIFO": (2, "it is a FIFO, and not a regular file"),
     }[damage]
     if damage == "entity dropped":
         assert support.rerun_cli("rrd", "filter", "--drop-entity", "/n", path, "-o", damaged).returncode == 0
@@ -412,6 +416,10 @@ def test_a_file_that_is_not_whole_is_found(damage: str, tmp_path: Path) -> None:
             stream.disconnect()
     elif damage == "text":
         damaged.write_text("no recording")
+    elif damage == "empty":
+        damaged.touch()
+    elif damage == "FIFO":
+        os.mkfifo(damaged)
     done = _verify(damaged)
     assert (expected[0], "") == (done.returncode, done.stdout if expected[1].startswith("mpr") else "")
     assert expected[1] in done.stdout + done.stderr

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -149,10 +150,12 @@ def test_a_handler_of_a_worker_that_waits_for_its_next_task_may_call_a_decorated
     assert set(support.numbers(tmp_path / "run.rrd")) == {*range(5), 100}
 
 
-def test_a_handler_of_a_worker_that_sends_a_result_may_call_a_decorated_function(tmp_path: Path) -> None:
-    with mpr.Pool("app", 1, sinks=tmp_path / "run.rrd", initializer=functions.log_while_sending) as pool:
-        assert pool.apply_async(tasks.log_number, (1,)).get(_LIMIT_SECS) == 1
-    support.check_file(tmp_path / "run.rrd")
-    numbers = support.numbers(tmp_path / "run.rrd")
+@pytest.mark.parametrize("log", [functions.log_100, functions.log_past_a_roll, functions.end_own_recording])
+def test_a_handler_of_a_worker_that_sends_a_result_may_log(log: Callable[[], object], tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.Pool("app", 1, sinks=path, initializer=functions.log_while_sending, initargs=(log,)) as pool:
+        assert pool.apply_async(functions.log_own_and_number, (1,)).get(_LIMIT_SECS) == 1
+    support.check_file(path)
+    numbers = support.numbers(path)
     assert set(numbers) == {1, 100}
     assert numbers[100] >= 5

@@ -12,14 +12,15 @@ import os
 import weakref
 from typing import TYPE_CHECKING, Final
 
+from mpr.errors import DeliveryError
 from mpr.producer import router
 from mpr.producer.log_counters import LogCounters
 from mpr.producer.notices import Notices
 from mpr.producer.route_state import thread_state
 from mpr.producer.row_account import RowAccount
+from mpr.producer.sink_changes import SinkChanges
 from mpr.producer.task_recordings import TaskRecordings
 from mpr.sdk import encoder
-from mpr.sdk.internal import internal
 from mpr.sdk.settings import ChangedSettings
 from mpr.transport.status_page import PAGE_BYTES
 
@@ -49,12 +50,15 @@ class MutedProducer:
         self.log_counters: LogCounters = LogCounters(counters, lambda: None, self.task_recordings)
         self.row_account: RowAccount = RowAccount(counters, self.stream, is_on=False)
         self.notices: Notices = Notices(config, 0)
+        self._sinks = SinkChanges()
+        weakref.finalize(self, self._sinks.close)
         router.mute(self.stream.to_native())
 
     def drop_rows(self) -> None:
         """Let the stream write to `/dev/null` from now on, because an earlier task may have given it another sink."""
-        with internal():
-            self.stream.save(os.devnull)
+        failure = self._sinks.failure_of(lambda: self.stream.save(os.devnull))
+        if failure:
+            raise DeliveryError(f"the rows of a task that runs again cannot be dropped: {failure}")
 
     def sink_changed(self, call: str) -> None:
         """Do nothing, because the next task calls `drop_rows`."""

@@ -251,13 +251,16 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if 8 MiB were logged since the last flush, and wait for credit. Signal handlers run meanwhile.
 
-        The wait also ends if the recording is gone, because then all bytes are dropped. Raises `DeliveryError` if this
-        process is `spent` at the time of the call.
+        A handler that has interrupted mpr does not wait. The wait also ends if the recording is gone, because then all
+        bytes are dropped. Raises `DeliveryError` if this process is `spent` at the time of the call.
         """
         parts = self._parts
         if self.spent:
             raise DeliveryError(f"this process (pid {os.getpid()}) cannot bring its rows to the recording any more")
         self._unflushed += parts.log_counters.take_unchecked()
+        if parts.inbox.is_interrupted():
+            # The interrupted code may hold locks that the announcer needs. The next call does what is due.
+            return
         if self._unflushed >= UNFLUSHED_MAX_BYTES:
             self._unflushed = 0
             self.push()

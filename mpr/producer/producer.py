@@ -127,7 +127,9 @@ class Producer:
         self._marker = TaskMarker(self.status_page)
         #: The recordings that tasks make themselves.
         self.task_recordings: TaskRecordings = TaskRecordings(
-            lambda *sent: self._connection.send_needed(TaskRecordingRows(*sent)), self.status_page.set_unsent_rows
+            lambda *sent: self._connection.send_needed(TaskRecordingRows(*sent)),
+            self.status_page.set_unsent_rows,
+            self.inbox.is_interrupted,
         )
         self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         #: The settings of the SDK that the present task of a worker has changed; None if this process is no worker.

@@ -46,11 +46,18 @@ class _TaskRecording:
     is_enabled: bool
     #: The SDK's object from which mpr reads the encoded rows of the recording; None until mpr has asked for the object.
     storage: Any = None
-    #: The number of rows that were not sent yet: rows about to be logged, and rows that the SDK has taken.
-    rows: int = 0
+    #: The number of rows that were about to be logged, and how many of these were sent.
+    entered: int = 0
+    sent: int = 0
+    #: The number of rows that the SDK has taken, and that were not sent yet.
     counted: int = 0
     #: The ids of the recording that gets the rows instead; None if the rows stay in a recording of their own.
     shared: Ids | None = None
+
+    @property
+    def rows(self) -> int:
+        """The number of rows that were about to be logged, and were not sent yet."""
+        return self.entered - self.sent
 
     def is_held(self) -> bool:
         """Return True if other code has a handle of the recording."""
@@ -68,17 +75,26 @@ class TaskRecordings:
     held:
         A function that gets the number of unsent rows, each time that it changes. These rows are lost if this process
         dies.
+    is_interrupted:
+        A function that returns True if a signal handler, the caller, has interrupted mpr in the main thread.
     """
 
-    def __init__(self, send: Callable[[bytes, int, int], None], held: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        send: Callable[[bytes, int, int], None],
+        held: Callable[[int], None],
+        is_interrupted: Callable[[], bool] = bool,
+    ) -> None:
         self._send = send
         self._held = held
+        self._is_interrupted = is_interrupted
         #: The recordings, by the ids of the Python objects that are their handles.
         self.known: dict[int, _TaskRecording] = {}
         # What recordings had as `storage` before they were given another sink. It gets rows from before that moment.
         # If it was dropped while the SDK writes rows of the recording elsewhere, the SDK would wait for ever.
         self._left: list[tuple[_TaskRecording, Any]] = []
-        # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`.
+        # Reentrant, because `collect` calls the SDK, whose calls invoke `sink_call`. A thread that runs code of a user
+        # does not hold it, because a handler of a signal could then wait for a thread that needs it.
         self._lock = threading.RLock()
         self._taking = False
         #: Whether mpr takes no rows from a recording before its end, as long as other code still holds the recording.
@@ -108,16 +124,30 @@ class TaskRecordings:
         ids = recordings.ids_of(inner)
         if ids is not None:
             recordings.watch_handles(_note_handle)
-            with self._lock:
-                self._made += 1
-                is_enabled = recordings.is_enabled(inner)
-                self.known[id(inner)] = _TaskRecording(self._made, ids, [inner], is_enabled)
+            self._do(lambda: self._keep(inner, ids))
+
+    def _keep(self, inner: Any, ids: Ids) -> None:
+        with self._lock:
+            self._made += 1
+            self.known[id(inner)] = _TaskRecording(self._made, ids, [inner], recordings.is_enabled(inner))
+
+    def _do(self, step: Callable[[], None]) -> None:
+        """Run `step`, which takes the lock, in another thread than the main thread (see `aside`), and wait for it."""
+        if self._is_interrupted():
+            # The interrupted code may hold the lock of the socket, which only this thread can take once more.
+            step()
+        else:
+            aside(step)
 
     def note_handle(self, inner: Any) -> None:
         """Note that other code has got another handle, `inner`, of a recording that a task may have made."""
+        if id(inner) not in self.known and self._find(inner) is not None:
+            self._do(lambda: self._keep_handle(inner))
+
+    def _keep_handle(self, inner: Any) -> None:
         with self._lock:
             found = self._find(inner)
-            if found is not None and id(inner) not in self.known:
+            if found is not None:
                 # Handles that nobody has any more are dropped, but the first one is kept.
                 for each in [each for each in found.handles[1:] if sys.getrefcount(each) <= _LIST_REFERENCES + 1]:
                     found.handles.remove(each)
@@ -133,7 +163,7 @@ class TaskRecordings:
         found = self.known.get(id(inner))
         if found is None:
             ids = recordings.ids_of(inner)
-            same = (each for each in reversed(self.known.values()) if each.ids == ids)
+            same = (each for each in reversed(list(self.known.values())) if each.ids == ids)
             found = next(same, None)
         return found
 
@@ -143,12 +173,11 @@ class TaskRecordings:
         `inner` is the SDK's handle of the recording; None for the current one. If no task has made this recording, the
         method does nothing.
         """
-        with self._lock:
-            found = self._find(inner)
-            if found is not None:
-                # A call with an unknown number of rows logs at least one row.
-                found.rows += rows or 1
-                self._count()
+        found = self._find(inner)
+        if found is not None:
+            # A call with an unknown number of rows logs at least one row.
+            found.entered += rows or 1
+            self._count()
 
     def logged(self, inner: Any, rows: int) -> None:
         """Count `rows` rows that the SDK has taken, if a task has made the recording with the handle `inner`."""
@@ -163,7 +192,7 @@ class TaskRecordings:
         does so for all recordings. For any other call, mpr forgets the recording, because the new sink gets its rows.
         """
         if self.known:
-            aside(lambda: self._prepare(call, inner))
+            self._do(lambda: self._prepare(call, inner))
 
     def _prepare(self, call: str, inner: Any) -> None:
         with self._lock:
@@ -187,10 +216,9 @@ class TaskRecordings:
         This includes earlier rows that were not sent yet. `inner` is None for the current recording. Does nothing if no
         task has made the recording.
         """
-        with self._lock:
-            found = self._find(inner)
-            if found is not None:
-                found.shared = shared
+        found = self._find(inner)
+        if found is not None:
+            found.shared = shared
 
     def collect(self, *, at_end: bool = False) -> None:
         """Send the rows since the last call, and forget recordings that are over.
@@ -248,14 +276,14 @@ class TaskRecordings:
         finally:
             self._taking = False
         # Read before the rows. Rows that are counted meanwhile come with these rows or with the next ones.
-        rows, counted = found.rows, found.counted
+        entered, counted = found.entered, found.counted
         try:
             data = found.storage.read(flush=True, flush_timeout_sec=_FLUSH_SECS)
         except (RuntimeError, TimeoutError) as error:
             text = f"rows of a recording that a task has made ({found.ids[1]}) cannot be read"
             raise DeliveryError(f"{text}: {error}") from error
         self._send_rows(found, data or b"", counted, is_last=is_last)
-        found.rows -= rows
+        found.sent = entered
         self._count()
 
     def _send_rows(self, found: _TaskRecording, data: bytes, counted: int = 0, *, is_last: bool = False) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mpr import files
 from mpr.errors import SinkError
 from mpr.rrd import relabel
 from mpr.sdk import encoder, programs, reader
@@ -74,9 +75,11 @@ def encoded_count(store: bytes, rows: int, lost_rows: int) -> bytes:
 def verify(path: Path) -> list[VerifiedRecording]:
     """Read the whole file at `path`, and return the numbers of rows of each recording in it.
 
-    Raises `SinkError` if the file cannot be opened, or if `rerun rrd verify` finds an error or cannot be run.
+    Raises `SinkError` if the file cannot be opened, if `rerun rrd verify` or the SDK's reader finds an error, or if
+    `rerun rrd verify` cannot be run.
     """
     try:
+        files.check_regular(path, follow=True)
         path.open("rb").close()
         # Another process reads the file first, because a damaged file may abort the process that reads it.
         refused = programs.verify(path)
@@ -84,8 +87,12 @@ def verify(path: Path) -> list[VerifiedRecording]:
         raise SinkError(error.errno, f"{path}: {error.strerror or error}") from error
     if refused is not None:
         raise SinkError(f"{path}: {refused}")
-    opened = reader.quiet_reader(path)
-    return [_verified(entry, opened.stream(store=entry)) for entry in opened.recordings()]
+    try:
+        opened = reader.quiet_reader(path)
+        return [_verified(entry, opened.stream(store=entry)) for entry in opened.recordings()]
+    except (RuntimeError, ValueError) as error:
+        # `rerun rrd verify` accepts some files that the SDK's reader refuses, such as an empty one.
+        raise SinkError(f"{path}: {error}") from error
 
 
 def _verified(entry: Any, chunks: Any) -> VerifiedRecording:

@@ -163,7 +163,11 @@ def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
         finally:
             done.release()
 
-    System.start_thread(run, ())
+    try:
+        System.start_thread(run, ())
+    except RuntimeError:
+        # The system gives no more threads, or the interpreter is at its exit.
+        run()
     return done.acquire(timeout=timeout_secs)
 
 

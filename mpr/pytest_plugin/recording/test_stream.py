@@ -168,15 +168,12 @@ class TestStream:
         15 s, and `stuck` may be True afterwards.
         """
         self.path = None
-        # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time. If the
-        # flush fails, `disconnect` is called in another thread.
+        # `disconnect` of the SDK may wait forever for rows. So they are flushed before, for a limited time, and
+        # `disconnect` is called in another thread.
         if has_rows:
             with suppress(RuntimeError):
                 self.flush()
-        if self._failed:
-            self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
-        else:
-            Native.disconnect(self.handle)
+        self.stuck = not system.run_bounded(lambda: Native.disconnect(self.handle), _CLOSE_TIMEOUT_SECS)
         if self.stuck:
             _leave_alone(self)
 
