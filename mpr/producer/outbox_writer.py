@@ -251,8 +251,8 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if 8 MiB were logged since the last flush, and wait for credit. Signal handlers run meanwhile.
 
-        A handler that has interrupted mpr does not wait. The wait also ends if the recording is gone, because then all
-        bytes are dropped. Raises `DeliveryError` if this process is `spent` at the time of the call.
+        A handler that has interrupted mpr does not wait. The wait also ends if the recording is gone. Raises
+        `DeliveryError` if this process is `spent`.
         """
         parts = self._parts
         if self.spent:

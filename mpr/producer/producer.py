@@ -166,10 +166,7 @@ class Producer:
             raise
 
     def _wait_for_welcome(self, timeout_secs: float) -> Welcome:
-        """Return the parent's answer. Raises `JoinError` if none comes within `timeout_secs`.
-
-        Raises `RecordingClosedError` if the recording is closed meanwhile, or the parent ends.
-        """
+        """Return the parent's answer. Raises `JoinError` if none comes in time, or `RecordingClosedError`."""
         deadline = time.monotonic() + timeout_secs
         warn_at = time.monotonic() + WELCOME_TIMEOUT_SECS
         while (left := deadline - time.monotonic()) > 0:
