@@ -79,7 +79,7 @@ class Golden:
         golden recording that cannot be read counts as one that differs.
 
         The test also fails if it is not recorded, if its recording cannot be read or has got another sink (`rr.save`),
-        if there are no rows to write, or if it uses the same `name` twice.
+        if there are no rows to write, if the file cannot be written, or if it uses the same `name` twice.
 
         Parameters
         ----------
@@ -103,8 +103,6 @@ class Golden:
         ------
         ConfigError
             If `level` is neither "values" nor "summary".
-        OSError, RuntimeError
-            If a golden recording cannot be written.
         """
         __tracebackhide__ = True
         compare.check_level(level)
@@ -253,11 +251,14 @@ class Golden:
 
     def _write(self, golden: Path, actual: Path, ignored: Collection[str]) -> None:
         __tracebackhide__ = True
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        with files.temporary_beside(golden, ".tmp", 0o666) as (_, part):
-            if not self._store(part, actual, ignored):
-                _fail("mpr_golden: this test has logged nothing that could be compared")
-            part.replace(golden)
+        try:
+            golden.parent.mkdir(parents=True, exist_ok=True)
+            with files.temporary_beside(golden, ".tmp", 0o666) as (_, part):
+                if not self._store(part, actual, ignored):
+                    _fail("mpr_golden: this test has logged nothing that could be compared")
+                part.replace(golden)
+        except (OSError, RuntimeError) as error:
+            _fail(f"mpr_golden: cannot write {self._shown(golden)}: {getattr(error, 'strerror', None) or error}")
         self._note(WRITTEN, golden)
 
     def _store(self, target: Path, actual: Path, ignored: Collection[str]) -> bool:
@@ -295,11 +296,14 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 
 
 def _content(golden: Path) -> bytes:
-    """Return the content of the file `golden`; empty if it is no regular file, because reading a pipe may block.
+    """Return the content of the file `golden`; empty if it cannot be read.
 
-    Raises `OSError` if the file cannot be read.
+    It is also empty if `golden` is no regular file, because reading a pipe may block.
     """
-    return golden.read_bytes() if golden.is_file() else b""
+    try:
+        return golden.read_bytes() if golden.is_file() else b""
+    except OSError:
+        return b""
 
 
 def _check(golden: Path) -> None:
@@ -349,7 +353,8 @@ def _stream(application_id: str, _pid: int) -> TestStream:
 
 def _fail(text: str) -> NoReturn:
     __tracebackhide__ = True
-    pytest.fail(text, pytrace=False)
+    # Without an error before it: the text says all that the user needs.
+    raise pytest.fail.Exception(text, pytrace=False) from None
 
 
 def write_golden_summary(terminal: Any, page: str | None) -> None:

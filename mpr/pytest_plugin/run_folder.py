@@ -81,7 +81,8 @@ def _remove_old_runs(settings: Settings) -> None:
     runs = sorted(path.parent for path in settings.output.glob(f"*/{_MANIFEST}"))
     too_many = max(0, len(runs) - settings.keep_runs)
     for folder in [each for each in runs if each != settings.folder][:too_many]:
-        with suppress(OSError, ValueError):
+        # A `run.json` that somebody has changed may have anything in it. Its folder stays.
+        with suppress(Exception):
             manifest = json.loads((folder / _MANIFEST).read_text())
             if settings.job is None or manifest.get("job") != settings.job:
                 _remove(folder, _ours(folder, manifest))
@@ -92,10 +93,13 @@ def _ours(folder: Path, manifest: dict[str, Any]) -> list[str]:
 
     `manifest` is the content of the run's `run.json`, which lists the files of a finished run. The list is empty if the
     run has not finished and its process still lives, because the run may still add files. If the run was killed, the
-    list has `run.json`, the recordings and the journals, but no other files.
+    list has `run.json`, the recordings and the journals, but no other files. Raises `ValueError` if `manifest` lists a
+    file outside of `folder`.
     """
     files: list[str] | None = manifest.get("files")
     if files is not None:
+        if any(os.path.isabs(name) or os.pardir in Path(name).parts for name in files):
+            raise ValueError("a file outside the folder of the run")
         return files
     if psutil.pid_exists(manifest["pid"]):
         return []

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pyarrow
+import rerun.chunk
 
 from mpr.sdk import private_names
 from mpr.sdk.native import Native
@@ -26,10 +27,12 @@ MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
 
 
 class _Arrays:
-    """Holds what this module needs of Arrow, as it is before any test runs."""
+    """Holds what this module needs of Arrow and the SDK, as it is before any test runs."""
 
     array = pyarrow.Array
     concat = pyarrow.concat_arrays
+    batch = pyarrow.RecordBatch.from_arrays
+    chunks = rerun.chunk.Chunk.from_record_batch
 
 
 class _Call(NamedTuple):
@@ -132,9 +135,16 @@ def _owned(value: Any) -> Any:
     """Return `value`, an argument of a call, with memory of its own: the code may write into an array that it logs."""
     if isinstance(value, dict):
         return {key: _owned(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_owned(each) for each in value]
     if isinstance(value, _Arrays.array):
         # One array alone would not be copied.
         return _Arrays.concat([value, value.slice(0, 0)])
+    if hasattr(value, "to_record_batch"):
+        batch = value.to_record_batch()
+        chunks = _Arrays.chunks(_Arrays.batch([_owned(each) for each in batch.columns], schema=batch.schema))
+        # A chunk without rows becomes no chunk.
+        return chunks[0]._internal if chunks else value
     return value
 
 

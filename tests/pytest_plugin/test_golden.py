@@ -264,6 +264,22 @@ def test_a_recording_that_cannot_be_compared_fails_with_the_reason(tmp_path: Pat
     assert "mpr_golden: this test is not recorded: nothing is recorded: RERUN=off is set" in off.stdout
 
 
+def test_a_golden_recording_that_cannot_be_written_fails_with_the_reason(walk: Path) -> None:
+    path = walk / min(_goldens(walk))
+    path.unlink()
+    path.mkdir()
+    found = _run(walk, "--mpr-golden-update")
+    assert "1 failed, 2 passed" in found.stdout
+    assert f"mpr_golden: cannot write {path.relative_to(walk)}: Is a directory" in found.stdout
+    # A file is where the folder of the golden recordings would be.
+    shutil.rmtree(path.parent)
+    path.parent.write_text("")
+    found = _run(walk, "--mpr-golden-update")
+    assert "3 failed" in found.stdout
+    assert 3 == found.stdout.partition("short test summary")[0].count("mpr_golden: cannot write")
+    assert "[Errno" not in found.stdout
+
+
 _POOLED = """
 import os
 import rerun as rr

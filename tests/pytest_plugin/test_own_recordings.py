@@ -395,6 +395,20 @@ def test_written(written_again, number):
     pass
 
 @pytest.fixture(scope="module")
+def chunks_written_again():
+    times = np.zeros(1, np.int64)
+    values = rr.Scalars.columns(scalars=[0])
+    chunk = rr.chunk.Chunk.from_columns("chunks", [rr.TimeColumn("number", sequence=times)], values)
+    for number in range(3):
+        times[:] = number
+        rr.send_chunks(chunk if number == 0 else [chunk])
+        rr.get_global_data_recording().flush()
+
+@pytest.mark.parametrize("number", range(2))
+def test_chunks_written(chunks_written_again, number):
+    pass
+
+@pytest.fixture(scope="module")
 def many():
     for number in range(2_001):
         rr.log("many", rr.Scalars(number))
@@ -480,6 +494,8 @@ def test_rows_of_a_wide_fixture_are_in_all_its_tests(tmp_path: Path, workers: tu
         assert [f"[[{float(each)}, {float(each)}, {float(each)}]]" for each in range(3)] == [
             each.value for each in rows
         ]
+        rows = found.cells(f"test_wide.py::test_chunks_written[{number}]")
+        assert [(("number", each),) for each in range(3)] == [each.times for each in rows]
     for name in ("test_one", "test_two"):
         assert {"/of_class"} == found.entities(f"test_wide.py::TestCase::{name}")
     assert {"/other"} == found.entities("test_wide.py::TestOverridden::test_other")

@@ -19,3 +19,9 @@ def test_outcomes_of_a_library_do_not_change(tmp_path: Path, name: str) -> None:
         assert each.steady >= 20, each.way
         # A recording of a test that failed without the plugin, too, is kept in all modes.
         assert each.recordings >= (20 if each.way.startswith("on ") else 0), each.way
+
+
+@pytest.mark.parametrize(("steady", "differences", "is_proof"), [(1, [], True), (0, [], False), (1, ["x"], False)])
+def test_a_comparison_without_tests_proves_nothing(steady: int, differences: list[str], is_proof: bool) -> None:
+    found = proof.Comparison(way="on -n0", steady=steady, recordings=0, differences=differences)
+    assert found.is_proof is is_proof

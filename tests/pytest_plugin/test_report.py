@@ -244,7 +244,7 @@ def test_a_recovered_test_has_its_node_id_outcome_and_phases(tmp_path: Path, die
     assert 0 == recovered.exit_code, recovered.output
     nodeid = f"test_k.py::test_dies[{dies}]"
     assert f"recovered: {nodeid} crashed during its call" in recovered.output
-    assert (dies == "nothing") == ("it had logged nothing" in recovered.output)
+    assert (dies == "nothing") == ("no row of it was in the file" in recovered.output)
     killed.check_files()
     (path,) = [path for path in killed.files() if f"[{dies}]" in path.name]
     properties = {
@@ -255,6 +255,9 @@ def test_a_recovered_test_has_its_node_id_outcome_and_phases(tmp_path: Path, die
     assert (f"['{nodeid}']", "['crashed']") == (properties["nodeid"], properties["outcome"])
     texts = {(each.entity, each.text) for each in support.texts(path)}
     assert {("/pytest/phase", "setup"), ("/pytest/phase", "call")} <= texts
+    (document,) = [cell.value for cell in support.cells(path) if cell.component == "TextDocument:text"]
+    # There is no traceback, and no empty place for one.
+    assert f"may be missing`\\n\\n`{nodeid}` failed in the call.']" in document
     before = path.read_bytes()
     again = CliRunner().invoke(cli.main, ["recover", str(killed.output)])
     assert (0, len(killed.files())) == (again.exit_code, again.output.count("is whole"))
@@ -292,6 +295,21 @@ def test_a_run_of_the_same_job_is_never_removed(
     for env in (first, second):
         inner.run(tmp_path, "--mpr=on", "--mpr-keep-runs=1", env={"CI": "", **env}, test_x="def test_x(): pass\n")
     assert kept == len(list((tmp_path / "mpr-results").glob("*/run.json")))
+
+
+def test_a_changed_run_json_neither_stops_a_run_nor_removes_files_of_others(tmp_path: Path) -> None:
+    own = tmp_path / "own.txt"
+    own.write_text("")
+    changed = ["{}", "[]", '{"files": 5}', '{"pid": "x"}', '{"files": ["../../own.txt"]}', f'{{"files": ["{own}"]}}']
+    for number, text in enumerate([*changed, '{"files": ["run.json"]}']):
+        folder = tmp_path / "mpr-results" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "run.json").write_text(text)
+    run = inner.run(tmp_path, "--mpr=on", "--mpr-keep-runs=1", env={"CI": ""}, test_x="def test_x(): pass\n")
+    assert "cannot finish" not in run.stdout
+    assert own.exists()
+    (last,) = {path.name for path in run.output.iterdir() if path.is_dir()}.difference(map(str, range(len(changed))))
+    assert last.startswith("20")
 
 
 @pytest.mark.timeout(120)

@@ -99,10 +99,13 @@ def _document(nodeid: str, failures: Iterable[FailedPhase]) -> str:
     parts = []
     for each in failures:
         parts.append(f"## {_code(each.message)}")
-        parts.append(f"{_code(nodeid)} failed in the {each.phase}{f', at {_code(each.where)}' if each.where else ''}:")
+        has_text = each.text.strip() not in ("", each.message)
+        end = ":" if each.source or has_text else "."
+        place = f", at {_code(each.where)}" if each.where else ""
+        parts.append(f"{_code(nodeid)} failed in the {each.phase}{place}{end}")
         if each.source:
             parts.append(f"    {each.source}")
-        if each.text.strip() != each.message:
+        if has_text:
             # A fence is longer than any row of these characters in the text.
             fence = "~" * max(4, 1 + max(len(run) for run in _FENCE.findall(each.text) or [""]))
             parts.append(f"{fence}\n{each.text}\n{fence}")

@@ -56,7 +56,8 @@ class KilledRuns:
         finally:
             journal.close()
         phase = result.steps[-1].name if result.steps else "setup"
-        empty = "" if had_rows else "; it had logged nothing"
+        # The test may have logged rows just before its process died.
+        empty = "" if had_rows else "; no row of it was in the file"
         return f"{path}: recovered: {test.start.nodeid} crashed during its {phase}{empty}"
 
 
