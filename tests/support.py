@@ -145,7 +145,7 @@ def folders_of(pid: int) -> list[Path]:
     for path in Path(tempfile.gettempdir()).glob("mpr-*/owner"):
         # Folders of other processes may disappear at this moment.
         with contextlib.suppress(FileNotFoundError):
-            if path.read_text() == str(pid):
+            if path.read_text(errors="replace") == str(pid):
                 found.append(path.parent)
     return found
 

@@ -278,6 +278,14 @@ def test_a_text_and_a_gap_differ(tmp_path: Path) -> None:
     assert ["/n: static x: 'gap' expected, None found"] == compare.differences(*_two(tmp_path, log))
 
 
+def test_equal_values_of_another_type_are_a_difference(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        stream.log("tensor", rr.Tensor(np.ones((2, 2), np.uint16 if changed else np.uint8)), static=True)
+
+    (found,) = compare.differences(*_two(tmp_path, log))
+    assert "/tensor: static Tensor:data" in found
+
+
 def test_images_and_tensors_of_another_size_are_compared_by_their_sizes(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         stream.log("wide", rr.Image(np.zeros((4, 6 + 2 * changed, 3), np.uint8)), static=True)

@@ -188,11 +188,17 @@ def test_a_folder_is_searched_for_files_and_parts(whole: bytes, tmp_path: Path) 
     (tmp_path / "inner" / "one.rrd").write_bytes(cut)
     (tmp_path / ".two.rrd.part").write_bytes(cut)
     (tmp_path / ".hidden.rrd").write_bytes(cut)
+    hole = _frames(whole)[len(_frames(whole)) // 2]
+    damaged = whole[: hole.start] + b"\xff" * 64 + whole[hole.start + 64 :]
+    (tmp_path / ".three.rrd.part").write_bytes(damaged)
     (tmp_path / "note.txt").write_bytes(b"note")
     ran = _recover(tmp_path)
     assert ran.returncode == 0, ran.stderr
     for path in (tmp_path / "inner" / "one.rrd", tmp_path / "two.rrd"):
         support.check_file(path)
         assert _ids_of(path) == _ids(whole, _frames(whole))
-    assert sorted(each.name for each in tmp_path.iterdir()) == [".hidden.rrd", "inner", "note.txt", "two.rrd"]
+    names = [".hidden.rrd", "inner", "note.txt", "three.rrd", "three.rrd.damaged", "two.rrd"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == names
+    # Bytes that could not be read are kept, also those of a part.
+    assert (tmp_path / "three.rrd.damaged").read_bytes() == damaged
     assert (tmp_path / ".hidden.rrd").read_bytes() == cut

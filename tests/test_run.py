@@ -118,6 +118,23 @@ def test_a_script_that_logs_much(path: Path, tmp_path: Path) -> None:
     assert support.numbers(path) == Counter(range(20))
 
 
+_LOOKS_FIRST = """
+import importlib.util
+
+assert importlib.util.find_spec("rerun").loader.is_package("rerun")
+assert importlib.util.find_spec("rerun") is not None
+import rerun as rr
+rr.init("app")
+rr.log("n", rr.Scalars(1.0))
+"""
+
+
+def test_a_script_that_first_looks_whether_rerun_is_installed(path: Path, tmp_path: Path) -> None:
+    ran = _mpr_run("--save", path, sys.executable, _write(tmp_path, _LOOKS_FIRST))
+    assert ran.returncode == 0, ran.stderr
+    assert support.numbers(path) == {1: 1}
+
+
 def test_nothing_stays_installed(path: Path, tmp_path: Path) -> None:
     script = _write(tmp_path, "import os; print(os.environ['PYTHONPATH'].split(os.pathsep)[0])")
     temporary = tmp_path / "tmp"

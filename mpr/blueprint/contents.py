@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 # The most chunks, and the most bytes, of a recording that mpr decodes. Later data is known only from the manifests.
 _LOOK_CHUNKS = 200
 _LOOK_BYTES = 8 * 1024 * 1024
-_OURS = ("/mpr", "/__")
 
 
 class Contents:
@@ -39,8 +38,8 @@ class Contents:
         The archetypes (kinds of data) of each entity, such as `Points2D`.
     timelines:
         A weight for each timeline, which says roughly how much data is on the timeline: the number of decoded rows on
-        the timeline, and one more for each manifest that names it. A chunk or a manifest adds nothing if the entity of
-        its last component is left out.
+        the timeline, and one more for each manifest that names it. A chunk or a manifest adds nothing if all its
+        entities are left out.
     has_layout:
         True if a process has sent a blueprint along with its rows. Only `peek` sets this attribute.
     """
@@ -107,21 +106,30 @@ class Contents:
 
     def _note(self, schema: pa.Schema, rows: int) -> None:
         with self._lock:
-            ours = False
+            has_users = False
             for field in schema:
                 meta: dict[bytes, Any] = field.metadata or {}
                 if meta.get(b"rerun:kind") == b"data":
                     path = meta.get(b"rerun:entity_path") or (schema.metadata or {}).get(b"rerun:entity_path", b"/")
                     entity = path.decode()
-                    ours = entity.startswith(_OURS)
-                    if not ours:
+                    if not _is_ours(entity):
+                        has_users = True
                         kind, found, _ = meta[b"rerun:component"].decode().partition(":")
                         self.kinds.setdefault(entity, set()).update([kind] if found else [])
             for field in schema:
-                if not ours and (field.metadata or {}).get(b"rerun:kind") == b"index":
+                if has_users and (field.metadata or {}).get(b"rerun:kind") == b"index":
                     self.timelines[field.name] += rows
+
+    def weights(self) -> dict[str, int]:
+        """Return a copy of `timelines`: the weight of each timeline that is known now."""
+        with self._lock:
+            return dict(self.timelines)
 
     def snapshot(self) -> dict[str, frozenset[str]]:
         """Return a copy of `kinds`: the archetypes of each entity that is known now."""
         with self._lock:
             return {entity: frozenset(kinds) for entity, kinds in self.kinds.items()}
+
+
+def _is_ours(entity: str) -> bool:
+    return entity == "/mpr" or entity.startswith(("/mpr/", "/__"))

@@ -103,10 +103,10 @@ class BlueprintUpdates:
         of the pools are visible, and no timeline of the user has more data than `log_time`. The reason is that the
         state timelines of the pools have data only on `log_time`.
         """
-        counts = self._contents.timelines
+        counts = self._contents.weights()
         users = {name: count for name, count in counts.items() if name not in ("log_time", "log_tick")}
         most = max(users, key=lambda name: (users[name], name), default=None)
-        on_log_time = counts["log_time"] >= max(users.values(), default=0)
+        on_log_time = counts.get("log_time", 0) >= max(users.values(), default=0)
         return "log_time" if most is None or (self._pools_visible and on_log_time) else most
 
 

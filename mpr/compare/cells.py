@@ -63,7 +63,11 @@ def _keys(values: pa.Array) -> list[bytes]:
         return [_joined(each) for each in zip(*parts, strict=True)]
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return [_short(each) for each in values.cast(pa.binary()).fill_null(b"").to_pylist()]
-    return [_short(repr(each).encode()) for each in values.to_pylist()]
+    found = [_short(repr(each).encode()) for each in values.to_pylist()]
+    if pa.types.is_union(kind):
+        # Equal values of two types, such as tensors of uint8 and uint16, are not equal cells.
+        return [_joined([bytes([code]), key]) for code, key in zip(values.type_codes.to_pylist(), found, strict=True)]
+    return found
 
 
 def _keys_of_lists(values: pa.ListArray) -> list[bytes]:

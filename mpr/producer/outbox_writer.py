@@ -239,8 +239,7 @@ class OutboxWriter(abc.ABC):
     def report(self, event: str, *, rows_are_lost: bool) -> None:
         """Send the parent a text that begins with the name of this process, and ends with `event`.
 
-        `rows_are_lost` is True if no sink has the rows. In this case, the parent lets later results fail. So results
-        that wait are sent before the text.
+        `rows_are_lost` is True if no sink has the rows. The parent then lets results fail that come after the text.
         """
         self.announcer.announce()
         who = describe_process(self._parts.worker, os.getpid())

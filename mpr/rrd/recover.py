@@ -171,13 +171,13 @@ def _recover(path: Path, fd: int) -> Recovered:
         _check_unchanged(path, fd, before)
         os.fchmod(out, stat.S_IMODE(before.st_mode))
         os.fsync(out)
+        if result.original is not None:
+            os.link(path, result.original)
         if part:
             # `os.link` is used because, unlike `os.replace`, it never replaces a file that was made meanwhile.
             os.link(temporary, target)
             path.unlink()
         else:
-            if result.original is not None:
-                os.link(path, result.original)
             os.replace(temporary, target)
         return result
 

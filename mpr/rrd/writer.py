@@ -229,9 +229,11 @@ class FileWriter:
         """
         try:
             self._close()
-        except SinkError as error:
-            self._log.finish(error)
-            raise
+        except OSError as error:
+            # Some are no `SinkError`, because the SDK's command cannot be run.
+            failure = error if isinstance(error, SinkError) else self._failure("check", error)
+            self._log.finish(failure)
+            raise failure from (None if failure is error else error)
         self._log.finish()
 
     def _close(self) -> None:

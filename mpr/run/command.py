@@ -88,7 +88,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     -------
     The exit status of the command, and the state of the recording. An `MprError` of the recording after the command has
     run is not raised, but is `Summary.failure`. If a signal in `_FORWARDED` other than SIGWINCH comes before the
-    command has started, the command is not started, and the signal has its usual effect on this process.
+    command has started, the command is not started, and the exit status is 128 plus the number of the signal.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
             try:
                 with recording:
                     came = signal.sigpending() & (_FORWARDED - {signal.SIGWINCH})
-                    status = 128 + int(min(came)) if came else _wait(_start(command, recording, Path(folder), before))
+                    status = _taken(came) if came else _wait(_start(command, recording, Path(folder), before))
                     # Signals must be able to interrupt the end of the recording, because a slow sink delays it.
                     signal.pthread_sigmask(signal.SIG_SETMASK, before)
             except MprError as error:
@@ -126,6 +126,13 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
         paths=recording.paths,
         live_sinks=stats.live_sinks,
     )
+
+
+def _taken(came: set[signal.Signals]) -> int:
+    """Take the pending signals `came`, which would end this process later. Return the exit status for the first one."""
+    for number in came:
+        signal.sigwait({number})
+    return 128 + min(came)
 
 
 def _start(command: Sequence[str], recording: SharedRecording, folder: Path, mask: Iterable[int]) -> int:
@@ -162,14 +169,15 @@ def _wait(pid: int) -> int:
 def _next_signal() -> tuple[int, int]:
     """Wait for the next signal that is forwarded, or SIGCHLD, and return (number of the signal, sender).
 
-    On Linux, the sender is a process id. It is 0 if the kernel has sent the signal, for example for a terminal, or if
-    the sender is in another PID namespace. On other systems, it is 0 for SIGINT and SIGQUIT, and else 1. On Linux,
-    returns (0, 0) if no signal comes for `_LOOK_SECS` seconds.
+    On Linux, the sender is 1 if a process has sent the signal, and 0 if the kernel has, for example for a terminal. On
+    other systems, it is 0 for SIGINT and SIGQUIT, and else 1. On Linux, returns (0, 0) if no signal comes for
+    `_LOOK_SECS` seconds.
     """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":
         info = signal.sigtimedwait(waited_for, _LOOK_SECS)
-        return (0, 0) if info is None else (info.si_signo, info.si_pid)
+        # A process has sent it if the code is not positive (man 2 sigaction), also from outside of this PID namespace.
+        return (0, 0) if info is None else (info.si_signo, int(info.si_code <= 0))
     number = signal.sigwait(waited_for)
     # This system does not report the sender. Signals that a terminal can send count as the system's, so that the
     # command receives Ctrl-C only once.

@@ -9,6 +9,7 @@ Does not cover: joining (`producer/membership.py`), and what is changed in pools
 
 from __future__ import annotations
 
+import _thread
 import functools
 import importlib.abc
 import importlib.machinery
@@ -46,31 +47,46 @@ def _after_pool(name: str) -> None:
 class _AfterImport(importlib.abc.MetaPathFinder):
     """A finder for `sys.meta_path` that calls `imported` after the module `name` was imported.
 
-    The other finders find the module. This finder only adds the call to the result of the first search, and removes
-    itself. So if a program first calls `importlib.util.find_spec(name)`, a later import does not call `imported`.
+    The other finders find the module. This finder only adds the call to the result, and removes itself when the module
+    is imported.
     """
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:
         self._name = name
         self._imported = imported
+        # The threads that search with the other finders now.
+        self._searching: set[int] = set()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> importlib.machinery.ModuleSpec | None:
-        if fullname != self._name:
+        thread = _thread.get_ident()
+        if fullname != self._name or thread in self._searching:
             return None
-        # This finder is removed, so that the search below uses only the other finders.
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._searching.add(thread)
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._searching.discard(thread)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self._imported)
+            spec.loader = _Loader(spec.loader, self._end)
         return spec
+
+    def _end(self) -> None:
+        if self in sys.meta_path:
+            sys.meta_path.remove(self)
+        self._imported()
 
 
 class _Loader(importlib.abc.Loader):
     def __init__(self, loader: importlib.abc.Loader, imported: Callable[[], None]) -> None:
         self._loader = loader
         self._imported = imported
+
+    def __getattr__(self, name: str) -> object:
+        # A program that only looks for the module may ask for more of the loader.
+        found: object = getattr(self._loader, name)
+        return found
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType | None:
         return self._loader.create_module(spec)

@@ -323,4 +323,4 @@ def display_name(work_item: WorkItem, task: int) -> str:
 
 def attempt_of(work_item: WorkItem, task: int) -> int:
     """Return the number of times that the task with the index `task` in `work_item` has been started, from 1."""
-    return work_item.attempt + 1 if task < work_item.first + work_item.again else 1
+    return work_item.attempt if task < work_item.first + work_item.again else 1
