@@ -41,12 +41,12 @@ class EngineRuntime(PoolRuntime):
             self._engine = open_engine(options.engine, options.limits.retries)
             undo.callback(self._engine.close)
             super().__init__(recording, new_recording, undo)
-            self.size = self._engine.size
+            self.size: int = self._engine.size
             self._display = PoolDisplay(options, self.size)
             config = connection_info.to_text(self._rows.connection_info(self.size))
             self._dispatcher = EngineDispatcher(self._engine, config, self._display.observer(), self._first_seen)
             undo.callback(self._dispatcher.stop)
-            self.calls = PoolCalls(self._dispatcher, self.size)
+            self.calls: PoolCalls = PoolCalls(self._dispatcher, self.size)
             self._display.start(self._rows, self._activities, self._dispatcher.pid)
             undo.pop_all()
 

@@ -76,8 +76,8 @@ class WorkerRuntime(PoolRuntime):
                 self._rows.aggregator.soon,
                 self._display.observer(),
             )
-            self.size = options.size
-            self.calls = PoolCalls(self._dispatcher, options.size)
+            self.size: int = options.size
+            self.calls: PoolCalls = PoolCalls(self._dispatcher, options.size)
             # Closed again if the start of the supervisor fails. This happens if the system gives no more threads.
             undo.callback(self._display.close)
             self._display.start(self._rows, self._dispatcher.activities, self._supervisor.pid)

@@ -103,8 +103,8 @@ def _sink_call(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Sink
         stream = callers.argument_of("spawn", "recording")
         recording = None if stream is None else stream.to_native()
     sinks = args[0] if args else kwargs.get("sinks", ())
-    kinds = {type(each).__name__ for each in sinks}
-    is_live = name in _LIVE_CALLS or (name == "set_sinks" and bool(kinds) and kinds <= _LIVE_SINKS)
+    kinds = {type(each).__name__ for each in sinks} if name == "set_sinks" else set()
+    is_live = name in _LIVE_CALLS or (bool(kinds) and kinds <= _LIVE_SINKS)
     ids = recordings.ids_of(recording)
     return SinkCall(name, recording, ids, is_live and ids is not None)
 
