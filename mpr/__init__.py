@@ -88,6 +88,8 @@ Where to look:
   the rows that are lost. `rrd/verify.py` checks a finished file.
 - When may a result go to its caller? `aggregator/intake.py` (`_settle`) passes it to the scheduler when the sinks have
   its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
+- Where does the error of a task get its note? `tasks/call_modes.py` (`note`) makes the text in the worker, and
+  `processes/task_pickling.py` (`load_exception`) adds it in the parent.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
 - What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
@@ -120,6 +122,8 @@ Where something new goes:
 - A durable sink is one file in `sinks/`, with a value class and its writer. The interface is `sinks/base.py`, and
   `sinks/binary_stream.py` is an example. A sink that a process of its own feeds is a `LiveSink` in `sinks/viewers.py`.
   A public sink needs its lines in this module, and a line in `sinks/parse.py` if users may name it by a word.
+- A kind of telemetry row is a class in `telemetry/rows.py`, a method in `telemetry/collector.py`, and its encoding in
+  `telemetry/encoder.py`. `telemetry/tracker.py` or `telemetry/sampler.py` makes the rows.
 - An engine that runs the tasks of a pool is one file in `engines/`, with a subclass of `Engine` (`engines/engine.py`),
   and a line in `engines/choice.py`. Functions that users give to an engine start in `tasks/wrapped.py`.
 - An endpoint other than `ipc://`, such as tcp, starts in `transport/sockets.py` (`_bind`), beside the local one.

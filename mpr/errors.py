@@ -11,7 +11,7 @@ MprError
 │   ├── RecordingClosedError          the recording was closed before this call
 │   ├── JoinError                     this process cannot join a recording
 │   ├── SinkError (OSError)           a sink could not be opened or written
-│   ├── ConflictError                 two workers gave one timeline or component two types
+│   ├── ConflictError                 one timeline or component has two types
 │   ├── DeliveryError                 rows that were logged could not be written to the sinks
 │   └── PictureError                  no picture of the recording could be drawn
 │       └── NoViewerError             this machine can draw no picture of any recording
@@ -103,7 +103,7 @@ class SinkError(RecordingError, OSError):
 
 
 class ConflictError(RecordingError):
-    """Two workers gave one timeline, or one component of an entity, two different types.
+    """One timeline, or one component of an entity, has two types, usually because two processes log it differently.
 
     All rows are in the recording, but Rerun uses only one of the types. It shows the rows of the other type wrongly or
     not at all. The end of a recording raises this error, unless its `with` block has raised, or another error comes
@@ -340,7 +340,7 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """Bytes of an outbox were read whose memory has been released.
+    """Bytes of an outbox cannot be read, because their memory was released, or because an earlier message had them.
 
     A producer catches this error, because it means that the parent has already read the end of the producer's outbox
     (`producer/outbox_writer.py`). In the parent, this error means a bug in mpr or a damaged outbox.

@@ -35,9 +35,10 @@ CALLBACKS: Final = "mpr-callbacks"
 
 
 def is_thread_of_ours() -> bool:
-    """Return True if the name of the calling thread begins with `mpr-`, and is not `CALLBACKS`.
+    """Return True in a thread of mpr that must not wait for the end of a pool, because the end may wait for the thread.
 
-    The threads of `run_to_completion` and `aside` have other names.
+    The names of these threads begin with `mpr-`. Threads for callbacks of users (`CALLBACKS`), and the threads of
+    `run_to_completion` and `aside`, do not count.
     """
     name = threading.current_thread().name
     return name.startswith("mpr-") and name != CALLBACKS

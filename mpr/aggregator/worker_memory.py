@@ -81,7 +81,10 @@ class WorkerMemory:
         return 0
 
     def rows_logged(self) -> int:
-        """Return the number of rows that the process has logged; 0 if this is not known. Any thread may call this."""
+        """Return the number of rows that the process has logged to any recording, as far as it is known.
+
+        Returns 0 if the status page cannot be read, and after `close`. Any thread may call this.
+        """
         # `ValueError` means that another thread is just closing the status page. `Aggregator` has read the number
         # before.
         with contextlib.suppress(ValueError):

@@ -105,8 +105,8 @@ def blueprint(
 def pool_views(recorded: frozenset[str], *, legend: bool, visible: bool, timeline_name: str) -> rrb.Container:
     """Return a container with the views of pools: the state timelines, and beside them tabs with the other views.
 
-    The tabs have charts and the insights of the first pool, as far as `recorded` has their kinds. They also have a log,
-    which shows the user's text logs too.
+    With the kind "resources", the tabs have charts of the workers of all pools. With the kind "pool", they have charts
+    of all pools, and the insights of the first pool. They always have a log, which shows the user's text logs too.
 
     Parameters
     ----------

@@ -271,11 +271,11 @@ class Pool:
         self._runtime.terminate()
 
     def join(self) -> None:
-        """Wait until all tasks and workers of mpr have ended. If the pool has made the recording, close the recording.
+        """Wait until all tasks, and all workers of mpr, have ended. If the pool has made the recording, close it.
 
-        Raises `ValueError` if neither `close` nor `terminate` was called before, and `RuntimeError` in a callback.
-        Raises the errors of `SharedRecording.close` if it closes the recording. Raises the error that has ended the
-        pool, unless a call has raised that error before.
+        After `terminate`, do nothing. Raises `ValueError` if neither `close` nor `terminate` was called before, and
+        `RuntimeError` in a callback. After `close`, raises the errors of `SharedRecording.close` if it closes the
+        recording, and the error that has ended the pool, unless a call has raised that error before.
         """
         self._check_process()
         self._runtime.join()

@@ -61,9 +61,10 @@ class MadeRecordings:
 
     @around
     def kept_current(self) -> Iterator[None]:
-        """Return a context manager for joining. After it, recordings of user code that were current are current again.
+        """Return a context manager for a block in which the process joins.
 
-        These are recordings that `add_waiting` has noted.
+        If a recording that `add_waiting` has noted was current before the block, for the thread or for the process, it
+        is current again after the block.
         """
         handles = recordings.current_handles()
         of_thread, of_all = (each is not None and recordings.ids_of(each) in self._ids for each in handles)

@@ -4,11 +4,13 @@
 |---|---|
 | has made a `SharedRecording` | `own_recording` stores a function that returns it |
 | is a worker of a pool | `take_over` |
-| has inherited a recording | `join`, the first decorated function, or `join_lazily` for `mpr run` |
+| has inherited a recording | `join`, the first call of a decorated function, or `join_lazily` for `mpr run` |
 | runs a function of `SharedRecording.wrap` | `attach`: by the connection info that came with the function |
+| uses a stream that came as an argument | by the connection info that came with the stream |
 
-A process of the second or third row makes the recording its current one, and this stays so after the call. A process
-of the fourth row does so only while such a function, a *wrapped function*, runs (`process_capture.py`).
+A process of the second or third row makes the recording its current one until it leaves the recording. A process of the
+fourth row does so only while such a function, a *wrapped function*, runs (`process_capture.py`). A process of the last
+row keeps its current recording.
 
 A process inherits a recording if the process that started it has passed it the connection info (`propagation.py`).
 

@@ -73,7 +73,10 @@ _muted: weakref.WeakKeyDictionary[Producer, MutedProducer] = weakref.WeakKeyDict
 
 
 def stand_in(producer: Producer) -> MutedProducer:
-    """Return the object that drops the rows of a task in place of `producer`."""
+    """Return the object that drops the rows of a task in place of `producer`, and make it drop rows from now on.
+
+    Raises `DeliveryError` if the SDK takes too long for that.
+    """
     found = _muted.get(producer)
     if found is None:
         found = _muted.setdefault(producer, MutedProducer(producer))

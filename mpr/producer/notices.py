@@ -156,7 +156,7 @@ class Notices:
         return self._property
 
     def _in_task(self) -> bool:
-        """Return True if a task has made the present SDK call. In a worker, also calls of the initializer count."""
+        """Return True if a task makes the present SDK call. In a worker, each call counts as that of a task."""
         return bool(self._worker) or thread_state.context is not None
 
     def _place(self) -> str:

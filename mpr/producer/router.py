@@ -75,7 +75,10 @@ def _install_sinks() -> None:
 
 
 def install_entries() -> None:
-    """Wrap the SDK's logging functions, so that each call is counted, and gets the prefix of its task."""
+    """Wrap the SDK's logging functions. A second call does nothing.
+
+    mpr then counts each call, lets it wait for credit, and puts the path of its task before its entity paths.
+    """
     if not _process.entries_installed:
         _process.entries_installed = True
         _process.missing = tuple(log_calls.install_entries(_entered, _logged, lambda: thread_state.current))

@@ -65,7 +65,10 @@ class RowAccount:
         self.counters[FLUSHED_COUNTED_ROWS] = rows
 
     def detached(self) -> None:
-        """Keep the present count, because user code is about to give the stream another sink for the next rows."""
+        """Keep the present count, because user code is about to give the stream another sink, which gets the next rows.
+
+        Until `attached`, `settled` returns this count. A second call before `attached` does nothing.
+        """
         if self._kept is None:
             self._kept = self.counters[COUNTED_ROWS]
 

@@ -228,10 +228,10 @@ class RecordingRuntime:
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
-        """Write `stream`, a whole encoded stream of telemetry (or b""), to the sinks, with the ids of the recording.
+        """Have the aggregator write `stream`, an encoded stream of telemetry or b"", with the ids of the recording.
 
-        Then update the layout, and write it if it is new and a sink can be read meanwhile (a viewer or a stream). Does
-        nothing without a durable sink, if mpr does not know the SDK's file format, or after the aggregator's end.
+        Does not wait. A new layout is written too, if a sink can be read meanwhile (a viewer or a stream). Nothing is
+        written without a durable sink, if mpr does not know the SDK's file format, or after the aggregator's end.
         """
         if not self._takes_telemetry():
             return

@@ -191,7 +191,7 @@ class SharedRecording:
         Parameters
         ----------
         width, height:
-            The size in pixels, or 'auto' for the width of the page. By default, 640 and 480.
+            The size in pixels, by default 640 and 480. 'auto' is the width of the cell, and 9/16 of it for `height`.
         wait_secs:
             The longest time in seconds to wait for the page while the recording is open. There is no wait with
             `ipykernel` 7 or newer, because it does not get the page's messages within a cell.
@@ -219,7 +219,7 @@ class SharedRecording:
         - `SinkError` if a sink has failed. `mpr recover` makes a valid file of an unfinished file that is left.
         - `DeliveryError` if a process that could not join has lost rows.
         - `DeliveryError` if the counts show that logged rows have not arrived.
-        - `ConflictError` if two workers have given one timeline or component two types.
+        - `ConflictError` if one timeline or component has two types.
         """
         run_to_completion(functools.partial(self._runtime.close, failed=False))
 

@@ -116,9 +116,10 @@ class WorkItem:
             self.index = first_task
 
     def start(self) -> bool:
-        """Call `on_start`, because a worker is about to get the work item. A second call does not call it again.
+        """Call `on_start`, because a worker is about to get the work item. Do nothing if `on_start` has returned True.
 
-        Returns True if the worker may get the work item, and False if the caller has cancelled it.
+        Returns True if the worker may get the work item, and False if the caller has cancelled it. Raises the errors of
+        `on_start`, for example if the caller has set the result of the future.
         """
         if self.on_start is not None:
             if not self.on_start():

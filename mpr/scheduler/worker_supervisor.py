@@ -4,7 +4,8 @@ Covers: the one thread that starts workers and waits for them, and the steps tha
 Does not cover: how a process is started (`processes/launcher.py`), what the end of a process means for its tasks
 (`worker_events.py`).
 
-Each method in this table ends workers that the methods above it have not ended:
+A pool that ends in order calls `stop_starting`, and then `close`. A pool that ends at once calls `kill`, and then
+`abort`, also while another thread is in `close`. Each method also does what `stop_starting` does:
 
 | method | what it does | how long it takes |
 |---|---|---|

@@ -27,7 +27,7 @@ MOST_BYTES, MOST_CALLS = 4_000_000, 2_000
 
 
 class _Arrays:
-    """Holds what this module needs of Arrow and the SDK, as it is before any test runs."""
+    """Holds the functions of Arrow and the SDK that this module uses, because a test may replace them later."""
 
     array = pyarrow.Array
     concat = pyarrow.concat_arrays

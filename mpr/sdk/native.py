@@ -134,7 +134,7 @@ def new_recording(application_id: str, recording_id: str) -> Any:
 
 
 def log_text(handle: Any, path: str, text: str, level: str) -> None:
-    """Log one `rr.TextLog` with the present time.
+    """Log one `rr.TextLog`, with the present time and the times that this thread has set for the recording.
 
     `handle` is the handle of the recording, `path` the entity path, and `level` the level, such as "INFO".
     """

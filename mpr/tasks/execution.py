@@ -122,7 +122,7 @@ class Execution:
 
     @around
     def step(self) -> Iterator[None]:
-        """Set the task's context within the `with` block. Restore the context of the caller after the block.
+        """Within the `with` block, set the task's context, make it the current task, and do what `capture` does.
 
         The block runs one step: a whole function, or a generator or coroutine up to its next pause.
         """

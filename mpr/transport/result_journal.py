@@ -1,11 +1,12 @@
-"""Writes a worker's last results into a journal, which the parent on Linux can read after the worker has died.
+"""Keeps a worker's last results in a journal, memory that the parent on Linux can read, also after the worker's death.
 
-A message is not enough, because ZeroMQ sends it in a thread of its own. If the worker is killed before this thread has
-sent the message, the message is lost.
+ZeroMQ sends a message in a thread of its own. If the worker is killed before this thread has sent the message of a
+result, the parent reads the result here. A large payload is never in the message (`ResultInMemory`): the parent always
+copies it from an area.
 
 ```
 page 0      counters              the status page
-page 1..33  slots                 head of a result, sizes of its payload, and the payload if it fits
+page 1..33  slots                 a result without its payload, sizes of its payload, and the payload if it fits
 areas 0..2  8 MiB each            the payload of a larger result, until the parent has read it
 ```
 

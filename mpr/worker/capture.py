@@ -63,8 +63,8 @@ class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, each as a row with an `rr.TextLog`.
 
     The entity path is made of the logger's name (`a.b` becomes `a/b`). The traceback of a record is added to the text.
-    Further components of the row are the process id, within a task the name and the index of the task, and in a worker
-    of a pool the number of the worker.
+    Further components of the row are the process id, and within a task the name and the index of the task, and the
+    number of the process in the recording.
 
     A record goes to the recording of the task that emits it. Outside of a task, it goes to the recording that the
     process has joined, or else to the current recording. Records of the logger `mpr` and of the loggers below it are
@@ -135,8 +135,8 @@ def _path(prefix: str | None, *parts: str) -> str:
 def log_text(path: str, text: str, level: str, recording: rr.RecordingStream | None = None) -> None:
     """Log `text` as one row at the entity path `path`. `level` is the name of a level in Rerun, such as "WARN".
 
-    The row also has the process id and, within a task, the name and index of the task. In a worker of a pool, it also
-    has the worker's number. `recording` is the stream that gets the row; None for the current one.
+    The row also has the process id. Within a task it has the name and the index of the task, and the number of the
+    process in the recording. `recording` is the stream that gets the row; None for the current one.
     """
     import rerun as rr
 
