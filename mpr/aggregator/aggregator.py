@@ -288,7 +288,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each new producer. A producer that cannot get messages yet gets a later answer."""
+        """Answer the hello of each new producer. One that cannot get messages yet is answered later, or is released."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:

@@ -154,7 +154,7 @@ class Fanout:
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
         """Write `stream`, a complete Rerun stream that the parent itself has made, to all sinks.
 
-        `telemetry` is True if the rows are measurements of a pool, and not data of the user.
+        `telemetry` is True if the stream has no data of the user. Such rows alone do not give a file its final name.
         """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)

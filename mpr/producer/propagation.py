@@ -4,7 +4,8 @@ Children of a fork server get the environment that the server had at its start, 
 But `multiprocessing` copies its process configuration to every child, with every start method. All other children
 inherit the environment of their parent, unless the parent gives them another one.
 
-Covers: giving the text of the connection info to children, and restoring an earlier text.
+Covers: giving the text of the connection info to children, restoring an earlier text, and reading the text in a child
+(`extract`).
 Does not cover: the parts of the text (`transport/connection_info.py`), joining (`membership.py`).
 """
 

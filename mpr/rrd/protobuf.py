@@ -72,7 +72,7 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def field(data: bytes, number: int) -> bytes:
-    """Return the value of the first field `number` of the message `data` whose value is no varint, as bytes.
+    """Return the bytes of the first field of the message `data` that has this `number` and is no varint.
 
     Raises `FormatError` if there is no such field, or if the message is damaged before it.
     """

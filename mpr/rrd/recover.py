@@ -220,11 +220,13 @@ def _surveyed(path: Path, fd: int, size: int) -> Survey | None:
 
 
 def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recovered | None:
-    """Write the messages that were `found`, and a footer, to `out`. Return a description of the new file.
+    """Write the messages in `found`, and a footer, to `out`. Return a description of the new file.
 
     Chunks that the SDK cannot read are left out. Returns None if the SDK can read no chunk or cannot make the footer,
-    or if the search for such chunks fails. `fd` and `out` are descriptors of the original and of the new file. `target`
-    is the final path, and `size` is the size of the original in bytes.
+    or if the search for such chunks fails. `out` then has the messages without a footer.
+
+    `fd` and `out` are descriptors of the original and of the new file. `target` is the final path, and `size` is the
+    size of the original in bytes.
     """
     chunks = _copied(fd, out, found)
     if not footer_process.add_footer(chunks, os.fstat(out).st_size):

@@ -66,7 +66,7 @@ class PoolLifecycle:
     state:
         Running, closed or terminated.
     is_finished:
-        True if the pool was closed and no work is left.
+        True after `finish`: the pool was closed, and `wait_until_done` has seen that no work is left.
     """
 
     def __init__(self) -> None:

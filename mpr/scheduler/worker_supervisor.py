@@ -264,7 +264,7 @@ class WorkerSupervisor:
                 self.kill_if(pid, functools.partial(self._has_no_hello, worker))
 
     def _kill_and_reap(self) -> None:
-        """Kill all workers, wait up to 5 s until they have ended, and call `ended` for each of them."""
+        """Start no more workers, kill all, wait up to 5 s, and call `ended` for each one that has ended by then."""
         self.stop_starting()
         deadline = time.monotonic() + _SIGKILL_PATIENCE_SECS
         while self._pids and time.monotonic() < deadline:

@@ -155,7 +155,7 @@ class _StandIn:
 
 
 class _StandInUnpickler(pickle.Unpickler):
-    """Unpickles with a class of stand-ins for each class and function, so that no module is imported."""
+    """Unpickles without imports: each class or function in the pickle is replaced by a subclass of `_StandIn`."""
 
     def find_class(self, module: str, name: str, /) -> Any:
         return type("_StandIn", (_StandIn,), {"_name": f"{module.partition('.')[0]}.{name.rpartition('.')[2]}"})
