@@ -105,7 +105,7 @@ class Notices:
         made = public_call(call)
         if not self._is_new(made):
             return
-        until = "until its end" if self._in_task() else "from now on"
+        until = "until its end" if self._in_task() else "until the end of its next task"
         goal = "to what the call returns" if call in _RETURNS_ROWS else "there"
         hint = " Give mpr the sink, and they go to both." if call in _HAS_A_SINK else ""
         _log.warning(
