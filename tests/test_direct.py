@@ -223,9 +223,16 @@ def test_files_of_a_killed_parent_are_kept_and_can_be_recovered(tmp_path: Path) 
     for part in parts:
         worker = int(part.name.split("-")[2])
         support.wait_for(lambda worker=worker: not support.lives(worker))
-        recover.recover(part)
+        try:
+            recover.recover(part)
+        except mpr.SinkError as error:
+            # One worker may have run all tasks before the other one was ready.
+            if "there are no rows" not in str(error):
+                raise
+            part.unlink()
+            continue
         support.check_file(part)
-    assert sum((support.numbers(each) for each in parts), Counter()) == Counter(range(20))
+    assert sum((support.numbers(each) for each in _parts(path)), Counter()) == Counter(range(20))
 
 
 def test_a_run_that_fails_before_its_first_row_does_no_harm_to_an_older_file(tmp_path: Path) -> None:
