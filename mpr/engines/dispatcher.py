@@ -54,12 +54,6 @@ class EngineDispatcher(TaskDispatcher):
 
     Attributes
     ----------
-    lifecycle:
-        The state of the pool, and the error that ended it; see `PoolLifecycle`.
-    work:
-        The work items without an outcome.
-    callbacks:
-        Runs the callbacks of the callers.
     by_value:
         True: functions of `__main__` are pickled by value, because an engine's workers have another `__main__`.
     """
@@ -77,7 +71,6 @@ class EngineDispatcher(TaskDispatcher):
         self._first_seen = first_seen
         self.lifecycle: PoolLifecycle = PoolLifecycle()
         self.work: PendingWork = PendingWork()
-        #: Runs the callbacks of the callers.
         self.callbacks: Callbacks = Callbacks(self._begin_callback, self._end_callback)
         # How many callbacks have not run to their end.
         self._callbacks_left = 0

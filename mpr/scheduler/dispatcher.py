@@ -30,6 +30,7 @@ from mpr.scheduler.observer import PoolObserver, PoolObservers
 from mpr.scheduler.outcomes import Outcome
 from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolLimits, PoolState
+from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl
@@ -44,7 +45,7 @@ _LOOK_AGAIN_SECS = 0.001
 _GIVEN_UP_SECS = 0.2
 
 
-class Dispatcher:
+class Dispatcher(TaskDispatcher):
     """Accepts the tasks of one pool, cancels tasks, and gives an error to the tasks that are left when the pool ends.
 
     Parameters
@@ -65,12 +66,6 @@ class Dispatcher:
     by_value:
         False: functions of `__main__` are pickled with their code only if workers do not import `__main__`
         (`processes/main_module.py`).
-    callbacks:
-        Runs the callbacks of the callers.
-    lifecycle:
-        The state of the pool, and the error that ended it; see `PoolLifecycle`.
-    work:
-        The work items without an outcome.
     listener:
         Gets the aggregator's reports about the pool's workers and their results.
     """
