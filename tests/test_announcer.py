@@ -285,7 +285,7 @@ class _Socket:
     def __init__(self) -> None:
         self.copied: list[bool] = []
 
-    def send(self, _data: object, _flags: int, *, copy: bool) -> None:
+    def send(self, _data: object, _flags: int, copy: bool) -> None:
         self.copied.append(copy)
 
 
@@ -293,10 +293,9 @@ class _Socket:
 def test_a_process_that_may_send_at_its_exit_copies_each_message(copies: bool, process: _Process) -> None:
     """The exit handler of pyzmq forgets all messages that were sent without a copy."""
     connection = Connection(process.sockets.up.endpoint, process.sockets.down.endpoint, copies=copies)
-    up, socket = connection._up, _Socket()
-    connection._up = socket  # type: ignore[assignment]
+    socket = _Socket()
+    connection._send_up = socket.send  # type: ignore[assignment]
     for size in (10, 1_000_000):
         connection.send(TaskRecordingRows(b"x" * size))
-    connection._up = up
     connection.close(hand_over=False)
     assert socket.copied == [True, copies]

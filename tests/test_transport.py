@@ -8,9 +8,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -106,6 +108,90 @@ def test_each_message_comes_with_the_hello_of_its_producer(sockets: Sockets, con
         connection.send(hello)
         connection.send(Goodbye())
         assert [(hello, hello), (hello, Goodbye())] == [_received(sockets), _received(sockets)]
+
+
+def _number(number: int) -> Result:
+    return Result(number, 0, 1, messages.RETURNED, True, 12, [b"payload"])
+
+
+def _at_instruction(call: Callable[[], object], number: int, event: Callable[[], None]) -> bool:
+    """Do `call`, and call `event` before the `number`-th instruction in `sockets.py`. Return False if it has fewer."""
+    left = number
+
+    def trace(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if not frame.f_code.co_filename.endswith("sockets.py"):
+            return None
+        frame.f_trace_opcodes = True
+        if kind == "opcode":
+            left -= 1
+            if left == 0:
+                event()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return left <= 0
+
+
+def test_a_handler_that_interrupts_a_send_may_wait_for_a_thread_that_sends(
+    sockets: Sockets, connect: Callable[[], Connection]
+) -> None:
+    connection = connect()
+    connection.send(_hello(sockets, connection))
+    _received(sockets)
+
+    def send_in_a_thread() -> None:
+        thread = threading.Thread(target=lambda: [connection.send(_number(1)), connection.send(_number(2))])
+        thread.start()
+        thread.join(_TIMEOUT_SECS)
+        assert not thread.is_alive(), "the thread waits for the interrupted one"
+
+    def handler() -> None:
+        send_in_a_thread()
+        connection.send(_number(3))
+
+    instruction = 1
+    while _at_instruction(lambda: connection.send(_number(0)), instruction, handler):
+        found = [_received(sockets)[1].work_item for _ in range(4)]
+        assert [0, 1, 2, 3] == sorted(found)
+        assert [1, 2, 3] == [each for each in found if each]
+        instruction += 1
+    assert instruction > 20
+
+
+def test_a_handler_that_raises_in_a_send_costs_no_other_message(
+    sockets: Sockets, connect: Callable[[], Connection]
+) -> None:
+    connection = connect()
+    connection.send(_hello(sockets, connection))
+    _received(sockets)
+
+    def handler() -> None:
+        # It waits in the queue while the interrupted thread has the lock.
+        thread = threading.Thread(target=connection.send, args=(_number(1),))
+        thread.start()
+        thread.join(_TIMEOUT_SECS)
+        raise KeyboardInterrupt
+
+    instruction = 1
+    while True:
+        try:
+            if not _at_instruction(lambda: connection.send(_number(0)), instruction, handler):
+                break
+        except KeyboardInterrupt:
+            pass
+        connection.send(_number(2))
+        found = []
+        while found[-1:] != [2]:
+            found.append(_received(sockets)[1].work_item)
+        assert found in ([0, 1, 2], [1, 0, 2], [1, 2]), instruction
+        instruction += 1
+    assert instruction > 20
 
 
 @pytest.mark.parametrize("secret", ["", "wrong", "0" * 64, "ö", "\ud800"])

@@ -129,7 +129,6 @@ class Producer:
         self.task_recordings: TaskRecordings = TaskRecordings(
             lambda *sent: self._connection.send_needed(TaskRecordingRows(*sent)),
             self.status_page.set_unsent_rows,
-            self.inbox.is_interrupted,
         )
         self.log_counters: Final = LogCounters(self.status_page.counters, self.wait_for_credit, self.task_recordings)
         #: The settings of the SDK that the present task of a worker has changed; None if this process is no worker.

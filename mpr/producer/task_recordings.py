@@ -75,19 +75,11 @@ class TaskRecordings:
     held:
         A function that gets the number of unsent rows, each time that it changes. These rows are lost if this process
         dies.
-    is_interrupted:
-        A function that returns True if a signal handler, the caller, has interrupted mpr in the main thread.
     """
 
-    def __init__(
-        self,
-        send: Callable[[bytes, int, int], None],
-        held: Callable[[int], None],
-        is_interrupted: Callable[[], bool] = bool,
-    ) -> None:
+    def __init__(self, send: Callable[[bytes, int, int], None], held: Callable[[int], None]) -> None:
         self._send = send
         self._held = held
-        self._is_interrupted = is_interrupted
         #: The recordings, by the ids of the Python objects that are their handles.
         self.known: dict[int, _TaskRecording] = {}
         # What recordings had as `storage` before they were given another sink. It gets rows from before that moment.
@@ -124,25 +116,17 @@ class TaskRecordings:
         ids = recordings.ids_of(inner)
         if ids is not None:
             recordings.watch_handles(_note_handle)
-            self._do(lambda: self._keep(inner, ids))
+            aside(lambda: self._keep(inner, ids))
 
     def _keep(self, inner: Any, ids: Ids) -> None:
         with self._lock:
             self._made += 1
             self.known[id(inner)] = _TaskRecording(self._made, ids, [inner], recordings.is_enabled(inner))
 
-    def _do(self, step: Callable[[], None]) -> None:
-        """Run `step`, which takes the lock, in another thread than the main thread (see `aside`), and wait for it."""
-        if self._is_interrupted():
-            # The interrupted code may hold the lock of the socket, which only this thread can take once more.
-            step()
-        else:
-            aside(step)
-
     def note_handle(self, inner: Any) -> None:
         """Note that other code has got another handle, `inner`, of a recording that a task may have made."""
         if id(inner) not in self.known and self._find(inner) is not None:
-            self._do(lambda: self._keep_handle(inner))
+            aside(lambda: self._keep_handle(inner))
 
     def _keep_handle(self, inner: Any) -> None:
         with self._lock:
@@ -192,7 +176,7 @@ class TaskRecordings:
         does so for all recordings. For any other call, mpr forgets the recording, because the new sink gets its rows.
         """
         if self.known:
-            self._do(lambda: self._prepare(call, inner))
+            aside(lambda: self._prepare(call, inner))
 
     def _prepare(self, call: str, inner: Any) -> None:
         with self._lock:

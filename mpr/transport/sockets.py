@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import atexit
 import hmac
+import itertools
 import os
 import secrets
 import threading
@@ -42,7 +43,7 @@ from mpr.transport.ipc_folder import SocketFolder
 from mpr.transport.messages import Downstream as DownstreamMessage
 from mpr.transport.messages import Hello
 from mpr.transport.messages import Upstream as UpstreamMessage
-from mpr.transport.packing import Frames, MessageError, pack, unpack
+from mpr.transport.packing import Buffer, Frames, MessageError, pack, unpack
 
 # The longest time that a closing socket waits until it has passed its messages to the kernel (milliseconds).
 _LINGER_MS = 2000
@@ -341,7 +342,7 @@ class Connection:
     route:
         The name of this producer, by which the parent sends messages to it.
     sent_count:
-        How many messages were sent.
+        How many messages `send` was given. The last ones may wait for another thread, which sends them.
     needed_count:
         The value of `sent_count` after the last call of `send_needed`.
     """
@@ -354,7 +355,11 @@ class Connection:
         self._context = zmq.Context()
         self._up = _socket(self._context, zmq.DEALER)
         self._up.connect(upstream)
-        # Re-entrant, because a handler of a signal may send while this thread sends.
+        # The arguments of `_send_up` for each message that is not in the socket yet, in the order of sending.
+        self._waiting: deque[tuple[Buffer, int, bool]] = deque()
+        # The method of `zmq.Socket` that is written in C.
+        self._send_up = super(zmq.Socket, self._up).send
+        # Re-entrant, because a handler of a signal may send while this thread sends. No thread waits for it.
         self._up_lock = threading.RLock()
         self._down = _socket(self._context, zmq.DEALER)
         self._down.setsockopt(zmq.IDENTITY, self.route.encode())
@@ -362,11 +367,34 @@ class Connection:
         self._receiver = _Receiver(self._down)
 
     def send(self, message: UpstreamMessage) -> None:
-        """Send `message` to the parent. Does not wait until the parent has received it."""
+        """Send `message` to the parent. Does not wait until the parent has received it.
+
+        If another thread sends at this moment, that thread sends `message`, too.
+        """
         data = pack(encode(message))
-        with self._up_lock:
-            self._up.send(data, 0, copy=self._copies or _copies([data]))
-            self.sent_count += 1
+        waiting = data, 0, self._copies or _copies([data])
+        # Counted first, so that `sent_count` is never too low for a message of the queue. Neither a handler nor another
+        # thread runs within `+=`, because CPython changes between them only at calls and loops.
+        self.sent_count += 1
+        self._waiting.append(waiting)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        """Send the messages of the queue, unless another thread does so.
+
+        No thread waits for the lock. A handler of a signal may have interrupted the thread that has the lock, and may
+        wait for another thread that sends a message.
+        """
+        # The second look finds a message that another thread has added when it could not get the lock.
+        while self._waiting and self._up_lock.acquire(blocking=False):
+            try:
+                # A loop without instructions of Python, between which a handler could run. So no message is lost or
+                # sent too late when a handler raises or sends.
+                deque(itertools.starmap(self._send_up, iter(self._waiting.popleft, None)), maxlen=0)
+            except IndexError:
+                pass  # The queue is empty.
+            finally:
+                self._up_lock.release()
 
     def send_needed(self, message: UpstreamMessage) -> None:
         """Send `message`, without which the parent may not use later results of the journal.
@@ -394,7 +422,9 @@ class Connection:
         If `hand_over` is False, messages that the kernel does not have yet are dropped.
         """
         linger = _LINGER_MS if hand_over else 0
+        # Waits for another thread at most until it has sent its messages.
         with self._up_lock:
+            self._send_waiting()
             self._up.close(linger)
         self._down.close(linger)
         self._context.term()
