@@ -159,3 +159,44 @@ def test_a_handler_of_a_worker_that_sends_a_result_may_log(log: Callable[[], obj
     numbers = support.numbers(path)
     assert set(numbers) == {1, 100}
     assert numbers[100] >= 5
+
+
+_FIRST_CALL = """
+import os, signal, sys
+import mpr
+
+@mpr.task
+def double(number):
+    return 2 * number
+
+class Signals:
+    '''Sends this process a signal while a module is being imported that a task needs.'''
+    def find_spec(self, name, path=None, target=None):
+        if name in ("numpy", "rerun.sinks", "mpr.producer.router") and name not in sent:
+            sent.append(name)
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+def handler(number, frame):
+    handled.append(double(21))
+    if sys.argv[1] == "raises":
+        raise TimeoutError
+
+sent, handled, late = [], [], 0
+sys.meta_path.insert(0, Signals())
+signal.signal(signal.SIGUSR1, handler)
+for _ in range(9):
+    try:
+        assert double(1) == 2
+    except TimeoutError:
+        late += 1
+assert len(sent) >= 1 and set(handled) == {42}, (sent, handled)
+print(late >= 1)
+"""
+
+
+@pytest.mark.parametrize("way", ["returns", "raises"])
+def test_a_handler_in_the_first_call_of_a_decorated_function_may_call_it(way: str) -> None:
+    """The first call imports the SDK. Some of its modules cannot be imported again if a handler ends the import."""
+    ran = support.run_python(_FIRST_CALL, way, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == [str(way == "raises")]

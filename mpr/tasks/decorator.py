@@ -10,6 +10,7 @@ Does not cover: one run of a task (`execution.py`), `SharedRecording.wrap` (`wra
 from __future__ import annotations
 
 import functools
+import importlib
 import inspect
 import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
@@ -21,6 +22,7 @@ from mpr.sdk import forks  # noqa: F401  # imported before a fork, so that the f
 from mpr.tasks import prefix
 from mpr.tasks.current import TaskOptions
 from mpr.tasks.function_like import FunctionLike
+from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a
 
@@ -33,6 +35,7 @@ R = TypeVar("R")
 
 # The name of an attribute of each decorated function. The attribute holds the original function and the options.
 _MARK = "__mpr_task__"
+_EXECUTION = "mpr.tasks.execution"
 
 
 @overload
@@ -245,6 +248,10 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
 
 def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[str, Any]) -> Execution:
     # Imported only when a task runs, so that a module which defines decorated functions needs no SDK and no ZeroMQ.
+    if _EXECUTION not in sys.modules:
+        # In another thread, because a handler of a signal in this one could raise, or run a task, in mid-import. Some
+        # packages cannot be imported again after that.
+        aside(lambda: importlib.import_module(_EXECUTION))
     from mpr.tasks.execution import Execution
 
     return Execution(options, config, arguments)
