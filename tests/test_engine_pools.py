@@ -70,6 +70,98 @@ def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield made
 
 
+# --- tasks of one chunk ----------------------------------------------------------------------------------------------
+
+
+def _set_time(folder: Path) -> None:
+    rr.set_time("frame", sequence=7)
+
+
+def _set_strict(folder: Path) -> None:
+    rr.set_strict_mode(not rr.strict_mode())
+
+
+def _enter_own_stream(folder: Path) -> None:
+    rr.set_thread_local_data_recording(_own(folder))
+
+
+def _make_own_global(folder: Path) -> None:
+    rr.set_global_data_recording(_own(folder))
+
+
+def _init(folder: Path) -> None:
+    rr.init("other", spawn=False)
+    rr.set_time("frame", sequence=8)
+
+
+def _switch_log_time_off(folder: Path) -> None:
+    rr.set_log_time_enabled(False)
+
+
+def _raise(folder: Path) -> None:
+    rr.set_time("frame", sequence=9)
+    raise LookupError("this task")
+
+
+def _own(folder: Path) -> rr.RecordingStream:
+    own = rr.RecordingStream("own")
+    own.save(folder / f"{own.get_recording_id()}.rrd")
+    return own
+
+
+_CHANGES = [_set_time, _set_strict, _enter_own_stream, _make_own_global, _init, _switch_log_time_off, _raise]
+
+
+def _change_or_look(item: tuple[int, Path]) -> tuple[bool, int]:
+    """In every second task, change what belongs to the SDK. In the others, return what is seen of it, and log a row."""
+    task = mpr.current_task()
+    assert task is not None
+    number, folder = item
+    if number % 2 == 0:
+        _CHANGES[number // 2](folder)
+    rr.log("n", rr.Scalars(float(number)))
+    return rr.strict_mode(), task.index
+
+
+def test_the_tasks_of_one_chunk_see_nothing_of_each_other(engine: Any, tmp_path: Path) -> None:
+    path, others = tmp_path / "run.rrd", tmp_path / "others"
+    others.mkdir()
+    items = [(number, others) for number in range(2 * len(_CHANGES))]
+    seen = []
+    with mpr.Pool("app", engine=engine, sinks=path) as pool:
+        results = pool.imap(_change_or_look, items, chunksize=len(items))
+        for number in range(len(items)):
+            if number == 2 * _CHANGES.index(_raise):
+                with pytest.raises(LookupError, match="this task"):
+                    next(results)
+            else:
+                seen.append(next(results))
+    looks = range(1, len(items), 2)
+    assert [each for each in seen if each[1] % 2] == [(seen[0][0], number) for number in looks]
+    support.check_file(path)
+    # One of the tasks that change something logs into a recording of its own, and one raises before it logs.
+    gone = {2 * _CHANGES.index(each) for each in (_enter_own_stream, _raise)}
+    assert support.numbers(path) == Counter(number for number, _ in items if number not in gone)
+    timelines = _timelines(path)
+    assert [timelines[number] for number in looks] == [{"log_time"}] * len(looks)
+    assert "frame" in timelines[0]
+    assert any("this task" in str(text) for text in support.texts(path))
+
+
+def _timelines(path: Path) -> dict[int, set[str]]:
+    """Return the timelines of each row of the entity `n`, by the number that the row holds."""
+    found: dict[int, set[str]] = {}
+    for chunk in support.chunks(path):
+        batch = chunk.to_record_batch()
+        if str(chunk.entity_path) == "/n":
+            names = {field.name for field in batch.schema if field.metadata[b"rerun:kind"] == b"index"}
+            found |= {int(number): names for (number,) in batch.column("Scalars:scalars").to_pylist()}
+    return found
+
+
+# --- calls -----------------------------------------------------------------------------------------------------------
+
+
 def _is_threads(engine: Any) -> bool:
     return isinstance(engine, ThreadPoolExecutor)
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -24,10 +25,10 @@ from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
 from mpr.transport import connection_info, ipc_folder
 from mpr.transport.messages import APART, KEY_BYTES, RAISED, RETURNED
-from mpr.user_code import around
 
 if TYPE_CHECKING:
     from mpr.producer.producer import Producer
+    from mpr.transport.connection_info import ConnectionInfo
 
 # A chunk checks between two tasks, at this interval (seconds), whether the recording is still open.
 _LOOK_SECS = 0.5
@@ -123,26 +124,8 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
     attempt = 1 + (engine_call.attempt or 0)
     began = producer.deliveries.last
     entered, rows = producer.log_counters.entered, counters[ROWS]
-    with _logging(producer, is_muted=is_muted):
-        function = _function(chunk.function)
-        arguments = task_pickling.load_arguments(chunk.arguments)
-        body, options = undecorated(function)
-        call = functools.partial(CALLS[chunk.mode], decorated(body, options, config))
-        results: list[Any] = []
-        look_at = time.monotonic() + _LOOK_SECS
-        for index, argument in enumerate(arguments, chunk.index):
-            task = CurrentTask(name=options.function, index=index, attempt=attempt, worker=producer.number)
-            try:
-                with current.running(task):
-                    results.append(call(argument))
-            except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
-                where = note(options.function, chunk.mode, index, argument, worker=producer.number, attempt=attempt)
-                results.append(task_pickling.Failure(error, where))
-            if time.monotonic() > look_at:
-                look_at = time.monotonic() + _LOOK_SECS
-                if not ipc_folder.is_owned(config.folder):
-                    # The pool was terminated, so nobody wants the results of the other tasks.
-                    raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
+    with membership.capture(producer, is_muted=is_muted):
+        results = _run_tasks(chunk, producer, attempt, is_muted=is_muted)
     payload, together = task_pickling.dump_results(results)
     ended_ns = time.monotonic_ns()
     if producer.log_counters.entered != entered and not is_muted:
@@ -161,19 +144,57 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
     )
 
 
-@around
-def _logging(producer: Producer, *, is_muted: bool) -> Iterator[None]:
-    """Within the block, send the rows of this process to the recording of `producer`, or drop them if `is_muted`."""
-    from mpr.producer import membership, muted
-    from mpr.tasks.context import TaskContext
+def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool) -> list[Any]:
+    """Run the tasks one after another. Return what each has returned, or a `Failure` with the error it has raised.
 
-    with membership.capture(producer, is_muted=is_muted), current.delivered_together():
-        if is_muted:
-            # The tasks are then parts of this one, so they have no context of their own.
-            with TaskContext(muted.stand_in(producer)).step():
-                yield
-        else:
-            yield
+    A task shares the context of the task before, unless that one has changed it, for example by setting a time.
+    """
+    from mpr.producer import muted
+    from mpr.tasks.context import TaskContext
+    from mpr.tasks.execution import note_error
+
+    config = producer.config
+    body, options = undecorated(_function(chunk.function))
+    arguments = task_pickling.load_arguments(chunk.arguments)
+    # A prefix or a timeline is of one task, so the decorated function makes a context for each.
+    has_own = options.entity_path_prefix is not None or options.timeline is not None
+    call = functools.partial(CALLS[chunk.mode], decorated(body, options, config) if has_own else body)
+    name = options.function if has_own else options.name
+    first = CurrentTask(name=name, index=chunk.index, attempt=attempt, worker=producer.number)
+    target = muted.stand_in(producer) if is_muted else producer
+
+    def outcome(number: int) -> Any:
+        try:
+            return call(arguments[number])
+        except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
+            index, who = chunk.index + number, producer.number
+            where = note(name, chunk.mode, index, arguments[number], worker=who, attempt=attempt)
+            if not has_own:
+                note_error(name, error)
+            return task_pickling.Failure(error, where)
+
+    results: list[Any] = []
+    position = [0]
+    look_at = time.monotonic() + _LOOK_SECS
+    with current.running(first, position), current.delivered_together():
+        while len(results) < len(arguments):
+            context = TaskContext(target)
+            with nullcontext() if has_own and not is_muted else context.step():
+                for number in range(len(results), len(arguments)):
+                    position[0] = 2 * number
+                    results.append(outcome(number))
+                    if time.monotonic() > look_at:
+                        look_at = time.monotonic() + _LOOK_SECS
+                        _check_open(config)
+                    if has_own or not context.is_as_new():
+                        break
+    return results
+
+
+def _check_open(config: ConnectionInfo) -> None:
+    """Raise `RecordingClosedError` if the pool was terminated, because nobody wants the results of more tasks."""
+    if not ipc_folder.is_owned(config.folder):
+        raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
 
 
 @functools.lru_cache(maxsize=16)

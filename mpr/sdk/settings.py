@@ -69,6 +69,10 @@ class ChangedSettings:
         #: The values that the task has set in earlier steps.
         self.own: dict[Setting, bool] = {}
 
+    def has_changed(self) -> bool:
+        """Return True if the task has changed a setting, in this step or in an earlier one."""
+        return bool(self._before or self.own)
+
     def note(self, setting: Setting, before: bool) -> None:
         """Remember that the task changes `setting`, whose value was `before`.
 

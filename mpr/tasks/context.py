@@ -55,6 +55,8 @@ class TaskContext:
         #: process, and this other one. None if the task has not done this.
         self._globals: tuple[Any, Any] | None = None
         self._times: Times = {}
+        # What `ThreadRoute.current` was when the step began.
+        self._current_before: Any = None
         #: The settings of the SDK that the task has changed.
         self.settings: ChangedSettings = ChangedSettings()
         router.install_times()
@@ -86,6 +88,19 @@ class TaskContext:
         """True if this process has logged to `producer` since the task began. False if `producer` is None."""
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
+    def is_as_new(self) -> bool:
+        """Return True if the step that runs has changed nothing yet that another task in this step would see.
+
+        Rows do not count.
+        """
+        return (
+            not self._times
+            and not self.settings.has_changed()
+            and self._globals is None
+            and thread_state.current is self._current_before
+            and router.current_is_watched()
+        )
+
     def note_global(self, handle: Any) -> None:
         """Note that the task makes the recording with this `handle` current in the whole process, until its step ends.
 
@@ -104,6 +119,7 @@ class TaskContext:
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None
         outer_times = self._exchange_times(self._times)
         self.settings.redo()
+        self._current_before = thread_state.current
         # Set last and put back first, because the other steps may raise. Then the thread must not stay in the task.
         thread_state.context = self
         yield

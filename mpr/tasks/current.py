@@ -6,6 +6,7 @@ Does not cover: the times and the recording of a task (`context.py`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -114,8 +115,12 @@ set_common: Final = _common.set
 
 
 @around
-def running(task: CurrentTask) -> Iterator[None]:
-    """Make `task` the current task within the `with` block."""
-    token = _common.set((task.name, task.index, 1, task.attempt, task.worker, [1]))
+def running(task: CurrentTask, position: list[int] | None = None) -> Iterator[None]:
+    """Make `task` the current task within the `with` block.
+
+    If `position` is given, it has one number. As soon as the block sets it to `2 * n`, the current task is the one with
+    the index `task.index + n`.
+    """
+    token = _common.set((task.name, task.index, sys.maxsize, task.attempt, task.worker, position or [0]))
     yield
     _common.reset(token)

@@ -161,8 +161,7 @@ class Execution:
     def _to_deliver(self, error: BaseException | None) -> Producer | None:
         """Mark the task as ended. Return the producer that must deliver its rows; None if no delivery is needed.
 
-        `error` is the exception of the body; None if the body has returned. The text of `error` is written into the
-        recording, unless `error` only means that a generator was closed or a coroutine was cancelled.
+        `error` is the exception of the body; None if the body has returned. Its text is logged by `note_error`.
         """
         if self._context is None or self._context.forked or self._is_over:
             return None
@@ -170,7 +169,8 @@ class Execution:
         if self._is_muted:
             return None
         if error is not None and not _is_an_ending(error):
-            self._note(error)
+            with self.step():
+                note_error(self._task.name, error)
         return self._producer if self._context.has_logged and not self._in_pool else None
 
     def _keys(self, error: BaseException | None) -> bytes:
@@ -181,21 +181,23 @@ class Execution:
         """
         return b"" if error is not None or self._engine_call is None else self._engine_call.key
 
-    def _note(self, error: BaseException) -> None:
-        """Log the text of `error`, with its traceback, to `mpr/tasks/<name>`, at the times that the task has set.
 
-        If that fails, a warning is logged.
-        """
-        import rerun as rr
+def note_error(name: str, error: BaseException) -> None:
+    """Log the text of `error`, with its traceback, to `mpr/tasks/<name>`, at the times that the task `name` has set.
 
-        text = traceback_text(error)
-        path = f"mpr/tasks/{rr.escape_entity_path_part(self._task.name)}"
-        # In strict mode the SDK may raise here, but the task's own error is the one to report.
-        try:
-            with self.step():
-                rr.log(path, rr.TextLog(text, level=rr.TextLogLevel.ERROR))
-        except Exception as failure:  # noqa: BLE001  # see above
-            _log.warning("the error of task %s cannot be written into the recording: %r", self._task.name, failure)
+    Does nothing if `error` only means that a generator was closed or a coroutine was cancelled. If the SDK raises, a
+    warning is logged.
+    """
+    if _is_an_ending(error):
+        return
+    import rerun as rr
+
+    text = traceback_text(error)
+    # In strict mode the SDK may raise here, but the task's own error is the one to report.
+    try:
+        rr.log(f"mpr/tasks/{rr.escape_entity_path_part(name)}", rr.TextLog(text, level=rr.TextLogLevel.ERROR))
+    except Exception as failure:  # noqa: BLE001  # see above
+        _log.warning("the error of task %s cannot be written into the recording: %r", name, failure)
 
 
 @contextmanager
