@@ -112,6 +112,8 @@ def to_text(config: ConnectionInfo) -> str:
     return json.dumps({"protocol": PROTOCOL, **dataclasses.asdict(config)}, default=os.fspath)
 
 
+# Kept, because each chunk of an engine brings the text, and reading it takes 25 us.
+@functools.lru_cache(maxsize=16)
 def from_text(text: str) -> ConnectionInfo:
     """Return the values in `text`, which `to_text` has made.
 
