@@ -77,6 +77,19 @@ def test_the_file_that_has_got_nothing_for_the_longest_time_makes_room() -> None
     assert closed == ["a opened", "b opened", "b closed", "c opened", "c closed", "b opened"]
 
 
+def test_a_closed_file_gets_no_manifests(tmp_path: Path) -> None:
+    """They describe the chunks of the file that was opened for the same key later, too."""
+    log: list[str] = []
+    router = _router(log, open_max=1, completes=True)
+    for key in ("a", "b", "a"):
+        router.accept(_segment(1, key), published=True)
+    router.accept(_segment(2, "a"), published=True)
+    router.add_manifests(1, b"")
+    assert not [each for each in log if "manifests" in each]
+    router.add_manifests(2, b"")
+    assert log[-2:] == ["a manifests 2", "a closed"]
+
+
 def test_recordings_whose_names_look_alike_have_a_file_each(tmp_path: Path) -> None:
     main = producers.new_file(tmp_path / "run.rrd")
     writer = PerRecordingWriter(main, producers.STORE, lambda *_: pytest.fail("no file is opened here"))

@@ -70,6 +70,18 @@ def test_a_path_is_free_when_its_file_is_closed_though_a_child_has_it_open(tmp_p
     os.close(inherited)
 
 
+def test_a_file_that_cannot_be_removed_is_still_closed(tmp_path: Path) -> None:
+    file = PartFile(tmp_path / "run.rrd")
+    fd = file.fd
+    # Another program has put a folder there.
+    file.part.unlink()
+    file.part.mkdir()
+    with pytest.raises(OSError, match="directory"):
+        file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 def test_a_file_that_is_cut_while_a_segment_is_copied_is_no_success(tmp_path: Path) -> None:
     writer = producers.new_file(tmp_path / "run.rrd")
     writer.accept(_segment(1, 1), published=True)

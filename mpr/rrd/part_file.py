@@ -218,8 +218,13 @@ class PartFile:
 
     def close(self) -> None:
         self._is_closed = True
-        if not self.published:
-            self.part.unlink(missing_ok=True)
+        try:
+            if not self.published:
+                self.part.unlink(missing_ok=True)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
         fd, self.fd = self.fd, -1
         # Errors are ignored, because the rows are in the file already, and a disk that has failed once may fail again.
         with contextlib.suppress(OSError):

@@ -61,8 +61,9 @@ class FileRouter(Generic[K]):
         self._open_max = open_max
         # The open files. The file that has got nothing for the longest time comes first.
         self._open: dict[K, RoutedFile] = {}
-        # Per outbox: the files that its segments went to, by the key of the segments.
-        self._by_outbox: dict[int, dict[K | None, RoutedFile]] = {}
+        # Per outbox: the files that its segments went to, by the key of the segments. None if one of these files is
+        # closed. The manifests of the outbox then describe no other file alone, and the SDK makes new ones.
+        self._by_outbox: dict[int, dict[K | None, RoutedFile | None]] = {}
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Give `segment` to the file of its key. If the file is not open, open it first.
@@ -71,7 +72,9 @@ class FileRouter(Generic[K]):
         """
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
-        self._by_outbox.setdefault(segment.outbox, {})[key] = file
+        files = self._by_outbox.setdefault(segment.outbox, {})
+        if files.setdefault(key, file) is not file:
+            files[key] = None
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
@@ -80,9 +83,8 @@ class FileRouter(Generic[K]):
         `footer` is the payload of the `END` frame of the outbox. Files that are now complete are closed.
         """
         for key, file in self._by_outbox.pop(outbox, {}).items():
-            if file.add_manifests(outbox, footer) and key is not None:
-                del self._open[key]
-                file.close()
+            if file is not None and file.add_manifests(outbox, footer) and key is not None:
+                self._close(key)
 
     def close(self) -> None:
         """Close all files, even if one of them raises `SinkError`. Afterwards, raise the first such error, if any."""
@@ -106,7 +108,13 @@ class FileRouter(Generic[K]):
         file = self._open.pop(key, None)
         if file is None:
             if self._open_max is not None and len(self._open) >= self._open_max:
-                self._open.pop(next(iter(self._open))).close()
+                self._close(next(iter(self._open)))
             file = self._new_file(key)
         self._open[key] = file
         return file
+
+    def _close(self, key: K) -> None:
+        for files in self._by_outbox.values():
+            if key in files:
+                files[key] = None
+        self._open.pop(key).close()
