@@ -5,7 +5,7 @@ has left to the sinks and the listener, and to report its end to the listener.
 
 A producer sends the rows of a task before the result of the task, and the thread processes the messages of a producer
 in their order. So the listener gets a result only after the durable sinks have got the rows of the task. If rows of the
-producer are lost, the listener gets the error, too.
+producer are lost, the listener gets each later result with an error.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Aggregator:
     """Reads the messages of all producers of one recording, in a thread of its own.
 
     Passes rows to `fanout`, and the results of a worker to its listener. `start` starts the thread, and `stop` ends it.
-    If `has_blueprint` is true, a blueprint that a worker sends does not replace the blueprint of the parent.
+    `has_blueprint` is True if the parent has set a blueprint, which no blueprint of a worker may replace.
     """
 
     def __init__(self, sockets: Sockets, fanout: Fanout, *, has_blueprint: bool = False) -> None:
@@ -100,7 +100,7 @@ class Aggregator:
     def listen(self, worker: int, listener: Listener) -> None:
         """Report the results and the end of worker number `worker` to `listener`. Any thread may call this.
 
-        Call this before the worker sends its hello, because its intake then gets the listener.
+        Call this before the worker sends its hello. When the hello arrives, the worker's intake gets this listener.
         """
         self._listeners[worker] = listener
 
@@ -161,7 +161,7 @@ class Aggregator:
     def wait_for_goodbyes(self, listener: Listener, timeout_secs: float) -> bool:
         """Wait until each worker of `listener` has said goodbye or was reaped, or until the aggregator has ended.
 
-        Returns False if neither happens within `timeout_secs`. Any thread but the aggregator's may call this.
+        Returns False if none of this happens within `timeout_secs`. Any thread but the aggregator's may call this.
         """
 
         def have_left() -> bool:
@@ -288,7 +288,7 @@ class Aggregator:
         self._newcomers.append(intake)
 
     def _welcome(self) -> None:
-        """Answer the hello of each new producer. One that cannot get messages yet is answered later, or is released."""
+        """Answer each new producer that can get messages now. Of the others, release those that have ended."""
         waiting, self._newcomers = self._newcomers, []
         for intake in waiting:
             try:

@@ -1,9 +1,9 @@
 """Remembers which tasks of other engines are complete: every durable sink has all their rows.
 
-An engine such as Ray or Dask may run a complete task again, because its result was lost. The process that runs the task
-asks first, and does not log the rows of a complete task again. A *key* is a hash that identifies a task of an engine
-(`tasks/engine_task.py`). The *key filter* is memory in which processes see that a task is certainly not complete
-(`transport/key_filter.py`).
+An engine such as Ray or Dask may run a complete task again, because its result was lost. So a process asks the parent
+if a task is complete before it runs the task. If the task is complete, the rows of this run are dropped. A *key* is a
+hash that identifies a task of an engine (`tasks/engine_task.py`). The *key filter* is memory in which a process sees,
+without a question, that a task is certainly not complete (`transport/key_filter.py`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class CompleteTasks:
     Attributes
     ----------
     repeated:
-        How many runs of complete tasks have begun.
+        How many times engines have run a complete task again.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,8 @@ class CompleteTasks:
     def key_filter(self, hello: Hello) -> str:
         """Return the address of the key filter for the process of `hello`. Makes the filter if there is none yet.
 
-        Returns "" for a worker, which needs no filter, and if no filter can be made.
+        Returns "" for a worker of a pool, which runs no tasks of engines. Also returns "" if no filter can be made, and
+        after `close`.
         """
         if hello.worker:
             return ""
@@ -84,7 +85,7 @@ class CompleteTasks:
         return at >= 0
 
     def answer(self, question: KeyWanted) -> KeyAnswer:
-        """Return the answer to `question`, which asks if a task is complete. If so, count a repeated run."""
+        """Return the answer to `question`, which asks if a task is complete. If it is, count a repeated run."""
         return KeyAnswer(question.number, self._is_repeated(question.key))
 
     def _is_repeated(self, key: bytes) -> bool:

@@ -50,8 +50,8 @@ class Fanout:
     conflicts:
         One sentence for each type of a column that differs from the first type of this column.
     failure:
-        The first error of a durable sink or of the aggregator, or the first error about lost rows that `give_up` got.
-        None if there is no error. Every later result has this error as its outcome.
+        The first error. It is an error of a durable sink, or one that `fail` or `give_up` got. None if there is no
+        error. Every later result of a worker has this error as its outcome.
     accepted_bytes, accepted_chunks:
         How many bytes and chunks were passed to the sinks until now.
     """
@@ -126,7 +126,7 @@ class Fanout:
         """Give the manifests in `footer` to all durable sinks, and note columns with two types in `conflicts`.
 
         `footer` is the payload of the last frame of outbox number `outbox`, which the producer of `hello` has written.
-        If `of_task` is true, all chunks are of one task, and types are not compared if `apart` is true. Returns how
+        `of_task` is True if all chunks are of one task. If `apart` is true, too, types are not compared. Returns how
         many rows of the shared recording the manifests list; None if the manifests cannot be read.
         """
         self._add_manifests(outbox, footer)
@@ -154,7 +154,8 @@ class Fanout:
     def write_stream(self, stream: bytes, *, telemetry: bool = False) -> None:
         """Write `stream`, a complete Rerun stream that the parent itself has made, to all sinks.
 
-        `telemetry` is True if the stream has no data of the user. Such rows alone do not give a file its final name.
+        `telemetry` is True if the stream has only telemetry of a pool, or the layout for it. Such a stream does not
+        give a file its final name.
         """
         outbox = self.new_outbox()
         frames = framing.frames_of(stream)
@@ -165,7 +166,7 @@ class Fanout:
     def all_rows(self, outbox: int) -> int | None:
         """Return the number of rows in outbox number `outbox`, as counted by a durable sink. None if no sink can count.
 
-        The outbox must have no manifest, because a sink counts only rows without one.
+        Call this only if the manifest of this outbox has not come. Sinks cannot count rows that a manifest lists.
         """
         counts = (each.rows_of(outbox, 0, users_only=False) for each in self._writers)
         return next((count for count in counts if count is not None), None)

@@ -70,8 +70,8 @@ def hear(call: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
 def is_own_fault(error: Exception) -> bool:
     """Return True if `error` counts as caused by a sink or this process, and not by the bytes of a producer.
 
-    These are `SinkError`, `AssertionError`, and a plain `RuntimeError`, because threads, locks and `hear` raise it.
-    Subclasses of `RuntimeError` do not count.
+    Such an error is a `SinkError`, an `AssertionError`, or a `RuntimeError`, which threads, locks and `hear` raise. An
+    error of a subclass of `RuntimeError` counts as caused by the bytes.
     """
     return isinstance(error, SinkError | AssertionError) or type(error) is RuntimeError
 

@@ -3,9 +3,9 @@
 The listener gets the results of a worker for its pool. The journal is memory in which a worker keeps its last results.
 Outboxes are *inline* if the parent cannot open them, so that their bytes come in messages.
 
-If a worker dies, the parent reads those results that did not arrive from the journal. Beside each result, the journal
-has the offset in the outbox at which the rows of the result end. The parent passes the rows up to this offset to the
-sinks before it passes the result to the listener.
+If a worker dies and some of its results have not arrived, the parent reads these results from the journal. Beside each
+result, the journal has the offset in the outbox at which the rows of the result end. The parent passes the rows up to
+this offset to the sinks before it passes the result to the listener.
 
 Rows of recordings that tasks make themselves come in messages only, and are lost if the worker dies before it has sent
 them. The parent does not use a journaled result whose rows were lost in this way.
@@ -140,7 +140,10 @@ class ProducerIntake:
 
     @guarded
     def take(self, message: Upstream | MessageError) -> None:
-        """Process `message`. If it is a `MessageError` or not valid, cut off the producer. Raises errors of sinks."""
+        """Process `message`. If it is a `MessageError` or not valid, cut off the producer.
+
+        Raises errors that `is_own_fault` names, such as those of sinks.
+        """
         self._message_count += 1
         match message:
             case SegmentReady():
@@ -208,7 +211,7 @@ class ProducerIntake:
         """Pass `result`, whose rows the sinks have, to the listener.
 
         Does nothing if the listener has got this result or a later one. Raises `MessageError` if the number of `result`
-        is impossible.
+        is too high.
         """
         if result.number > self._last_result + _GAP_MAX:
             raise MessageError(f"result {result.number} behind result {self._last_result}")
@@ -328,8 +331,8 @@ class ProducerIntake:
     def take_journaled(self, last: int | None = None) -> None:
         """Pass the journaled results that have not arrived, up to number `last` (None: all), to the listener.
 
-        The sinks get the rows of a result first. A result whose rows are lost is not passed. Does nothing if outboxes
-        are inline, or after the goodbye.
+        The sinks get the rows of a result first. A result is not passed if messages that the worker sent before it are
+        missing, because they may have rows of its tasks. Does nothing if outboxes are inline, or after the goodbye.
         """
         if self.is_inline or self.said_goodbye:
             # Inline rows come only in messages, so a result could have lost its rows. After `Goodbye`, no result waits.
@@ -351,7 +354,7 @@ class ProducerIntake:
 
     @guarded
     def salvage(self) -> None:
-        """At the end of the producer or the recording, pass its complete rows to the sinks, and report missing rows."""
+        """When the producer or the recording ends, pass the producer's last rows to the sinks. Report missing rows."""
         if not self.said_goodbye:
             self._owner.use_mark(self._memory.page, self._outbox.number)
         if self._next_reader is not None and self._next_reader.size():

@@ -8,8 +8,9 @@ from mpr.transport.messages import Hello
 def loss_notes(hello: Hello, unsent_rows: int, lost_results: int) -> list[str]:
     """Return a sentence for each kind of loss of the process that has sent `hello`; an empty list if nothing is lost.
 
-    `unsent_rows` is the number of rows that the process had not sent when it ended. `lost_results` is the number of
-    journaled results that the parent does not use, because rows of their tasks were lost.
+    `unsent_rows` is the number of rows of such recordings that the process had not sent when it ended. `lost_results`
+    is the number of results in the worker's journal that the parent does not use, because rows of their tasks were
+    lost.
     """
     who = f"worker {hello.worker}" if hello.worker else "a process"
     ended = f"{who} (pid {hello.pid}) ended"

@@ -75,7 +75,8 @@ class LostRows:
     def report_undelivered(self, message: Undelivered) -> None:
         """Log the reason in `message`, and write it into the recording.
 
-        If `message.rows_are_lost`, further results of a worker fail, and further deliveries of any other process.
+        If `message.rows_are_lost`, all further results of the producer fail if it is a worker. If it is another
+        process, each further `Synced` says that rows are lost.
         """
         if message.rows_are_lost:
             self._failure = DeliveryError(message.reason)

@@ -29,9 +29,10 @@ class RecordingNumbers:
     def welcome(self, hello: Hello, inline: bool, key_filter: Callable[[Hello], str]) -> Welcome:
         """Return the answer to `hello`, with the number of the process that has sent `hello`.
 
-        A worker keeps its number, the process that has made the recording has 0, and any other process gets a new
-        number. `inline` is True if the process has to send its rows in messages. `key_filter` returns the address of
-        the key filter for a hello. Only the aggregator's thread may call this.
+        A worker keeps its number, and the process that has made the recording has 0. Any other process gets a new
+        number in the first call, and the same number in later calls. `inline` is True if the process has to send its
+        rows in messages. `key_filter` returns the address of the key filter for a hello. Only the aggregator's thread
+        may call this.
         """
         if hello.worker or hello.is_owner:
             return Welcome(inline, hello.worker, key_filter(hello))

@@ -48,7 +48,7 @@ class OutboxIntake:
         self._keeps_blueprint = keeps_blueprint
         # The number by which all sinks know this outbox.
         self._id = fanout.new_outbox()
-        #: The sinks have the outbox up to this offset.
+        #: The outbox was processed up to this offset: the sinks have the rows before it, or these rows were dropped.
         self.consumed: int = 0
         self._chunks = 0
         #: The number of rows of the recording in this outbox; None until the manifest of the outbox has come.
@@ -146,7 +146,7 @@ class OutboxIntake:
         return bool(frames)
 
     def _scan(self, source: SegmentSource, end: int) -> tuple[list[Frame], bytes | None, int]:
-        """Find the complete frames between the bytes that the sinks have and the offset `end`.
+        """Find the complete frames between the offsets `consumed` and `end`.
 
         Returns the frames without the footer, the footer (None: not there yet), and the offset up to which all bytes
         were used. Raises `FormatError` if the bytes are no Rerun stream.

@@ -66,7 +66,8 @@ class RowBalance:
     def count(self, rows: int) -> None:
         """Note that the producer has counted `rows` rows in all its outboxes until now.
 
-        Raises `FormatError` if `rows` is above 2**48, because no process can log so many rows.
+        Does nothing if an earlier call had a higher number. Raises `FormatError` if `rows` is above 2**48, because no
+        process can log so many rows.
         """
         _check(rows)
         if rows > self._counted:
@@ -99,7 +100,7 @@ class RowBalance:
 
 
 class TaskRecordingBalance:
-    """Compares the counted rows of recordings that tasks of one producer have made with the rows that have come.
+    """Compares counted rows with arrived rows, for each recording that tasks of one producer have made.
 
     Parameters
     ----------
@@ -114,10 +115,11 @@ class TaskRecordingBalance:
         self._more: dict[int, int] = {}
 
     def compare(self, recording: int, counted: int, came: int) -> str:
-        """Add `counted` rows and `came` rows of the recording with this number, and compare the sums.
+        """Add `counted` and `came` to the two numbers of rows of recording number `recording`, and compare the sums.
 
-        Returns a sentence about missing rows that were not reported before, or an empty text. Raises `FormatError` if
-        `counted` is above 2**48, because no process can log so many rows.
+        `counted` is how many more rows the producer has counted, and `came` is how many more rows have arrived. Returns
+        a sentence about missing rows that were not reported before, or an empty text. Raises `FormatError` if `counted`
+        is above 2**48, because no process can log so many rows.
         """
         _check(counted)
         self._totals.counted += counted

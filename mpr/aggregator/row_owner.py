@@ -51,7 +51,10 @@ class RowOwner:
         self.task = None if self._listener is None else self._listener.task_info(self._hello, began)
 
     def end(self, ended: TaskEnded) -> None:
-        """Note that the task has ended. Rows that follow in the same outbox still belong to the task."""
+        """Note that the task has ended, with the duration and the error in the message `ended`.
+
+        Rows that follow in the same outbox still belong to the task.
+        """
         if self.task is not None:
             self.task.ended(ended.seconds, ended.error)
 
@@ -62,7 +65,7 @@ class RowOwner:
         self._apply_mark(number)
 
     def use_mark(self, status_page: StatusPageReader | None, outbox: int) -> None:
-        """Read the last task of a dead worker from its mark, because messages about the task may be lost.
+        """Read the worker's last task from its mark, because a dead worker may not have sent messages about this task.
 
         `status_page` is None if the parent cannot read the page. `outbox` is the number of the outbox that the parent
         reads now.

@@ -38,9 +38,9 @@ class TaskRecordingIntake:
     def take(self, message: TaskRecordingRows, *, wanted: bool) -> str:
         """Pass the stream of `message` to all sinks. If `wanted` is False, drop it.
 
-        In any case, tell the process how many bytes were processed until now. Returns a sentence about rows that the
-        process has counted and that are missing, or an empty text. Raises `FormatError` if the data is no complete
-        stream, or the count is impossible.
+        In any case, tell the process how many bytes were processed until now. Returns a sentence if rows that the
+        process has counted are missing, else an empty text. Raises `FormatError` if the data is no complete stream, or
+        if the count is impossible.
         """
         data = bytes(message.data)
         try:
@@ -54,7 +54,7 @@ class TaskRecordingIntake:
             self._answer(Accepted(TASK_RECORDING_ROWS, self._bytes))
 
     def _write(self, data: bytes) -> int | None:
-        """Write the stream `data` to all sinks. Returns how many rows it has; None if that is not known."""
+        """Write the stream `data` to all sinks. Returns the number of rows of its recording; None if not known."""
         frames, footer, store = checks.check_stream(data)
         outbox = self._fanout.new_outbox()
         self._fanout.write(Segment(outbox, MessageBytes(0, data), frames, store))
