@@ -24,7 +24,8 @@ These words have the same meaning in all modules:
 - Encoded stream: rows as bytes, in the form of an `.rrd` file. To decode is to read the rows from the bytes.
 - Current recording: the recording that a call of the SDK uses if it names none. A thread may have one of its own. All
   other threads use that of the process, the global one.
-- Task: a call of a function that a worker runs, or a call of a decorated function. A generator runs in several steps.
+- Task: a call of a function that a worker runs, or a call of a function with the decorator `@mpr.task`. If the function
+  is a generator, the task runs in several steps.
 - Outbox: a file in memory with the rows of a process that the parent has not yet taken.
 
 `private_names.py` has the list of the private names, with the reason for each, and with what happens if a release of

@@ -1,4 +1,4 @@
-"""Copies the rows that code under test logs to its own recordings to one more recording: that of the running test.
+"""Copies rows into the recording of the running test, if the code under test logs them to recordings of its own.
 
 Code under test often makes a recording of its own (`rr.init`, `rr.RecordingStream`) and gives it sinks (`rr.save`). The
 rows of such a recording go to its own sinks, as they do without mpr. In addition, this module makes each call that logs
@@ -49,14 +49,14 @@ class Target(Protocol):
         """
 
     def make_recording(self) -> Any:
-        """Make a recording, and return its handle. This module makes this recording the current one.
+        """Make a recording, and return its handle.
 
-        Called before code under test gives the test's recording another sink, for example by `rr.save`. The new
-        recording gets this sink instead.
+        Called before code under test gives the test's recording another sink, for example by `rr.save`. The caller then
+        makes the new recording the current one, so that the new recording gets this sink instead.
         """
 
     def make_current(self) -> None:
-        """Make the recording of the running test the current one again, instead of one of `make_recording`."""
+        """Make the recording of the running test the current one again, instead of one that `make_recording` made."""
 
     def logged(self) -> None:
         """Called by this module when code under test logs rows.
@@ -298,7 +298,10 @@ def _time_was_set(ids: Ids | None, timeline: str | None, time: tuple[SetTime, An
 
 
 def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `original`, a call of the SDK that may give the process another current recording."""
+    """Return a wrapper of `original`, a call of the SDK that may give the process another current recording.
+
+    If the call does so, the wrapper then calls `_leave_thread`, so that this thread uses the new current recording.
+    """
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -311,7 +314,7 @@ def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _leave_thread() -> None:
-    """If the current recording of this thread alone is the test's recording, let the thread use that of the process."""
+    """If this thread has chosen the test's recording for itself, let the thread use the current one of the process."""
     target = _target()
     handle = target.handle() if target is not None else None
     of_thread = Native.current_of_thread()

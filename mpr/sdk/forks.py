@@ -29,7 +29,7 @@ class _ForkState:
     is_forked = False
     #: True if `leave_parents_recordings` was called.
     is_watched = False
-    #: True if the program has made a recording since the fork, or since `leave_parents_recordings` if there was none.
+    #: True if the program has made a recording since the fork. Without a fork: since `leave_parents_recordings`.
     has_recording = False
 
 

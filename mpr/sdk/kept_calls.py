@@ -101,11 +101,14 @@ _PLACES = {"log_arrow_msg": 3, _LAZY_STREAM: 1, "_UrdfTreeInternal.log": 1}
 
 
 def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a wrapper of `wrapped`, which is the SDK's function `name`, or a wrapper of it. The function logs rows.
+    """Return a wrapper of `wrapped` that keeps the calls.
 
-    The returned wrapper adds each call whose rows are kept to all `KeptCalls` that are not closed. A lazy stream of
-    chunks is read only once, and kept as a call of `send_chunks`. `times_of` takes the handle of a recording, or None
-    for the current one. `times_of` returns the times of rows that are logged there, or None if these rows are not kept.
+    `wrapped` is the SDK's function `name`, which logs rows, or another wrapper of this function. The returned wrapper
+    adds each call to all `KeptCalls` that are not closed, unless `times_of` returns None. A lazy stream of chunks is
+    read only once, and kept as a call of `send_chunks`.
+
+    `times_of` takes the handle of a recording, or None for the current one. It returns the times of rows that this
+    thread logs there, or None if these rows are not kept.
     """
     original = private_names.original(name)
     place = _PLACES.get(name, sys.maxsize)
@@ -132,7 +135,10 @@ def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callabl
 
 
 def _owned(value: Any) -> Any:
-    """Return `value`, an argument of a call, with memory of its own: the code may write into an array that it logs."""
+    """Return `value`, an argument of a call, with copies of its arrays and of the arrays in its chunks.
+
+    They are copied because the code under test may later write into an array that it has logged.
+    """
     if isinstance(value, dict):
         return {key: _owned(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -149,7 +155,7 @@ def _owned(value: Any) -> Any:
 
 
 def _size_of(call: _Call) -> int:
-    """Return about how many bytes of data the arguments of `call` have. Contents of named files are not counted."""
+    """Return about how many bytes of data the arguments of `call` have. A file given by its path counts as 0."""
     size = 0
     for value in (*call.args, *call.kwargs.values()):
         if isinstance(value, bytes):

@@ -41,19 +41,20 @@ _UNKNOWN_SIZE = 64 * 1024
 def install_entries(entered: Entered, logged: Logged, current: Current) -> list[str]:
     """Make each entry of the SDK in this process call `entered` before it logs, and `logged` afterwards.
 
-    Returns the names of entries that this SDK release does not have. An entry that takes chunks calls both functions
-    for each chunk, so that it can wait between two chunks, unless mpr itself has called the entry.
+    Returns the names of entries that this SDK release does not have. An entry that takes chunks calls `entered` and
+    `logged` for each chunk, so that `entered` can wait between two chunks. If mpr itself calls such an entry, or if the
+    SDK lacks `send_chunks`, the entry calls `entered` once, and does not call `logged`.
 
     Parameters
     ----------
     entered:
-        Called as `entered(bytes, rows, recording)`. `rows` is 0 if the number is not known. `recording` is a handle, or
-        None for the current recording. If `entered` returns a `Prefix` for this recording, the entry puts this prefix
-        before the entity paths.
+        Called as `entered(bytes, rows, recording)`. `bytes` is the size of the data; 64 KiB if the size is not known.
+        `rows` is 0 if the number is not known. `recording` is a handle, or None for the current recording. If `entered`
+        returns a `Prefix` for this recording, the entry puts this prefix before the entity paths.
     logged:
         Called as `logged(rows, recording)` if the SDK has taken rows whose number is known.
     current:
-        Returns the handle of this thread's current recording that mpr has noted; None if there is none.
+        Returns the handle that mpr has noted for the current recording of this thread; None if mpr has noted none.
     """
     hooks = _Hooks(entered, logged, current, recordings.ids_function())
     wrappers: dict[str, Callable[[Callable[..., Any]], Callable[..., Any]]] = {
@@ -68,7 +69,8 @@ def install_entries(entered: Entered, logged: Logged, current: Current) -> list[
 class _Hooks(NamedTuple):
     """Holds the functions that a wrapper of an entry calls.
 
-    `entered`, `logged` and `current` are those of `install_entries`. `ids_of` returns the ids of a handle's recording.
+    `entered`, `logged` and `current` are arguments of `install_entries`. `ids_of` returns the ids of the recording with
+    a handle.
     """
 
     entered: Entered

@@ -121,7 +121,7 @@ class _TextDocument:
 
 
 def new_recording(application_id: str, recording_id: str) -> Any:
-    """Make a recording with these ids, and return its handle. It has no sink, and is not the current recording."""
+    """Make a recording with these ids and without a sink, and return its handle. The current recording stays."""
     return Native.new_recording(
         application_id=application_id,
         recording_id=recording_id,

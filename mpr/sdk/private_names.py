@@ -145,9 +145,9 @@ def _owner(name: str) -> tuple[Any, str]:
 
 
 def find(name: str) -> Any:
-    """Return the function that now has the private name `name`, which may be a wrapper; None if there is none.
+    """Return the function that now has the private name `name`. It may be a wrapper.
 
-    Raises `KeyError` if `name` is not in `NAMES`.
+    Returns None if the SDK has no such function. Raises `KeyError` if `name` is not in `NAMES`.
     """
     owner, attribute = _owner(name)
     return getattr(owner, attribute, None)

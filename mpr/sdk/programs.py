@@ -110,9 +110,9 @@ def verify(path: Path) -> str | None:
 def refusal(path: Path) -> str | None:
     """Return the error that the SDK's reader raises for the manifest of the file at `path`; None if there is none.
 
-    The error is a text. The file is read in another process, because the reader may crash. If this process crashes,
-    returns a sentence about the crash. Raises `OSError` if the process cannot be started, fails, or does not end within
-    10 minutes.
+    The error is a text. The file is read in another process, because the reader may crash. If the other process
+    crashes, returns a sentence about the crash. Raises `OSError` if the process cannot be started, fails, or does not
+    end within 10 minutes.
     """
     return _asked(f"print(reader.refusal(Path({str(path)!r})) or '')")
 

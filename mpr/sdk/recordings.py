@@ -57,7 +57,8 @@ def divert_new_recordings(
 ) -> bool:
     """Make `rr.init` in this process use the stream that `diverted()` returns, instead of a new recording.
 
-    Returns True if this release of the SDK has both native functions that are wrapped for this, else False.
+    Wraps `new_recording` and `flush_and_cleanup_orphaned_recordings`. Returns True if this release of the SDK has these
+    two native functions, else False.
 
     Parameters
     ----------
@@ -121,10 +122,11 @@ _RECORDING_INFO = {"send_recording_name": "name", "send_recording_start_time_nan
 
 
 def divert_recording_info(diverted: Callable[[str, Any], tuple[rr.RecordingStream, str] | None]) -> None:
-    """Make the SDK's calls that set a recording's name or start write a property of another name instead.
+    """Make the SDK's calls that set a recording's name or start time write a property of another name instead.
 
-    Otherwise, each process would overwrite the name and the start that another process has set. `diverted(name of the
-    call, handle)` returns the stream and the name of the property, or None if the SDK's call must be made as usual.
+    Otherwise, each process would overwrite the name and the start time that another process has set. This function
+    calls `diverted(name of the SDK's call, handle of the recording)`. `diverted` returns the stream and the name of the
+    property, or None if the SDK's call must be made as usual.
     """
 
     def wrapped(call: str, field: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -237,7 +239,8 @@ def clean_up_recordings() -> None:
     """Let the SDK end the threads of recordings that nothing uses any more.
 
     Afterwards the process has no current recording. The current recordings of threads stay. Does nothing if this
-    release of the SDK lacks the function. An error of the SDK about recordings of a parent is ignored.
+    release of the SDK lacks `flush_and_cleanup_orphaned_recordings`. In a forked process, the SDK raises an error about
+    the recordings of the parent. This error is ignored.
     """
     found = private_names.find("flush_and_cleanup_orphaned_recordings")
     if found is not None:
@@ -253,8 +256,8 @@ def watch_current(changed: Callable[[Any, bool], None]) -> bool:
     """Call `changed(handle, of_thread)` before each change of the current recording of this process or of a thread.
 
     `handle` is the handle of the new current recording; None if there is none. `of_thread` is True if the change
-    concerns only the calling thread. `rr.init` is not watched here (see `divert_new_recordings`),
-    and neither are `make_current` and `exchange_global_recording`.
+    concerns only the calling thread. Changes by `rr.init` (see `divert_new_recordings`), by `make_current` and by
+    `exchange_global_recording` are not watched.
 
     Returns False, and watches nothing, if this release of the SDK lacks a function of `_SET_CURRENT`, else True.
     """
@@ -283,7 +286,7 @@ def make_current(stream: rr.RecordingStream) -> None:
 def exchange_thread_recording(native: Any) -> Any:
     """Make the recording with the handle `native` the current one of this thread, and return the previous handle.
 
-    None, as argument or result, means that the thread has no recording of its own.
+    None, as argument or result, means that the thread has no recording of its own. Wrappers of mpr see this change.
     """
     before = _get_current("get_thread_local_data_recording")
     found = private_names.find("set_thread_local_data_recording")
@@ -297,7 +300,8 @@ def exchange_thread_recording(native: Any) -> Any:
 def exchange_global_recording(native: Any) -> Any:
     """Make the recording with the handle `native` the current one of the process, and return the previous handle.
 
-    None, as argument or result, means that the process has no current recording.
+    None, as argument or result, means that the process has no current recording. Wrappers of mpr do not see this change
+    (see `make_global`).
     """
     before = _get_current("get_global_data_recording")
     _set_current("set_global_data_recording", native)

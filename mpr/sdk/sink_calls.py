@@ -69,8 +69,8 @@ def watch_sinks(
 
     `changed` is also called if the SDK call raises an exception. If `skips` returns True, neither `changes` nor
     `changed` is called, and the SDK call does not change the sink. Only its blueprint is sent to the recording, and the
-    caller gets a result of the usual type. If the start of a server was skipped, `rr.serve_web_viewer` shows no page of
-    it. Calls of mpr itself are not watched.
+    caller gets a result of the usual type. If the start of a server was skipped, `rr.serve_web_viewer` shows no page
+    for this server. Calls of mpr itself are not watched.
     """
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:

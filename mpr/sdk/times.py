@@ -29,9 +29,9 @@ _REMOVE_TIME = ("disable_timeline", "reset_time")
 def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | None], None]) -> None:
     """Call `noted(ids, timeline, time)` after a thread of this process has set or removed a time.
 
-    `ids` are those of the recording; None if there is no recording. `time` is a pair `(function, value)`, and
-    `function(timeline, value, recording)` sets the time again. `time` is None if the time was removed. `timeline` is
-    None, too, if all times were removed.
+    `ids` are the ids of the recording; None if there is no recording. `time` is a pair `(function, value)`, and
+    `function(timeline, value, recording)` sets the time again. If the time of `timeline` was removed, `time` is None.
+    If all times were removed, `timeline` and `time` are None.
 
     If a release of the SDK lacks one of the functions that set or remove times, nothing is watched, because times that
     are only partly known cannot be restored.
