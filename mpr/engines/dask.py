@@ -17,12 +17,15 @@ class DaskEngine(Engine):
     Parameters
     ----------
     options:
-        The arguments of the pool about the engine. `engine` is the client of the user, or "dask" for the current client
-        of this process. If there is none, a cluster with `processes` workers is started (None: one for each CPU).
-        `options` are those of `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
+        The arguments of the pool about the engine. `options.engine` is the client of the user, or "dask" for the
+        current client of this process. If `options.engine` is "dask" and there is no current client, a cluster with
+        `options.processes` workers is started (None: one for each CPU). `options.options` has more arguments of
+        `Client.submit` for each chunk, such as `{"resources": {"GPU": 1}}`.
     retries:
-        The number of times that Dask runs a failed chunk again (`retries` of `Client.submit`). Dask counts deaths of
-        workers separately (`distributed.scheduler.allowed-failures`).
+        The number of times that Dask runs a chunk again if the chunk itself fails, for example because a worker cannot
+        unpickle it (`retries` of `Client.submit`). A task that raises is not run again, because `run_chunk` returns its
+        error as an outcome. Dask counts deaths of workers separately (`distributed.scheduler.allowed-failures`). If
+        `options.options` has `retries`, that number is used instead.
 
     Raises
     ------
