@@ -119,11 +119,16 @@ def recover(paths: tuple[Path, ...]) -> None:
     """Make valid files from the files that a killed process has left.
 
     PATH is an .rrd file, an unfinished file (.rrd.part), or a folder with such files. The valid file has every whole
-    message of the original that the SDK can read. The original is kept until the valid file has been verified, and
-    stays if parts of it could not be read. Valid files, and files that a process still writes, are not changed. Links
-    in a folder are not followed. A recording of a test that was running when pytest was killed gets the node id, the
-    outcome "crashed" and the phases of the test. The exit status is 1 if a file cannot be recovered, also because a
-    process still writes it, or if there is no such file at a PATH. Otherwise, it is 0.
+    message of the original that the SDK can read. After the valid file has been verified, it replaces the original. If
+    the original is an unfinished file, the valid file gets the final name. If the valid file may lack more than an
+    incomplete message at the end, the original is kept under a name that ends with .damaged (or .damaged-1 and so on).
+    Valid files, and files that a process still writes, are not changed. Links in a folder are not followed.
+
+    A recording of a test that was running when pytest was killed gets the node id, the outcome "crashed" and the phases
+    of the test.
+
+    The exit status is 1 if a file cannot be recovered, also because a process still writes it, or if there is no such
+    file at a PATH. Otherwise, it is 0.
     """
     from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
