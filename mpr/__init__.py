@@ -90,6 +90,7 @@ Where to look:
   its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
 - Where does the error of a task get its note? `tasks/call_modes.py` (`note`) makes the text in the worker, and
   `processes/task_pickling.py` (`load_exception`) adds it in the parent.
+- Where is the text of an error made? Often in its class in `errors.py`, such as `WorkerDiedError`.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
 - What happens if the bytes of a worker are damaged? `rrd/checks.py` checks its stream, and `transport/shared_file.py`
@@ -104,8 +105,8 @@ Where to look:
 - An engine (Ray, Dask) runs a task again. Why are its rows there only once? `tasks/engine_task.py` knows the task,
   `aggregator/complete_tasks.py` remembers the complete ones, `producer/muted.py` drops rows.
 - Where does the index of a task come from? `producer/task_indices.py`, or its pool (`scheduler/work_item.py`).
-- Which private names of the SDK are used? `sdk/private_names.py` lists them. `sdk/log_calls.py`, `sdk/sink_calls.py`,
-  `sdk/recordings.py` and `sdk/times.py` use them.
+- Which private names of the SDK are used? `sdk/private_names.py` lists them, and finds and wraps them for the other
+  modules of `sdk`.
 - What is at the end of a file? `rrd/footer.py` makes it, `rrd/writer.py` writes it, `rrd/recover.py` adds it later.
 - Which code keeps an error in a user's `repr`, exception or callback from ending a thread of mpr? `user_code.py`, and
   `scheduler/outcomes.py` for results. Callbacks have a thread of their own (`scheduler/callbacks.py`).
