@@ -54,7 +54,7 @@ class Listener(Protocol):
         """
 
     def unfit(self, hello: Hello) -> None:
-        """Replace the worker of `hello` by a new process, because rows of it are lost or cannot be used."""
+        """Replace the worker of `hello` by a new process, because rows of this worker are lost or cannot be used."""
 
     def task_info(self, hello: Hello, began: TaskBegan) -> TaskInfo | None:
         """Return a description of the task that a worker has begun, for sinks that keep the rows of each task apart.

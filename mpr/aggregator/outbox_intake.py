@@ -69,7 +69,7 @@ class OutboxIntake:
 
     @property
     def is_settled(self) -> bool:
-        """True if no rows have arrived since the last result of the worker. False if this is unknown."""
+        """True if certainly no rows have arrived since the last result of the worker, else False."""
         return self._chunks == self._settled_chunks
 
     def note_result(self) -> None:

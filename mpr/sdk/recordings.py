@@ -38,7 +38,10 @@ class Handle:
 
 
 def as_stream(inner: Any) -> rr.RecordingStream | None:
-    """Return a stream with the handle `inner`, for the SDK's public functions; None if `inner` is None."""
+    """Return an object for the SDK's public functions, in place of the stream with the handle `inner`.
+
+    Returns None if `inner` is None.
+    """
     return None if inner is None else cast("rr.RecordingStream", Handle(inner))
 
 
