@@ -115,12 +115,12 @@ def _number(number: int) -> Result:
 
 
 def _at_instruction(call: Callable[[], object], number: int, event: Callable[[], None]) -> bool:
-    """Do `call`, and call `event` before the `number`-th instruction in `sockets.py`. Return False if it has fewer."""
+    """Do `call`, and call `event` before the `number`-th instruction of the sockets. Return False if it has fewer."""
     left = number
 
     def trace(frame: FrameType, kind: str, _: Any) -> Any:
         nonlocal left
-        if not frame.f_code.co_filename.endswith("sockets.py"):
+        if frame.f_globals["__name__"] != "mpr.transport.sockets":
             return None
         frame.f_trace_opcodes = True
         if kind == "opcode":
