@@ -24,7 +24,7 @@ class FlushRequests:
     Parameters
     ----------
     intakes:
-        The intake of each process that is connected, by the name of the process. The aggregator's thread changes this
+        The `ProducerIntake` of each connected process, by the name of the process. The aggregator's thread changes this
         dict.
     send:
         Sends a message to the process that has sent the given hello, if that process is still connected.
@@ -87,9 +87,11 @@ def _is_zombie(pid: int) -> bool:
 
 
 def note_losses(intake: ProducerIntake, fanout: Fanout) -> None:
-    """Log a sentence for each kind of rows of a producer that are or may be missing, and write it into the recording.
+    """Log sentences about rows of a producer that are or may be lost, and write the sentences into the recording.
 
-    Does nothing if there are no such rows. Call this when the producer or the recording ends.
+    The sentences are about rows of recordings that tasks have made themselves, and about the last rows of a process
+    that is no worker. `ProducerIntake.salvage` reports other lost rows. Call this after `salvage`, when the producer or
+    the recording ends. Does nothing if no such rows are or may be lost.
     """
     notes = intake.loss_notes()
     if not intake.hello.worker and intake.may_lack_rows():

@@ -15,8 +15,8 @@ aggregator ── segment ──► LiveSupervisor ──► ReplayLog: files �
 These words have the same meaning in all modules:
 
 - Live sink: a viewer or a server. A durable sink is, for example, a file.
-- Exporter: the process that sends rows to one live sink. Each live sink has one exporter at most. It ends when its
-  connection breaks. While the recording is open, the parent then starts another one.
+- Exporter: the process that sends rows to one live sink. Each live sink has one exporter at most. An exporter ends
+  when its connection breaks. While the recording is open, the parent then starts another one.
 - Replay log: a list of files with the rows that exporters send. Each file has a number.
 - Memory ring: a file of the replay log that is in memory and drops its oldest segments.
 - Slice: a part of a file of the replay log. The parent tells an exporter to send one slice at a time.

@@ -122,7 +122,7 @@ class ExporterHandle:
     def may_finish(self) -> bool:
         """True if the exporter may still send rows when the recording ends: it starts, is connected, or finishes.
 
-        False if it has ended, or waits for a viewer, because it could wait without limit.
+        False if it has ended. Also False if it waits for a viewer, because this wait has no limit.
         """
         return self._state in (ExporterState.STARTING, ExporterState.CONNECTED, ExporterState.FINISHING)
 
@@ -140,7 +140,7 @@ class ExporterHandle:
         )
 
     def missed(self) -> str | None:
-        """Return a text that says how many chunks the sink lacks.
+        """Return a text that says how many chunks the sink lacks, and why.
 
         Returns None if the exporter has reported `Done` and no chunk is missing, or if the recording has no chunks.
         """
@@ -180,9 +180,12 @@ class ExporterHandle:
     def send(self, now: float, *, is_last: bool) -> float | None:
         """Tell the exporter to send a slice of new rows, if there are any. The caller checks `is_ready` before.
 
-        If the last slice was requested less than 25 ms before `now` (in seconds of `time.monotonic`), sends nothing,
-        and returns the time at which to call this method again. In all other cases, returns None. If `is_last` is true,
-        this delay is left out, and the exporter is told to finish if there are no new rows.
+        If there are new rows, but the last slice was requested less than 25 ms before `now` (in seconds of
+        `time.monotonic`), sends nothing, and returns the time at which to call this method again. In all other cases,
+        returns None.
+
+        If `is_last` is true, new rows are sent at once, without regard to the 25 ms. If `is_last` is true and there are
+        no new rows, the exporter is told to finish.
         """
         for number, source in enumerate(self._replay_log.sources):
             start = max(self._positions.get(number, 0), source.start)
@@ -287,7 +290,10 @@ class ExporterHandle:
         self._backoff.wait()
 
     def give_up(self, reason: str) -> None:
-        """Note that the sink gets no more rows, and the `reason`, so that `missed` can name it."""
+        """Note that the sink gets no more rows. `missed` then names `reason`, a text.
+
+        Does nothing if the exporter has reported `Done`. The exporter is not ended.
+        """
         if self._state is not ExporterState.DONE:
             self._state = ExporterState.DOWN
             self._reason = reason

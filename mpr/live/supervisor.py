@@ -81,9 +81,9 @@ class LiveSupervisor:
     def finish(self) -> list[str]:
         """Let the exporters send rows for up to `LIVE_FAREWELL_SECS` seconds more, and then end them and the thread.
 
-        Exporters that still run after this time, and those that wait for a viewer, are killed. Returns one text for
-        each sink that may lack rows, with the number of chunks that it lacks. Any thread except the supervisor's own
-        may call this method. Do not call `accepted` afterwards, because the replay log is closed.
+        Exporters that wait for a viewer, or that still run after this time, are killed. Returns one text for each sink
+        that may lack rows, with the number of chunks that it lacks. Any thread except the supervisor's own may call
+        this method. Do not call `accepted` afterwards, because the replay log is closed.
         """
         self._deadline = time.monotonic() + LIVE_FAREWELL_SECS
         self._wakeup.wake()

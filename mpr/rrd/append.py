@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 
 def append(path: Path, application_id: str, write: Callable[[rr.RecordingStream], None]) -> None:
-    """Add the rows that `write` logs to the first recording in the file at `path`, and make the file valid.
+    """Add rows to the first recording in the file at `path`, and make the file valid.
 
-    `write` is called with an `rr.RecordingStream`, to which it logs. If it logs nothing, it may be called once more. If
-    the file has no recording, the rows become a new one with `application_id`. An incomplete message at the end of the
-    file is dropped. No other process may write the file meanwhile.
+    `write` is called with an `rr.RecordingStream`, and logs the rows to it. If `write` logs nothing, it may be called
+    once more. If the file has no recording, the rows become a new one with `application_id`. An incomplete message at
+    the end of the file is dropped. No other process may write the file meanwhile.
 
     Raises `SinkError` if the file is missing, is damaged, or cannot be made valid, and if the disk reports an error. If
     `write` raises an exception, this function raises the same exception, and the file is unchanged.

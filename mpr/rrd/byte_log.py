@@ -93,7 +93,7 @@ class ByteLog:
 
 
 class LogReader:
-    """Reads the accepted bytes of a file. Each iteration starts at the first byte.
+    """Reads the accepted bytes of a file. Each call of `read_all` or `aread_all` starts at the first byte.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Checks the bytes that a producer (a process that logs) has sent, before a sink gets them. Decodes no row.
 
 If a checked part is damaged, the checks raise `FormatError`. Without the checks, damaged bytes of one process could
-make a file unreadable that has the rows of many processes.
+make the file with the rows of all processes unreadable.
 
 Covers: the store id at the beginning of each frame's payload, the footer of a stream, the bytes behind the footer.
 Does not cover: finding frames (`framing.py`), and the contents of a chunk, which only the SDK can check.

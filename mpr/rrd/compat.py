@@ -38,7 +38,7 @@ def manifest_by_sdk(data: bytes) -> Manifest:
     """Return the manifest that the SDK writes for the chunks in `data`.
 
     `data` is a header, store infos, and chunks of one store. The caller has to replace the store id, the offsets and
-    the sizes in the manifest, because they are those of another stream. Raises `FormatError` if the SDK finds no chunk
+    the sizes in the manifest, because they belong to another stream. Raises `FormatError` if the SDK finds no chunk
     in `data`. If the SDK cannot read a chunk, it raises an error of any type.
     """
     encoded = encoded_by_sdk(lambda stream: send_decoded(data, stream))

@@ -45,7 +45,7 @@ class ManifestMaker:
         self.header = header
 
     def add_store(self, store: bytes, info: bytes) -> bool:
-        """Keep `info`, the payload of the first store info of `store`, an encoded store id.
+        """Keep `info`, the payload of a store info. `store` is the encoded store id in `info`.
 
         Returns True if the store is new. Returns False, and keeps nothing, if the store has a store info already.
         """
@@ -118,7 +118,7 @@ class ManifestMaker:
     def _by_sdk(self, store: bytes, places: list[ChunkLocation]) -> Manifest:
         """Return the SDK's manifest of the chunks at `places`, which all belong to `store`.
 
-        Its store id, its offsets and its sizes are those of another stream (see `compat.manifest_by_sdk`).
+        Its store id, its offsets and its sizes belong to another stream (see `compat.manifest_by_sdk`).
         """
         # Only the store info of this store, because a file may have thousands of stores.
         infos = [_info_frame(self.store_infos[store])] if store in self.store_infos else []

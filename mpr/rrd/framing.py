@@ -78,8 +78,8 @@ class Frame(NamedTuple):
 class DamagedError(FormatError):
     """Raised if a stream has bytes that cannot be a frame, because the kind is unknown or the size is impossible.
 
-    A size of more than `FRAME_MAX_BYTES` (8 GiB) is impossible. `frames` are the whole frames before these bytes,
-    except those that the caller has got already.
+    A size of more than `FRAME_MAX_BYTES` (8 GiB) is impossible. `frames` are the whole frames that the search has found
+    before these bytes.
     """
 
     def __init__(self, kind: int, position: int, frames: list[Frame]) -> None:
@@ -100,7 +100,7 @@ def check_header(header: bytes) -> None:
 def scan(read: Read, start: int, end: int) -> tuple[list[Frame], int]:
     """Return the whole frames of a stream within the bytes `[start, end)`, and the offset behind the last one.
 
-    `start` is the offset of a frame. It is also the returned offset if no frame is whole. An incomplete frame at the
+    `start` is the offset of a frame. If no frame is whole, the returned offset is `start`. An incomplete frame at the
     end is left out. The search ends at an `END` frame. Raises `DamagedError` if there are bytes that cannot be a
     frame.
     """
@@ -164,8 +164,8 @@ def whole_frames(read: Read, start: int, end: int) -> tuple[bytes, int]:
     """Return the bytes of the next whole frames from `start` on, and the number of chunks in these frames.
 
     Only bytes before the offset `end` are returned, and `SLICE_BYTES` at most, unless the first frame is larger. An
-    `END` frame is left out. Returns empty bytes and 0 if no other frame is whole, or if bytes within this range cannot
-    be a frame.
+    `END` frame is left out. Returns empty bytes and 0 if there is no whole frame before the `END` frame, or if bytes
+    within this range cannot be a frame.
     """
     try:
         frames, stop = scan(read, start, min(end, start + SLICE_BYTES))

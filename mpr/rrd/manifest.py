@@ -61,7 +61,7 @@ class Manifest:
 
 
 class OffsetMap:
-    """Maps offsets in a source, such as an outbox, to offsets in the file or stream to which runs of it were copied.
+    """Maps offsets in a source, such as an outbox, to offsets in its copy, which is a file or a stream.
 
     A run is a range of bytes of the source that was copied to one place. Add the runs in their order in the source.
     """
@@ -79,7 +79,7 @@ class OffsetMap:
             self._shifts.append(shift)
 
     def target(self, source: int) -> int:
-        """Return the offset to which the byte at the offset `source` was copied. It must be in an added run."""
+        """Return the offset to which the byte at the offset `source` was copied. The byte must be in an added run."""
         return source + self._shifts[bisect_right(self._sources, source) - 1]
 
 
@@ -123,10 +123,10 @@ def _parsed(message: bytes) -> Manifest:
 
 
 def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
-    """Return an iterator with a pair for each manifest in `footer`: its encoded store id, and the columns of its store.
+    """Return an iterator of pairs, one for each manifest in `footer`: the id and the columns of its store.
 
-    The columns are an Arrow schema. `footer` is the payload of an `END` frame. Raises `FormatError` if a schema cannot
-    be read.
+    The store id is encoded, and the columns are an Arrow schema. `footer` is the payload of an `END` frame. Raises
+    `FormatError` if a schema cannot be read.
     """
     try:
         return iter([_schema(message) for message in _messages(footer)])
@@ -137,7 +137,7 @@ def schemas(footer: bytes) -> Iterator[tuple[bytes, pa.Schema]]:
 
 
 def components_of(footer: bytes, store: bytes, entity: str) -> set[str]:
-    """Return the names of the components of `store` at the entity path `entity`, such as "RecordingInfo:name".
+    """Return the names, such as "RecordingInfo:name", of the components that `store` has at the entity path `entity`.
 
     `footer` is the payload of an `END` frame, and `store` is an encoded store id. Raises `FormatError` if a schema
     cannot be read.
@@ -198,7 +198,10 @@ def with_sizes(table: pa.Table, sizes: list[int]) -> pa.Table:
 
 
 def chunk_locations(table: pa.Table, rows: Iterable[int]) -> list[ChunkLocation]:
-    """Return the places of the chunks in those rows of `table` (of a manifest) whose indexes are in `rows`."""
+    """Return the places of the chunks in the rows of `table` whose indexes are in `rows`, in the order of `rows`.
+
+    `table` is the table of a manifest.
+    """
     offsets, sizes = table[OFFSET], table[SIZE]
     return [(offsets[row].as_py() - framing.FRAME_HEADER_SIZE, sizes[row].as_py()) for row in rows]
 
@@ -273,10 +276,12 @@ def _filled(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def one_chunk_of_each_kind(table: pa.Table) -> list[int]:
-    """Return the indexes of rows of `table`: one row for each pair of an entity path and a set of columns with values.
+    """Return the indexes of some rows of `table`: one for each combination of an entity path and filled columns.
 
-    `table` is the table of a manifest, with one row per chunk. Of several rows with the same pair, the one with the
-    lowest offset is chosen. So each column that has a value in the table has one in the returned rows, too.
+    `table` is the table of a manifest, with one row per chunk. A column is filled in a row if its value there is not
+    null. A column `...:has_static_data` is filled if its value is true. Of several rows with the same path and the same
+    filled columns, the one with the lowest offset is chosen. So each column that is filled in `table` is also filled in
+    one of the chosen rows.
     """
     import numpy as np
 

@@ -28,8 +28,8 @@ class ManifestStore:
     Parameters
     ----------
     folder:
-        A folder on a disk with enough space. The store writes manifests there to files without a name, which the
-        system deletes at the latest when this process ends.
+        A folder on a disk with enough space. Manifests are written there to files without a name. The system deletes
+        these files at the latest when this process ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,10 +39,10 @@ class ManifestStore:
         self._max_bytes = MANIFEST_STORE_MAX_BYTES
 
     def add(self, manifests: Iterable[Manifest]) -> None:
-        """Keep `manifests`: in memory first, and on the disk if all manifests in memory are too large together.
+        """Keep `manifests` in memory. If the manifests in memory are too large together, move all of them to the disk.
 
-        The limit is `MANIFEST_STORE_MAX_BYTES`. If the disk reports an error, the manifests stay in memory, and the
-        limit becomes higher.
+        The limit is `MANIFEST_STORE_MAX_BYTES` (16 MiB). If the disk reports an error, the manifests stay in memory,
+        and the limit becomes higher.
         """
         self._kept += manifests
         size = sum(each.table.nbytes for each in self._kept)

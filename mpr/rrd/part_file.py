@@ -1,4 +1,4 @@
-"""Gives a file that is being written a first name, `.<name>.part`, a lock, and later its final name.
+"""Gives a new file its first name, `.<name>.part`, a lock, and later its final name.
 
 Covers: the interface of a file for `FileWriter`, and the file on the disk.
 Does not cover: the contents of the file (`writer.py`), and a file that is in memory at first
@@ -61,8 +61,8 @@ class OutputFile(Protocol):
     def close(self) -> None:
         """Close the descriptor, release the lock, and remove the file if it has not got its final name.
 
-        A file for readers (`sinks/binary_stream.py`) does nothing in this call. Raises `OSError` if the file cannot be
-        removed.
+        The file of a `BinaryStreamSink` does nothing in this call, because readers still need it. Raises `OSError` if
+        the file cannot be removed.
         """
 
 

@@ -40,8 +40,8 @@ def _varint(data: bytes, position: int) -> tuple[int, int]:
 def _spans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
     """Yield each field of the message `data` as (tag, start of the field, start of the value, end of the field).
 
-    A tag is 8 times the number of the field, plus its wire type. The other three are offsets in `data`. Raises
-    `FormatError` if the message is damaged.
+    A tag is 8 times the number of the field, plus its wire type, which says how the value is encoded. The other three
+    are offsets in `data`. Raises `FormatError` if the message is damaged.
     """
     end = 0
     while end < len(data):

@@ -249,9 +249,9 @@ def _rebuilt(fd: int, out: int, target: Path, found: Survey, size: int) -> Recov
 
 
 def _copied(fd: int, out: int, found: Survey) -> Chunks:
-    """Copy the header and the messages that were `found` from the descriptor `fd` to the descriptor `out`.
+    """Copy the header and the messages in `found` from the descriptor `fd` to the descriptor `out`.
 
-    The earlier contents of `out` are lost. Returns the chunks with their places in `out`.
+    The earlier contents of `out` are lost. Returns the chunks with their places in `out`. Raises the errors of `_copy`.
     """
     os.ftruncate(out, 0)
     os.lseek(out, 0, os.SEEK_SET)

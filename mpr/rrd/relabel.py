@@ -28,10 +28,11 @@ from mpr.rrd.store_id import info_of
 def relabelled(stream: bytes, store: bytes, info: bytes = b"") -> bytes:
     """Return `stream` with the encoded store id `store` in place of all store ids of the same kind.
 
-    The kind is recording or blueprint. `stream` is a whole stream with its footer. If `stream` has no store info and
-    `info`, the payload of a store info, is not empty, the result begins with this store info, with `store` as its store
-    id. Raises `FormatError` if `stream` cannot be read, and `LookupError` if its footer describes a chunk that it
-    lacks.
+    The kind is recording or blueprint. `stream` is a whole stream with its footer. `info` is the payload of a store
+    info, or empty. If `stream` has no store info and `info` is not empty, `info` with the store id `store` becomes the
+    first frame.
+
+    Raises `FormatError` if `stream` cannot be read, and `LookupError` if its footer describes a chunk that it lacks.
     """
 
     # The stream of a recording may have blueprints too, and these stay as they are.
@@ -99,7 +100,7 @@ _HEAD_BYTES = 8192
 
 
 class _Disk:
-    """Holds three functions of `os` as they are when this module is imported. A user's test may replace them later."""
+    """Holds three functions of `os` from the time of import, because a user's test may replace them in `os` later."""
 
     pread = os.pread
     pwrite = os.pwrite
@@ -111,7 +112,7 @@ def rename_in_place(fd: int, old: bytes, new: bytes) -> bool:
 
     Both are ids of recordings, and not of blueprints. Returns True if the file has a complete footer, with nothing
     behind it. Else returns False, and the ids in the manifests stay as they are. Raises `FormatError` if the file is
-    damaged, and `OSError` if the disk reports an error. Some ids may be replaced then.
+    damaged, and `OSError` if the disk reports an error. After an error, some ids may be replaced already.
     """
     assert len(old) == len(new)
 
@@ -177,9 +178,10 @@ class Relabeller:
         return replace(segment, source=source, frames=source.frames)
 
     def manifests(self, footer: bytes) -> list[Manifest]:
-        """Return the manifests in `footer`, with the new store id, and with the new offsets and sizes of the chunks.
+        """Return the manifests in `footer`, with the new offsets and sizes of the chunks.
 
-        `footer` is the payload of the outbox's `END` frame. Call `segment` for all segments of the outbox before.
+        Only manifests of the store `old` get the store id `new`. `footer` is the payload of the outbox's `END` frame.
+        Call `segment` for all segments of the outbox before.
         Raises `FormatError` if a manifest cannot be read, and `KeyError` if a manifest describes a chunk that no
         segment had.
         """

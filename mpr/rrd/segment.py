@@ -2,7 +2,7 @@
 
 An outbox is a file in memory. A producer writes its encoded rows into the outbox, and the parent reads them there. A
 store is a recording or a blueprint. A store info is the frame that introduces a store. A task is a function call that a
-worker runs. If it fails, the function may be called again. Each call is an attempt.
+worker runs. An attempt is one run of a task. If the worker dies, the pool may make another attempt.
 
 Covers: the segment and its task, and joining the bytes of a segment.
 Does not cover: the form of a frame (`framing.py`).
@@ -26,8 +26,8 @@ PREAMBLE = 0
 class SegmentSource(Protocol):
     """The interface of a source with the bytes of a segment, which are in an outbox, in a message or in a stream.
 
-    All offsets are offsets in the outbox, or in the stream if the parent has made it. `read` and `copy` raise
-    `ReleasedError` for bytes that the source does not have any more.
+    All offsets are offsets in the outbox or, for a stream that the parent has made, in this stream. `read` and `copy`
+    raise `ReleasedError` for bytes that the source does not have any more.
     """
 
     def read(self, offset: int, size: int) -> bytes:
@@ -54,8 +54,8 @@ class Segment:
     frames:
         The frames in ascending order, none of kind `END`.
     store:
-        The encoded id of the first recording in the frames if they come from a recording that a task has made itself.
-        None if they come from there but have only blueprints, and in all other cases.
+        If the frames come from a recording that a task has made itself: the encoded id of the first recording in them,
+        or None if they have only blueprints. In all other cases None.
     task:
         The task that ran when the frames were written, if a sink writes the rows of each task separately. Else
         None.
@@ -101,7 +101,7 @@ class StandaloneStreams:
         self._infos: dict[bytes, bytes] = {}
 
     def stream(self, segment: Segment) -> bytes:
-        """Return a stream of the header, the store infos until now, and the other frames of `segment`.
+        """Return a stream: the header, the store infos of all segments until now, and the other frames of `segment`.
 
         Of several store infos of one store, only the last one is used.
 
@@ -120,7 +120,7 @@ class StandaloneStreams:
 class MessageBytes:
     """A `SegmentSource` whose bytes are in a message or in a stream that the parent has made, and not in an outbox.
 
-    `data` has the bytes, and `base` is the offset of the first of them in the outbox; 0 for a stream.
+    `data` has the bytes. `base` is the offset of the first byte of `data` in the outbox; 0 for a stream.
     """
 
     def __init__(self, base: int, data: bytes) -> None:

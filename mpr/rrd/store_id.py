@@ -52,7 +52,7 @@ def recording_of_stream(data: bytes, frames: list[Frame]) -> bytes | None:
 
 
 def is_recording(store: bytes) -> bool:
-    """Return True if `store` is the encoded store id of a recording, and False if it is that of a blueprint.
+    """Return True if the encoded store id `store` belongs to a recording, and False if it belongs to a blueprint.
 
     Raises `FormatError` if `store` is damaged.
     """

@@ -44,7 +44,7 @@ class Survey:
     infos:
         The payload of the first store info of each store, by the store's encoded id.
     end:
-        The offset behind the last whole frame that is no `END` frame; that behind the header if there is none.
+        The offset behind the last whole frame that is no `END` frame. If there is none, the offset behind the header.
     is_damaged:
         True if a whole frame is no message, or if there are bytes that cannot be a frame. An incomplete message at the
         end of the file, and an `END` frame, do not count.
@@ -90,7 +90,7 @@ class Survey:
             self.chunks.extend((frame.start, frame.size))
 
     def without(self, unreadable: set[int]) -> Survey:
-        """Return a copy of the survey without the chunks of the indexes `unreadable`.
+        """Return a copy of the survey without the chunks whose indexes are in `unreadable`.
 
         In the copy, `is_damaged` is True.
         """

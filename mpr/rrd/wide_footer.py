@@ -1,4 +1,4 @@
-"""Merges the columns of the manifests of one store, and reads only the smallest chunk. The others may be large.
+"""Merges the columns of the manifests of one store, and reads only the smallest chunk of the store.
 
 Covers: the two streams from which the command `rerun rrd route` merges and hashes the columns.
 Does not cover: the decision to start another process for this (`footer.py`), and the rows of a manifest
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def routed(store: bytes, parts: list[Manifest], table: pa.Table, *, fd: int, head: bytes) -> Manifest | None:
-    """Return a manifest with the columns of all `parts`. Its rows are not those of the file.
+    """Return a manifest with the columns of all `parts`. Its rows describe no chunk of the file.
 
     Returns None if a component is static in only some of `parts`, or if `rerun rrd route` fails or gives other columns.
 

@@ -135,7 +135,7 @@ class FileWriter:
                 undescribed.extend((offsets.target(frame.start), frame.size))
 
     def _new_frames(self, segment: Segment) -> Iterator[framing.Frame]:
-        """Yield all frames of `segment`, except store infos of known stores. The other stores become known ones."""
+        """Yield all frames of `segment`, except store infos of known stores. Remember the other stores as known."""
         for frame in segment.frames:
             if frame.kind == framing.SET_STORE_INFO:
                 payload = segment.source.read(frame.payload, frame.size)
@@ -147,8 +147,8 @@ class FileWriter:
     def add_manifests(self, outbox: int, footer: bytes) -> None:
         """Add the manifests in `footer`, the payload of the `END` frame of `outbox`.
 
-        Manifests that mpr cannot read, or that do not describe exactly the written chunks, are left out with a warning.
-        The SDK makes new ones when the file is closed.
+        If mpr cannot read one of them, or if they do not describe exactly the written chunks, all of them are left out
+        with a warning. The SDK makes new ones when the file is closed.
         """
         try:
             self.take_manifests(outbox, manifest.parse(footer))
@@ -212,7 +212,7 @@ class FileWriter:
         return sum(manifest.timed_rows(each) for each in described if store_id.is_recording(each.store_id))
 
     def _describe_rest(self) -> None:
-        """Have the SDK read all chunks that no manifest describes, and keep the manifests that it makes of them.
+        """Have the SDK read all chunks that no manifest describes, make manifests of these chunks, and keep them.
 
         If the SDK cannot read a chunk, it raises an error of any type.
         """
@@ -314,9 +314,9 @@ class FileWriter:
             view = view[os.write(self._file.fd, view) :]
 
     def _rebuild(self, refused: str) -> None:
-        """Log an error, and have the SDK write the file anew, because the file has no footer or its reader refuses it.
+        """Log an error with the reason `refused`, and have the SDK write the file anew.
 
-        `refused` is a text that says why. Raises `SinkError` if the file cannot be written anew.
+        Raises `SinkError` if the disk reports an error, or if the SDK cannot write the file.
         """
         _log.error(
             "The footer of %s is not accepted by the Rerun SDK (%s); the file is being rebuilt by 'rerun rrd merge'. "

@@ -8,8 +8,8 @@ callers ── calls ──► dispatcher ──► ready_workers ── work it
 
 `dispatcher` accepts calls, `worker_events` receives the reports of the aggregator, and `deadlines` checks time limits.
 These three modules change the shared state of the pool in `books`, under one lock. Unpickling a result and calling a
-callback run code of a user, which may raise anything. `outcomes` does the first and `callbacks` the second. Such an
-error becomes the outcome of the task, or a line in the log.
+callback run code of a user, which may raise anything. `outcomes` unpickles the results, and `callbacks` calls the
+callbacks. An error of this code becomes the outcome of the task, or a line in the log.
 
 The docstrings of this package use these words:
 
@@ -17,7 +17,7 @@ The docstrings of this package use these words:
 - A work item is one task, or several tasks of one call, that a worker gets in one message.
 - The outcome of a task is its result or its error. A task is settled when it has its outcome.
 - An attempt is one run of a task. If a worker dies, the pool may retry the task: this is the next attempt.
-- A worker is ready when it can run tasks. Its hello, the first message of a worker, has its number and process id.
+- A worker is ready when it can run tasks. Its hello is its first message, which has its number and its process id.
 - The status page of a worker is memory that worker and parent share. It says which task the worker runs.
 - The position of a worker is the work item and the task that the worker runs, or will run next (`At`).
 - To take back a work item is to tell the worker, through its status page, that it must not run the item.

@@ -19,7 +19,7 @@ from mpr.transport.sockets import DownstreamServer
 class PoolBooks:
     """The shared state of one pool with workers of mpr.
 
-    A thread holds the lock while it changes `work` or `workers`, and while it sends messages about this to workers.
+    A thread holds the lock while it changes `work` or `workers`, and while it sends workers messages about the change.
     Methods of `PendingWork` that need no lock say so. A thread must not hold the lock while it unpickles a result or
     calls a callback of a user.
 

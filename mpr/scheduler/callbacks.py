@@ -19,9 +19,9 @@ from mpr.user_code import Contained
 
 
 class Callbacks:
-    """Runs the callbacks of one pool: those of mpr's threads one after another in a thread of their own.
+    """Runs the callbacks of one pool. Callbacks from mpr's threads run one after another, in a thread of their own.
 
-    This thread ends when no callback is left, and the next callback starts another one.
+    This thread ends when no callback is left. The next callback starts another thread.
 
     Parameters
     ----------
@@ -38,11 +38,11 @@ class Callbacks:
         self._thread: threading.Thread | None = None
 
     def run(self, what: str, call: Callable[[], object]) -> None:
-        """Run `call`, which calls a callback for `what`. An exception is logged, and not raised (see `Contained`).
+        """Run `call`, which calls a user's callback. An exception is logged, and not raised (see `Contained`).
 
-        If a thread of mpr calls this method, the thread of this object runs `call` later. If another thread calls it,
-        or if no thread can be started, the calling thread runs `call` now. `what` is a text for the log, such as "task
-        detect".
+        `what` names in the log what the callback belongs to, such as "task detect". If a thread of mpr calls this
+        method, the thread of this object runs `call` later. If another thread calls this method, or if no thread can be
+        started, the calling thread runs `call` now.
         """
         contained = functools.partial(_contained, what, call)
         if not is_thread_of_ours():

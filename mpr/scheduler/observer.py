@@ -29,7 +29,7 @@ class PoolObserver:
     def feeding(self, change: int) -> None:
         """Note that the feeder of an `imap` call begins to submit tasks (`change` is 1), or has ended (`change` is -1).
 
-        A feeder submits the tasks of the call little by little. It may submit more or fewer than the call has
+        A feeder submits the tasks of the call little by little. It may submit more or fewer tasks than the call has
         announced.
         """
 

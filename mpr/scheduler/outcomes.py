@@ -1,8 +1,8 @@
 """Unpickles the outcomes of tasks, and passes them to the callers. An outcome is the result or the error of a task.
 
 Unpickling runs code of a user, which may raise anything. `open_result`, `start` and `hand_over` catch each error of
-this code: it becomes the outcome of the task, or a line in the log. A process that this code forks ends when it leaves
-the code.
+this code: the error becomes the outcome of the task, or a line in the log. If this code forks a process, the child ends
+when it leaves the code.
 
 Covers: unpickling results and exceptions, and calling the methods of the callers' result objects.
 Does not cover: code in workers (`worker/loop.py`), callbacks (`callbacks.py`), texts of exceptions
@@ -28,7 +28,8 @@ T = TypeVar("T")
 class Outcome(NamedTuple):
     """The outcomes of `task_count` tasks of a work item, from task `first` on (counted from 0 in the work item).
 
-    `values` has the results of the tasks. If the tasks have failed, `values` is None, and `error` is the error of each.
+    If the tasks have results, `values` has these results, and `error` is None. If the tasks have failed, `values` is
+    None, and `error` is the error of each task.
     """
 
     work_item: WorkItem

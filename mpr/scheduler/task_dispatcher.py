@@ -51,7 +51,7 @@ class TaskDispatcher(Protocol):
         """Submit `work_items`. If the pool has ended, all their tasks get an error as their outcome."""
 
     def begin_feeding(self, feeder: object) -> None:
-        """Note that `feeder` begins: the part of an `imap` call that submits work items, until `end_feeding`."""
+        """Note that `feeder`, a part of an `imap` call, submits work items from now on, until `end_feeding`."""
 
     def end_feeding(self, feeder: object) -> None:
         """Note that `feeder` submits no more work items. A second call does nothing."""

@@ -116,7 +116,7 @@ class WorkItem:
             self.index = first_task
 
     def start(self) -> bool:
-        """Call `on_start`, because a worker is about to get the work item. Do nothing if `on_start` has returned True.
+        """Call `on_start`, because a worker is about to get the work item. If it has returned True before, do nothing.
 
         Returns True if the worker may get the work item, and False if the caller has cancelled it. Raises the errors of
         `on_start`, for example if the caller has set the result of the future.

@@ -91,7 +91,7 @@ class WorkerEvents:
         self._observer.ready(hello, init_micros)
 
     def result(self, hello: Hello, result: Result, failure: BaseException | None) -> None:
-        """Give the tasks of the message `result`, which the worker of `hello` has sent, their outcomes.
+        """Give outcomes to the tasks of `result`, a message that the worker of `hello` has sent.
 
         `failure` is the error that all these tasks get because rows are lost; None if no rows are lost. Does nothing if
         the tasks have got their outcomes before. Raises `MessageError` if the worker does not have these tasks.

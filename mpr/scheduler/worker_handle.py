@@ -24,11 +24,12 @@ Soon = Callable[[Callable[[], None]], None]
 class WorkerControl(Protocol):
     """Starts and kills worker processes. Any thread may call the methods.
 
-    Only `kill_if` may wait: for other calls of `kill_if`, up to 1 s for the worker to stop, and for `condition`.
+    Only `kill_if` may wait: until other calls of `kill_if` return, up to 1 s until the worker stops, and until
+    `condition` returns.
     """
 
     def note_ready(self) -> None:
-        """Note that a worker of the pool is ready. At the first call, the other workers are started without delay."""
+        """Note that a worker of the pool is ready. At the first call, the other workers are started at once."""
 
     def replace(self) -> None:
         """Start a worker in place of one that has ended, unless the pool starts no more workers."""

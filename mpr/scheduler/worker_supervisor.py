@@ -66,8 +66,8 @@ class WorkerSupervisor:
     has_no_hello:
         Called with the number of a worker. Returns True if no hello (the first message) of this worker has arrived.
     look:
-        Called in the supervisor's thread about twice a second, or earlier. Returns the number of seconds after which
-        `look` has to be called again. The start of a worker can delay the call.
+        Called in the supervisor's thread about every 0.5 s, and after each event, such as the end of a worker. Returns
+        the number of seconds after which `look` has to be called again. The start of a worker can delay the call.
     obstacle:
         Returns why no worker can join the recording; None if no reason is known.
     """
@@ -112,7 +112,7 @@ class WorkerSupervisor:
     def note_ready(self) -> None:
         """Note that a worker is ready.
 
-        The supervisor starts one worker first, and the others when it is ready, or after 0.02 s.
+        The supervisor starts one worker first, and the others when this worker is ready, or after 0.02 s.
         """
         self._first_is_ready.set()
 

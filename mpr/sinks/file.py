@@ -19,10 +19,11 @@ class FileSink(Sink):
     """One `.rrd` file with the rows of all workers.
 
     When a caller gets the result of a task, the rows of that task are in the file. Another process can then read them,
-    with `rr.chunk.RrdReader(path).stream()` or the viewer. The file gets its final name with the first rows. Until then
-    it is named `.<name>.part`, so that an older file stays if a run fails before its first rows. If the file cannot be
-    made, opening the recording raises `SinkError`. A recording that a task makes itself is in another file, for example
-    in `run-<recording id>.rrd` beside `run.rrd`.
+    with `rr.chunk.RrdReader(path).stream()` or the viewer. With `route="direct"`, the rows are in the file only when
+    the recording is closed. The file gets its final name with the first rows. Until then it is named `.<name>.part`, so
+    that an older file stays if a run fails before its first rows. If the file cannot be made, opening the recording
+    raises `SinkError`. A recording that a task makes itself is in another file, for example in `run-<recording id>.rrd`
+    beside `run.rrd`.
 
     Parameters
     ----------
