@@ -40,7 +40,7 @@ class OpenOutbox:
     calls_before:
         The value of `LogCounters.entered` when the outbox became the current one.
     retired:
-        The previous outbox; None for the first outbox.
+        The previous outbox, which stays open until the next change; None for the first outbox.
     written:
         The size of the outbox in bytes, as `Announcer.note_written` has stored it.
     announced:
@@ -209,7 +209,10 @@ class Announcer:
             self.current.written = self.current.outbox.size()
 
     def written_bytes(self) -> int:
-        """Return the known size of all outboxes of this process until now, in bytes. The real size may be larger."""
+        """Return the size of all outboxes of this process, in bytes.
+
+        Bytes that were written after the last call of `note_written` count only if they were announced.
+        """
         with self._lock:
             return self.current.bytes_before + self.current.end
 
