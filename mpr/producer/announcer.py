@@ -57,7 +57,7 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """The larger of `written` and `announced`, in bytes. The real size of the outbox may be larger."""
+        """How many bytes count as written: the larger of `written` and `announced`. The outbox may have more bytes."""
         return max(self.written, self.announced)
 
 
@@ -173,7 +173,7 @@ class Announcer:
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` after the rows that were written before. Return True if it is kept instead, to be sent later.
 
-        Only if `may_wait` is true, `result` may be kept. It is then sent with the next announcement.
+        A result may be kept only if `may_wait` is true. It is sent with the next announcement.
         """
         with self._lock:
             current = self.current
@@ -239,7 +239,7 @@ class Announcer:
         """Announce the rest of the current outbox, and make `fresh` the current outbox. Return the old outbox.
 
         `calls_before` is the present value of `LogCounters.entered`. `rows` is the number of counted rows in all
-        outboxes before `fresh`. The parent gets it, so that it can notice missing rows.
+        outboxes before `fresh`. This number is sent to the parent, which notices by it if rows are missing.
         """
         with self._lock:
             self._announce_all()

@@ -99,9 +99,8 @@ class ProcessCaptures:
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
         """Capture the plain logging calls of this process for the recording of `producer`, within the `with` block.
 
-        Processes that are started within the block inherit the recording. If `routes` is false, only these processes
-        log to the recording. If the process already logs to another captured recording, its calls go there until the
-        end of that capture.
+        Processes that are started within the block inherit the recording. If `routes` is false, nothing else is done:
+        no logging call is captured. If another capture has the logging calls already, it keeps them until it ends.
         """
         capture = self._begin(producer, routes=routes)
         yield
