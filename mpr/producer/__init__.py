@@ -12,8 +12,9 @@ The words of this package:
 - *parent*: the process that has made the recording. It hands the rows to the sinks.
 - *producer*: a process that sends rows into a recording, and the `Producer` object that does so in this process.
 - *worker*: a process of an `mpr.Pool`.
-- *current recording*: the recording that gets a logging call without an argument `recording`. Such a call is *plain* as
-  long as user code has made no other recording the current one of its thread.
+- *current recording*: the recording that gets a logging call without an argument `recording`.
+- *plain*: a logging call is plain if it has no argument `recording`, and if user code has made no other recording the
+  current one of the calling thread.
 - *connection info*: the values that a process needs to join a recording, also as a text. One of them is the *secret*, a
   random text that no other recording has.
 - *outbox*: a file in memory. The SDK writes the rows of this process into it, and the parent gets them from there.

@@ -40,7 +40,7 @@ class OpenOutbox:
     calls_before:
         The value of `LogCounters.entered` when the outbox became the current one.
     retired:
-        The previous outbox; None for the first outbox.
+        The previous outbox, which stays open until the next change; None for the first outbox.
     written:
         The size of the outbox in bytes, as `Announcer.note_written` has stored it.
     announced:
@@ -57,7 +57,7 @@ class OpenOutbox:
 
     @property
     def end(self) -> int:
-        """The larger of `written` and `announced`, in bytes. The real size of the outbox may be larger."""
+        """How many bytes count as written: the larger of `written` and `announced`. The outbox may have more bytes."""
         return max(self.written, self.announced)
 
 
@@ -173,7 +173,7 @@ class Announcer:
     def hand_over(self, result: Result, *, may_wait: bool) -> bool:
         """Send `result` after the rows that were written before. Return True if it is kept instead, to be sent later.
 
-        Only if `may_wait` is true, `result` may be kept. It is then sent with the next announcement.
+        A result may be kept only if `may_wait` is true. It is sent with the next announcement.
         """
         with self._lock:
             current = self.current
@@ -209,7 +209,10 @@ class Announcer:
             self.current.written = self.current.outbox.size()
 
     def written_bytes(self) -> int:
-        """Return the known size of all outboxes of this process until now, in bytes. The real size may be larger."""
+        """Return the size of all outboxes of this process, in bytes.
+
+        Bytes that were written after the last call of `note_written` count only if they were announced.
+        """
         with self._lock:
             return self.current.bytes_before + self.current.end
 
@@ -236,7 +239,7 @@ class Announcer:
         """Announce the rest of the current outbox, and make `fresh` the current outbox. Return the old outbox.
 
         `calls_before` is the present value of `LogCounters.entered`. `rows` is the number of counted rows in all
-        outboxes before `fresh`. The parent gets it, so that it can notice missing rows.
+        outboxes before `fresh`. This number is sent to the parent, which notices by it if rows are missing.
         """
         with self._lock:
             self._announce_all()

@@ -42,7 +42,7 @@ class Deliveries:
         return self._answer.number >= number
 
     def is_whole(self, number: int) -> bool:
-        """Return True if the last answer reports no loss of rows after the answer to delivery `number - 1`."""
+        """Return True if no rows of delivery `number` are lost: the last answer reports earlier losses, or none."""
         return self._answer.until < number
 
     @property

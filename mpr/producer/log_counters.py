@@ -82,8 +82,8 @@ class LogCounters:
         """Count a call that is about to hand `size` bytes and `rows` rows to the SDK. May wait for credit.
 
         `rows` is 0 if the number is not known. `recording` is the SDK's handle of the recording; None for the current
-        one. Raises `DeliveryError` if 1 MiB (`CHECK_EVERY_BYTES`) was logged since the last wait, and this process is
-        `spent`.
+        one. Raises `DeliveryError` if 1 MiB (`CHECK_EVERY_BYTES`) was logged since the last call of `take_unchecked`,
+        and this process is `spent`.
         """
         self.sdk_used = True
         self.entered += 1

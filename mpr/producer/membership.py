@@ -217,8 +217,8 @@ def capture(producer: Producer, *, is_muted: bool = False) -> AbstractContextMan
     """Return a context manager that sends all plain logging calls of this process to the recording of `producer`.
 
     If the process always logs to this recording, or has made it, the context manager does nothing. In a worker of
-    another recording, and if `is_muted` is True, it only makes children of this process inherit the recording. If calls
-    for two recordings run, the first one gets the logging calls (`process_capture.py`).
+    another recording, and if `is_muted` is True, it only makes children of this process inherit the recording. If
+    blocks for two recordings run at once, the logging calls go to the recording of the first (`process_capture.py`).
     """
     config = producer.config
     if config.secret in _current.owned or config.secret in _current.active:
@@ -343,7 +343,10 @@ def _take_over_if_free(producer: Producer) -> None:
 
 
 def make_current(producer: Producer | muted.MutedProducer) -> bool:
-    """Make the recording of `producer` the current one if this process always logs to it. Return True if it does."""
+    """Make the recording of `producer` the current one if `router.has_taken_over(producer)`, and return True.
+
+    Otherwise, change nothing and return False.
+    """
     with _current.captures.lock:
         if not router.has_taken_over(producer):
             return False
@@ -404,9 +407,9 @@ def _leave_behind_threads(memberships: _Memberships, producer: Producer) -> None
 
 
 def _leave_the_closed() -> None:
-    """Leave all recordings that are gone, except a worker's, and those whose wrapped function runs in this process.
+    """Leave all recordings that are gone, because a process of an engine may live longer than a recording.
 
-    This is necessary because a process of an engine may live longer than a recording.
+    Do not leave the recording of a worker's pool, or a recording whose wrapped function runs in this process.
     """
     for producer in list(_current.joined.values()):
         is_over = producer is not _current.worker and not ipc_folder.is_owned(producer.config.folder)

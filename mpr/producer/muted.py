@@ -73,7 +73,7 @@ _muted: weakref.WeakKeyDictionary[Producer, MutedProducer] = weakref.WeakKeyDict
 
 
 def stand_in(producer: Producer) -> MutedProducer:
-    """Return the object that drops the rows of a task in place of `producer`, and make it drop rows from now on.
+    """Return the `MutedProducer` that stands in for `producer`, and make its stream drop rows from now on.
 
     Raises `DeliveryError` if the SDK takes too long for that.
     """

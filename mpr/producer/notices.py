@@ -24,8 +24,8 @@ _RETURNS_ROWS = ("binary_stream", "memory_recording", "set_callback_sink")
 class Notices:
     """Logs the warnings of one producer. The same warning is logged only once.
 
-    Call the methods that log only from within a wrapper of the SDK's function, because they search the stack for the
-    call that the user's code has made.
+    The methods that log search the stack for the call that the user's code has made. So only the wrappers of the SDK's
+    functions may call them.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class Notices:
     def init(self, application_id: str | None, recording_id: str | None) -> None:
         """Warn that `rr.init` makes no new recording here, and that the rows go to the shared recording.
 
-        The arguments are those of `rr.init`. Nothing is logged if they fit the shared recording, or were used before.
+        The arguments are those of `rr.init`. Nothing is logged if the same arguments were used before, or if they are
+        the ids of the shared recording. A `recording_id` of None counts as the shared recording's id.
         """
         ids = (application_id, recording_id)
         shared = (self._config.application_id, self._config.recording_id)

@@ -192,8 +192,7 @@ class OutboxWriter(abc.ABC):
     def _flush_failure(self) -> str:
         """Flush the SDK. Return an empty text if the flush succeeds, else the reason for the failure.
 
-        The flush also fails if the SDK writes nothing for 30 s (`FLUSH_SILENT_SECS`). An error of a signal handler is
-        raised.
+        The flush also fails if the SDK writes nothing for 30 s. If a signal handler raises, its error is raised here.
         """
         size, silent_secs = -1, 0.0
         while True:
@@ -237,9 +236,10 @@ class OutboxWriter(abc.ABC):
             rr.unregister_shutdown()
 
     def report(self, event: str, *, rows_are_lost: bool) -> None:
-        """Send the parent a text that begins with the name of this process, and ends with `event`.
+        """Announce all bytes in the outbox, and then send the parent a text: the name of this process, then `event`.
 
-        `rows_are_lost` is True if no sink has the rows. The parent then lets results fail that come after the text.
+        `rows_are_lost` is True if no sink has the rows that `event` is about, and False if another sink has them. If it
+        is True, the parent lets all later results of a worker fail, or all later deliveries of any other process.
         """
         self.announcer.announce()
         who = describe_process(self._parts.worker, os.getpid())
@@ -250,8 +250,8 @@ class OutboxWriter(abc.ABC):
     def wait_for_credit(self) -> None:
         """Flush the SDK if 8 MiB were logged since the last flush, and wait for credit. Signal handlers run meanwhile.
 
-        A handler that has interrupted mpr does not wait. The wait also ends if the recording is gone. Raises
-        `DeliveryError` if this process is `spent`.
+        If a signal handler that has interrupted mpr calls this method (see `Inbox.is_interrupted`), it neither flushes
+        nor waits. The wait also ends if the recording is gone. Raises `DeliveryError` if this process is `spent`.
         """
         parts = self._parts
         if self.spent:
@@ -292,7 +292,7 @@ class OutboxWriter(abc.ABC):
     # --- flushing and rolling ------------------------------------------------------------------------------------
 
     def write_out(self, *, in_any_case: bool = False) -> int:
-        """Make the SDK write every row into the outbox. Return the known size of all outboxes until now, in bytes.
+        """Make the SDK write every row into the outbox. Return the size of all outboxes (`Announcer.written_bytes`).
 
         The flush is skipped if every logging call is counted (`LogCounters.sees_all`) and none was counted since the
         last flush, unless `in_any_case` is true.
@@ -317,7 +317,7 @@ class OutboxWriter(abc.ABC):
         return self.announcer.written_bytes()
 
     def attach_again(self) -> None:
-        """Give the stream an outbox again, or the sinks of the route, if user code has given it another sink."""
+        """If user code has given the stream another sink, replace it by an outbox (`DirectWriter`: by its sinks)."""
 
         def step() -> None:
             with self._rolling:

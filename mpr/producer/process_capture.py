@@ -41,7 +41,7 @@ class _ProcessCapture:
     calls:
         The number of calls of wrapped functions of this recording that run in this process.
     routed_calls:
-        The number of those calls for which this process logs to the recording.
+        The number of these calls that began with `routes=True` (see `ProcessCaptures.hold`).
     threads:
         The threads of this process that ran when the capture began.
     text_before:
@@ -87,8 +87,8 @@ class ProcessCaptures:
     def inherited_text(self) -> str | None:
         """Return the connection info for a decorated function that runs in the present thread; None for none.
 
-        If the thread is older than the oldest capture, it gets the connection info from before that capture, if there
-        is one.
+        If the present thread ran already when the oldest capture began, this is the connection info from before that
+        capture, unless there was none.
         """
         first = next(iter(self._active), None)
         if first is not None and first.text_before is not None and threading.current_thread() in first.threads:
@@ -99,9 +99,8 @@ class ProcessCaptures:
     def hold(self, producer: Producer, *, routes: bool) -> Iterator[None]:
         """Capture the plain logging calls of this process for the recording of `producer`, within the `with` block.
 
-        Processes that are started within the block inherit the recording. If `routes` is false, only these processes
-        log to the recording. If the process already logs to another captured recording, its calls go there until the
-        end of that capture.
+        Processes that are started within the block inherit the recording. If `routes` is false, nothing else is done:
+        no logging call is captured. If another capture has the logging calls already, it keeps them until it ends.
         """
         capture = self._begin(producer, routes=routes)
         yield

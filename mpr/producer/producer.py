@@ -229,7 +229,7 @@ class Producer:
         self.notices.sink_changed(call)
 
     def write_out(self) -> int:
-        """Make the SDK write all its rows into the outbox. Return the known size of all outboxes until now (bytes)."""
+        """Make the SDK write all its rows into the outbox. Return the size of all outboxes of this process (bytes)."""
         return self._writer.write_out()
 
     def flush(self) -> tuple[str, int, int]:
@@ -304,7 +304,7 @@ class Producer:
         self._connection.send(began)
 
     def mark_end(self, seconds: float, error: str | None) -> None:
-        """Report to the parent the task's `seconds` and `error` (None for none), and finish the task's outbox."""
+        """Tell the parent the duration of the task and the text of its `error` (None: no error). Finish its outbox."""
         ended = TaskEnded(seconds, error)
         self._marker.end(ended)
         self._connection.send(ended)

@@ -23,8 +23,8 @@ _KEY = "mpr_recording"
 def extract() -> str | None:
     """Return the connection info that this process has inherited or has set for its children; None if there is none.
 
-    A text in the process configuration counts more than the environment variable. An entry without a text means None,
-    if `knows_environment` of `_Own` is False.
+    If the process configuration has a text, this text is returned. If it has an entry without a text, and
+    `_Own.knows_environment` is False, None is returned. Otherwise, the environment variable counts.
     """
     given = _process_config()
     if _KEY in given and (given[_KEY] or not _own.knows_environment):
@@ -41,12 +41,14 @@ def _process_config() -> dict[str, Any]:
 
 
 class _Own:
-    """Holds `knows_environment`: True if this process has itself made the entry in the process configuration.
+    """Holds a flag, `knows_environment`: True if this process itself has made the entry in the process configuration.
 
-    `Propagation` makes the entry and sets the value. It is False before that, in a process that has inherited the entry
-    from its parent, and after a fork. If the entry has no text, the environment variable `MPR_RECORDING` counts only if
-    the value is True. If it is False, the variable may be older than the entry, because a child of a fork server has
-    the environment that the server had at its start.
+    The first `Propagation` of a process makes the entry and sets the flag to True. If the process has inherited the
+    entry from its parent, the flag stays False. In a forked child, the flag is False again.
+
+    If the entry has no text, the environment variable `MPR_RECORDING` counts only if the flag is True. Without this
+    rule, a child of a fork server could use an old value of the variable: it has the environment that the server had at
+    its start.
     """
 
     knows_environment = False
@@ -82,9 +84,9 @@ class Propagation:
         _process_config()[_KEY] = text
 
     def close(self) -> None:
-        """Give later children the connection info again that children got before this object was made.
+        """Give children the text again that they got before this object was made.
 
-        If other code has set another text meanwhile, that text remains.
+        If other code has set another text meanwhile, the text of that code remains.
         """
         if self in _active:
             _active.remove(self)

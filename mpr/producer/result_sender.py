@@ -34,7 +34,8 @@ class ResultSender:
     Attributes
     ----------
     end:
-        The known size of the outbox, in bytes, when the last of the waiting results was added.
+        The number of bytes of the outbox that the caller must announce before it calls `send`. The rows of all waiting
+        results lie before this offset.
     """
 
     def __init__(self, connection: Connection, journal: ResultJournal, *, parent_reads: bool) -> None:

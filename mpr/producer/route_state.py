@@ -1,4 +1,4 @@
-"""Holds the state by which `router.py` routes the calls of the SDK: that of the process, and that of each thread.
+"""Holds the state of the process, and of each thread, by which `router.py` routes the calls of the SDK.
 
 The docstring of `router.py` explains the words.
 """

@@ -44,12 +44,12 @@ def producer() -> RoutedProducer | None:
 
 
 def has_taken_over(producer: RoutedProducer) -> bool:
-    """Return True if `producer` gets every plain logging call of the process, and not only during a capture."""
+    """Return True if `producer` has taken over, and no capture runs."""
     return _process.producer is producer and _process.before is None
 
 
 def install_times() -> None:
-    """Wrap the SDK's functions that set times and settings, so that mpr knows the ones that a thread has set."""
+    """Wrap the SDK's functions that set times and settings, so that mpr knows which ones each thread has set."""
     if not _process.times_installed:
         _process.times_installed = True
         watch_times(_note_time)
@@ -59,8 +59,8 @@ def install_times() -> None:
 def guard(producer: RoutedProducer) -> None:
     """Watch the SDK's calls that concern the recording whose rows `producer` sends.
 
-    mpr calls `producer.sink_changed` after calls that change the sink. The end of a `with stream:` block leaves the
-    sink open.
+    mpr calls `producer.sink_changed` after each call that changes the sink. From now on, the end of a `with stream:`
+    block of this recording leaves the sink open.
     """
     install_times()
     _install_sinks()
@@ -144,8 +144,8 @@ def mute(handle: Any) -> None:
 def join_lazily(join: Callable[[], object]) -> None:
     """Call `join` at the first call that needs the recording, in this process and in each child that is forked from it.
 
-    Such calls are logging calls, `rr.init`, and calls that show rows, such as in a viewer. `join` must call
-    `take_over`. If it does not, it is called again at the next such call. From now on, calls such as `rr.save` do not
+    Such calls are logging calls, `rr.init`, and calls that show rows, such as in a viewer. `join` calls `take_over` if
+    it succeeds. Otherwise `join` is called again at the next such call. From now on, calls such as `rr.save` do not
     change the sinks of the shared recording.
     """
     _process.lazy = join
@@ -156,7 +156,7 @@ def join_lazily(join: Callable[[], object]) -> None:
 
 
 def install_take_over() -> None:
-    """Wrap the SDK's functions that make recordings or choose the current one. Within a task, `rr.init` makes none."""
+    """Wrap the SDK's functions that make recordings or choose the current one (`_of_init` is about `rr.init`)."""
     if not _process.taken_over:
         _process.taken_over = True
         forks.leave_parents_recordings()
@@ -301,9 +301,9 @@ def _of_this_thread() -> RoutedProducer | None:
 
 
 def _is_apart() -> bool:
-    """Return True if only the task in this thread logs to its recording, and `rr.init` must leave other code alone.
+    """Return True if `rr.init` in this thread's task must not change the recording of other code.
 
-    That is so for rows that are dropped, and in the process that has made the recording.
+    This is the case if the task's rows are dropped, or if no producer gets the plain logging calls of the process.
     """
     context = thread_state.context
     return context is not None and context.producer is not None and (_process.producer is None or context.is_muted)
@@ -353,7 +353,7 @@ def _note_time(ids: Ids | None, timeline: str | None, time: tuple[SetTime, Any] 
 
 
 def _is_behind() -> bool:
-    """Return True under `mpr run` if the times of this thread, which runs no task, are those from before `rr.init`."""
+    """Under `mpr run`, return True if this thread runs no task, and has times from before the last `rr.init`."""
     return _process.lazy is not None and _process.run.is_behind() and thread_state.context is None
 
 

@@ -3,7 +3,7 @@
 The rows that a script logs after `rr.init` go to the recording of the command. If a script has not called `rr.init`,
 the first recording that it makes and shows in a viewer goes there too.
 
-Covers: the times of a thread after `rr.init`, and which recording of the script is in that of the command.
+Covers: the times of a thread after `rr.init`, and which recording of the script goes to the command's recording.
 Does not cover: which calls are skipped (`router.py`), texts (`notices.py`), and the rows (`task_recordings.py`).
 """
 
@@ -44,9 +44,10 @@ class RunCalls:
     def note_init(self, init: _Init, producer: RoutedProducer, times_of: dict[Ids, Times]) -> None:
         """Note a call of `rr.init`, and restore the times that this thread has set after a call with these arguments.
 
-        Without mpr, other arguments begin another recording, which has times of its own. If they are those of the last
-        call in this process, the times stay. `init` has the arguments of
-        `rr.init`. `times_of` has the times of this thread, by the ids of the recording, and is updated.
+        If there was no such call, the thread then has no times. The reason: without mpr, `rr.init` with other arguments
+        begins another recording, which has its own times. If the thread's present times belong to these arguments, the
+        times stay. `init` has the arguments of `rr.init`. `times_of` has the times of this thread, by the ids of the
+        recording, and is updated. Also logs the warning of `Notices.init_in_run`, if it is due.
         """
         producer.notices.init_in_run(*init)
         if self._init != init:
@@ -60,9 +61,9 @@ class RunCalls:
     def restore_times(
         self, producer: RoutedProducer, times_of: dict[Ids, Times], changed: Callable[[], None] | None = None
     ) -> None:
-        """Replace the times of this thread by those that it has set after calls like the last `rr.init`.
+        """Replace the times of this thread by the times for the arguments of the last `rr.init` (see `note_init`).
 
-        `changed` applies to `times_of` a change of the times that the SDK has just made.
+        If the SDK has just changed one of the times, `changed()` makes the same change in `times_of`.
         """
         before, self._kept.init = self._kept.init, self._init
         if before != self._init:

@@ -29,8 +29,8 @@ class SinkChanges:
     def failure_of(self, change: Callable[[], object]) -> str:
         """Call `change`, which changes the sink. Returns an empty text, or the reason if `change` takes over 30 s.
 
-        After that, `change` of a later call is not called, and the same reason is returned. Errors of `change` are
-        raised.
+        Once a `change` has taken over 30 s, later calls of this method do not call their `change`, and return the same
+        reason. Errors of `change` are raised.
         """
 
         def step() -> None:

@@ -70,11 +70,12 @@ class TaskRecordings:
     Parameters
     ----------
     send:
-        `send(data, number, counted)` sends rows of one recording: a complete Rerun stream, header to footer, the number
-        of the recording, and how many rows were counted since the last call for this recording.
+        `send(data, number, counted)` sends rows of the recording with this `number`. `data` is a complete Rerun stream
+        with its header and footer, or empty. `counted` is the number of rows that were counted since the last call for
+        this recording.
     held:
-        A function that gets the number of unsent rows, each time that it changes. These rows are lost if this process
-        dies.
+        A function that gets the number of unsent rows, each time that this number changes. These rows are lost if this
+        process dies.
     """
 
     def __init__(self, send: Callable[[bytes, int, int], None], held: Callable[[int], None]) -> None:
@@ -124,7 +125,10 @@ class TaskRecordings:
             self.known[id(inner)] = _TaskRecording(self._made, ids, [inner], recordings.is_enabled(inner))
 
     def note_handle(self, inner: Any) -> None:
-        """Note that other code has got another handle, `inner`, of a recording that a task may have made."""
+        """Note that other code has got another handle, `inner`, of a recording.
+
+        Does nothing if no task has made the recording, or if mpr has this handle already.
+        """
         if id(inner) not in self.known and self._find(inner) is not None:
             aside(lambda: self._keep_handle(inner))
 
@@ -174,6 +178,7 @@ class TaskRecordings:
 
         For "disconnect", mpr first sends the rows to the parent, because the SDK would drop them. For "shutdown", mpr
         does so for all recordings. For any other call, mpr forgets the recording, because the new sink gets its rows.
+        If mpr has sent rows of this recording before, it first sends the rows that are left.
         """
         if self.known:
             aside(lambda: self._prepare(call, inner))

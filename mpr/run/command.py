@@ -71,9 +71,9 @@ def application_id_of(command: Sequence[str]) -> str:
 def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink | str]) -> Summary:
     """Run `command` with one recording for its Python processes, and wait until the command has ended.
 
-    Meanwhile, the signals in `_FORWARDED`, such as SIGTERM, are forwarded to the command, except those of a terminal
-    (see `_wait`). For this, they are blocked in the calling thread. So call this function in a process without other
-    threads, because they would receive the signals.
+    Meanwhile, the signals in `_FORWARDED`, such as SIGTERM, are forwarded to the command. A signal from a terminal is
+    not forwarded (see `_wait`). To forward signals, this function blocks them in the calling thread. So call it in a
+    process without other threads, because another thread would receive the signals.
 
     Parameters
     ----------
@@ -88,7 +88,8 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
     -------
     The exit status of the command, and the state of the recording. An `MprError` of the recording after the command has
     run is not raised, but is `Summary.failure`. If a signal in `_FORWARDED` other than SIGWINCH comes before the
-    command has started, the command is not started, and the exit status is 128 plus the number of the signal.
+    command has started, the command is not started, and the exit status is 128 plus the lowest number of such a
+    signal.
 
     Raises
     ------
@@ -129,7 +130,10 @@ def run(command: Sequence[str], application_id: str | None, sinks: Sequence[Sink
 
 
 def _taken(came: set[signal.Signals]) -> int:
-    """Take the pending signals `came`, which would end this process later. Return the exit status for the first one."""
+    """Take the pending signals `came`, at least one, which would end this process later. Return the exit status.
+
+    The exit status is 128 plus the lowest number of a signal in `came`.
+    """
     for number in came:
         signal.sigwait({number})
     return 128 + min(came)
@@ -169,9 +173,9 @@ def _wait(pid: int) -> int:
 def _next_signal() -> tuple[int, int]:
     """Wait for the next signal that is forwarded, or SIGCHLD, and return (number of the signal, sender).
 
-    On Linux, the sender is 1 if a process has sent the signal, and 0 if the kernel has, for example for a terminal. On
-    other systems, it is 0 for SIGINT and SIGQUIT, and else 1. On Linux, returns (0, 0) if no signal comes for
-    `_LOOK_SECS` seconds.
+    On Linux, the sender is 1 if a process has sent the signal, and 0 if the kernel has, for example for a terminal. If
+    no signal comes for `_LOOK_SECS` seconds, the function returns (0, 0). On other systems, the sender is 0 for SIGINT
+    and SIGQUIT, and 1 for any other signal. There, the function waits without a limit.
     """
     waited_for = _FORWARDED | {signal.SIGCHLD}
     if sys.platform == "linux":

@@ -47,8 +47,8 @@ def _after_pool(name: str) -> None:
 class _AfterImport(importlib.abc.MetaPathFinder):
     """A finder for `sys.meta_path` that calls `imported` after the module `name` was imported.
 
-    The other finders find the module. This finder only adds the call to the result, and removes itself when the module
-    is imported.
+    The other finders find the module. This finder replaces the module's loader by one that calls `imported` afterwards.
+    When the module is imported, the finder removes itself from `sys.meta_path`.
     """
 
     def __init__(self, name: str, imported: Callable[[], None]) -> None:

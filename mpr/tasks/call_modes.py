@@ -42,10 +42,10 @@ def note(name: str, mode: int, index: int, argument: Any, *, worker: int, attemp
     Parameters
     ----------
     name, mode, index, argument:
-        The name of the task function, the mode of the work item, the index of the task (not shown for `CALL`), and what
-        the function in `CALLS` gets. Long arguments are shortened.
+        The name of the task function, the mode of the work item, the index of the task (not shown for `CALL`), and the
+        `argument` of the function in `CALLS`. Long arguments are shortened.
     worker, attempt:
-        The number of the worker, and which attempt it was, from 1.
+        The number of the worker, and the number of the attempt, from 1 (not shown for 1).
     """
     title = name if mode == CALL else f"{name}[{index}]"
     again = f", attempt {attempt}" if attempt > 1 else ""

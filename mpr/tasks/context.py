@@ -1,9 +1,9 @@
 """Gives a task its own times, prefix, recording and settings, in a thread that the task shares with other code.
 
-The SDK keeps one set of times for each pair of a thread and a recording, and a task may share both with its caller and
-with other tasks. So before each step of a task, mpr replaces the times of the caller by those of the task, and restores
-them after the step. Settings of the SDK, such as its strict mode, are replaced and restored, too. A step is the whole
-function, or a generator or coroutine up to its next pause.
+The SDK keeps one set of times for each pair of a thread and a recording. The caller of a task, and other tasks, may use
+the same thread and the same recording as the task. So before each step of a task, mpr replaces the times of the caller
+by the times of the task. After the step, mpr restores the times of the caller. The same is done for settings of the
+SDK, such as its strict mode. A step is the whole function, or a generator or coroutine up to its next pause.
 
 Covers: one task in one thread.
 Does not cover: which recording the task has (`execution.py`), logging calls of the whole process
@@ -85,13 +85,14 @@ class TaskContext:
 
     @property
     def has_logged(self) -> bool:
-        """True if this process has logged to `producer` since the task began. False if `producer` is None."""
+        """True if `producer` has counted a logging call since the task began. False if `producer` is None."""
         return self.producer is not None and self.producer.log_counters.entered != self._entered_before
 
     def is_as_new(self) -> bool:
-        """Return True if the step that runs has changed nothing yet that another task in this step would see.
+        """Return True if another task can run in the present step, as if the step had just begun.
 
-        Rows do not count.
+        This is the case if the task has set no times, changed no setting and made no other recording current. Rows that
+        the task has logged do not matter. If mpr cannot watch the current recording, False is returned.
         """
         return (
             not self._times
@@ -113,7 +114,7 @@ class TaskContext:
     def step(self) -> Iterator[None]:
         """Set the times, the prefix, the recording and the settings of the task within the `with` block.
 
-        After the block, those of the caller are set again, except in a process that the block has forked.
+        After the block, restore what the caller had. A process that the block has forked restores nothing.
         """
         outer_context = thread_state.context
         outer_recording = recordings.exchange_thread_recording(self._thread_recording) if self._has_recording else None

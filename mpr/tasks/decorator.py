@@ -58,9 +58,9 @@ def task(
 ) -> Any:
     """Turn a function into a task, whose rows go to the recording that its process inherited.
 
-    These are the rows that the function logs by `rr.log` without an argument `recording`. The function may be a plain
-    function, a generator, an `async def`, an async generator, or a method. It may be called directly, be the target of
-    a `multiprocessing.Process` or of a thread, or run in any pool of processes.
+    The rows of a task are those that the function logs by `rr.log` without an argument `recording`. The function may be
+    a plain function, a generator, an `async def`, an async generator, or a method. It may be called directly, be the
+    target of a `multiprocessing.Process` or of a thread, or run in any pool of processes.
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). In a worker of
     `mpr.Pool`, they are there when the pool's caller gets the result. If the function has raised, the text of the
@@ -316,7 +316,7 @@ class _Steps(Generator[Any, Any, Any]):
 
 
 class _Part:
-    """Awaits `body`, one `__anext__`, `asend`, `athrow` or `aclose` of an async generator, as steps of the task."""
+    """Awaits `body`, the result of `__anext__`, `asend`, `athrow` or `aclose` of an async generator, in steps."""
 
     def __init__(self, body: Any, execution: Execution) -> None:
         self._body = body.__await__()

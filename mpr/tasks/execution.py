@@ -112,9 +112,10 @@ class Execution:
             rr.set_time(timeline, sequence=self._task.index)
 
     def capture(self) -> AbstractContextManager[None]:
-        """Return a context manager that makes all threads of this process log to the task's recording.
+        """Return a context manager that sends logging calls of all threads to the recording of a wrapped function.
 
-        The context manager does nothing for a task of `@mpr.task`, or for a part of another task.
+        `membership.capture` says which calls these are. The context manager does nothing for a task of `@mpr.task`, or
+        for a part of another task.
         """
         if self._context is None or self._producer is None or not self._captures:
             return nullcontext()
@@ -122,7 +123,7 @@ class Execution:
 
     @around
     def step(self) -> Iterator[None]:
-        """Within the `with` block, set the task's context, make it the current task, and do what `capture` does.
+        """Within the `with` block, set the task's context, make this the current task, and do what `capture` does.
 
         The block runs one step: a whole function, or a generator or coroutine up to its next pause.
         """

@@ -22,8 +22,8 @@ from mpr.user_code import is_a
 class Wrapped(FunctionLike):
     """Calls `function` as a task, whose rows go to the recording of `config`.
 
-    It works in any process of this user on this machine, as long as the recording is open. The pickle has `function`
-    and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
+    A call works in any process of this user on this machine, as long as the recording is open. The pickle has
+    `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
     """
 
     __slots__ = ("_made_of",)

@@ -63,8 +63,8 @@ class LoggingHandler(logging.Handler):
     """Sends `logging` records into the recording, each as a row with an `rr.TextLog`.
 
     The entity path is made of the logger's name (`a.b` becomes `a/b`). The traceback of a record is added to the text.
-    Further components of the row are the process id, and within a task the name and the index of the task, and the
-    number of the process in the recording.
+    The row also has the process id. Within a task, it has the name and the index of the task, and the number of the
+    process in the recording.
 
     A record goes to the recording of the task that emits it. Outside of a task, it goes to the recording that the
     process has joined, or else to the current recording. Records of the logger `mpr` and of the loggers below it are

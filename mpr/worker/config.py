@@ -20,7 +20,7 @@ class WorkerConfig:
     recording:
         The values that the worker needs to join the recording.
     worker:
-        The worker's number. No other worker of the pool gets this number, also not one that replaces the worker.
+        The worker's number. No other worker of the pool gets this number, not even a worker that replaces this one.
     environ:
         The parent's environment variables, for a worker of a fork server, because the server may have older values.
         None if the worker keeps the environment that it inherited.

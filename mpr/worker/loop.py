@@ -103,12 +103,12 @@ class WorkerLoop:
     def _run_each(
         self, message: Tasks, run: Callable[[Any], Any], name: str, arguments: list[Any], started_ns: int
     ) -> None:
-        """Run the tasks of the work item `message`, and hand over their results.
+        """Run the tasks of the work item `message` from number `message.first` on, and hand over their results.
 
-        `run(argument)` runs one task; `arguments` has one entry for each task. `name` is the name of the function.
-        `started_ns` is the value of `time.monotonic_ns()` when the work item began. A task may take less than 1 us, so
-        this loop calls few functions, and reads the clock only if `ticked[0]` is True or if the parent needs the time
-        of each task.
+        `run(argument)` runs one task. `arguments` has an entry for each task of the work item, even for the tasks
+        before `message.first`. `name` is the name of the function. `started_ns` is the value of `time.monotonic_ns()`
+        when the work item began. A task may take less than 1 us, so this loop calls few functions, and reads the clock
+        only if `ticked[0]` is True or if the parent needs the time of each task.
         """
         producer, log_counters, clock = self._producer, self._producer.log_counters, time.monotonic_ns
         counters = log_counters.counters
