@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -111,6 +112,26 @@ def test_a_journaled_result_behind_a_change_of_the_outbox_comes_after_its_rows(p
     pair.parent.heard.result = lambda *_: chunks.append(pair.parent.fanout.accepted_chunks)  # type: ignore[method-assign]
     pair.intake.take_journaled()
     assert chunks == [1, 2]
+    assert pair.numbers() == Counter([1, 2])
+
+
+def test_an_outbox_is_opened_later_if_the_parent_lacks_descriptors_and_the_worker_is_not_blamed(pair: _Pair) -> None:
+    pair.producer.log(1)
+    pair.intake.take(pair.producer.segment())
+    request = NewOutbox(pair.producer.new_outbox().address)
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        pair.intake.take(request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert pair.parent.answers == []
+    pair.intake.take(request)
+    assert pair.parent.answers == [Accepted(1, 0)]
+    pair.intake.take(pair.producer.log(2))
+    assert pair.parent.heard.events == []
     assert pair.numbers() == Counter([1, 2])
 
 

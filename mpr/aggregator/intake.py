@@ -35,6 +35,7 @@ from mpr.aggregator.row_owner import RowOwner
 from mpr.aggregator.task_recording_intake import TaskRecordingIntake
 from mpr.aggregator.worker_memory import WorkerMemory
 from mpr.errors import FormatError
+from mpr.transport.ipc_folder import PASSING
 from mpr.transport.messages import (
     Accepted,
     Goodbye,
@@ -249,17 +250,22 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Answer in any case.
+        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Then answer.
 
-        If the outbox cannot be opened, cut off the producer. The producer writes into the outbox only after the answer,
-        so that the parent can read the outbox even if the producer dies.
+        If the outbox cannot be opened, cut off the producer. But if this process lacks descriptors, do not answer: the
+        producer asks again. The producer writes into the outbox only after the answer, so that the parent can read the
+        outbox even if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
                 self._next_reader.close()
-            self._next_reader = self._open(address)
-            if self._next_reader is None:
-                self.cut_off(PermissionError("its next outbox cannot be opened"))
+                self._next_reader = None
+            try:
+                self._next_reader = OutboxReader(address, self._context.folder)
+            except OSError as error:
+                if error.errno in PASSING:
+                    return
+                self.cut_off(PermissionError(f"its next outbox cannot be opened: {error}"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
