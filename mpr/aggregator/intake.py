@@ -62,6 +62,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.packing import MessageError
+from mpr.transport.shared_file import has_ended
 from mpr.user_code import log as _log
 
 # The results of a worker are numbered. If a number is larger than the last one by more than this, the message is
@@ -252,8 +253,8 @@ class ProducerIntake:
     def _open_next(self, address: str) -> None:
         """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Then answer.
 
-        If the outbox cannot be opened, cut off the producer. But if this process lacks descriptors, do not answer: the
-        producer asks again. The producer writes into the outbox only after the answer, so that the parent can read the
+        If the outbox cannot be opened, cut off the producer. But do not cut off, and do not answer, if the producer has
+        ended, or if this process lacks descriptors: the producer then asks again. The producer writes into the outbox only after the answer, so that the parent can read the
         outbox even if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
@@ -263,7 +264,7 @@ class ProducerIntake:
             try:
                 self._next_reader = OutboxReader(address, self._context.folder)
             except OSError as error:
-                if error.errno in PASSING:
+                if error.errno in PASSING or has_ended(self.hello.pid):
                     return
                 self.cut_off(PermissionError(f"its next outbox cannot be opened: {error}"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))

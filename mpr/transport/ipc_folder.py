@@ -12,6 +12,7 @@ import errno
 import fcntl
 import functools
 import itertools
+import mmap
 import os
 import pwd
 import shutil
@@ -88,7 +89,12 @@ class SocketFolder:
         if (loss := self.loss()) is not None:
             return loss
         try:
-            MemoryFile("mpr-outbox", self.path).close()
+            probe = MemoryFile("mpr-outbox", self.path)
+            try:
+                # The file can be made on a full disk, but nothing can be written into it.
+                os.pwrite(probe.fd, bytes(mmap.PAGESIZE), 0)
+            finally:
+                probe.close()
         except OSError as error:
             return f"a process has no place for its rows: {error.strerror}"
         return None
