@@ -254,8 +254,8 @@ class ProducerIntake:
         """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Then answer.
 
         If the outbox cannot be opened, cut off the producer. But do not cut off, and do not answer, if the producer has
-        ended, or if this process lacks descriptors: the producer then asks again. The producer writes into the outbox only after the answer, so that the parent can read the
-        outbox even if the producer dies.
+        ended, or if this process lacks descriptors: the producer then asks again. The producer writes into the outbox
+        only after the answer, so that the parent can read the outbox even if the producer dies.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:

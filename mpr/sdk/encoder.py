@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import rerun.blueprint as rrb
 
 
+# More than the stream of a blueprint usually has, in bytes.
+_BLUEPRINT_MAX_BYTES = 1024 * 1024
 #: The ids of the recordings that mpr has made for itself in this process.
 own_recordings: set[Ids] = set()
 
@@ -171,9 +173,12 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts.
+    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts, and `OSError` if there is no space
+    to write the stream.
     """
-    with ReadableFile(b"") as path, internal():
+    # If the SDK has no space for the file, it waits for ever. So mpr writes into the file first. The SDK then
+    # overwrites these bytes.
+    with ReadableFile(bytes(_BLUEPRINT_MAX_BYTES)) as path, internal():
         as_blueprint(blueprint).save(application_id, path)
         return Path(path).read_bytes()
 
