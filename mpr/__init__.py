@@ -55,6 +55,7 @@ Used by the packages above:
 
 - `transport`: messages, sockets, and memory that two processes share
 - `processes`: start methods, and pickling; `processes/task_pickling.py` packs functions, arguments, results, exceptions
+- `datasets`: the fields, types and names of the arguments of tasks, for folders with a recording per task
 - `rrd`: the file format; `sdk`: everything that depends on a release of the Rerun SDK
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).

@@ -18,6 +18,7 @@ from mpr.pool.results import AsyncResult, CallBack, Callback, MapResult, ResultI
 from mpr.processes import task_pickling
 from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.transport.messages import CALL
 
 # The number of work items that a map submits together (see `PoolCalls.map`).
 _SUBMITTED_AT_ONCE = 64
@@ -58,10 +59,10 @@ class PoolCalls:
         """
         task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
-        payload = task_pickling.dump_arguments(
-            task.name, [(tuple(args), dict(kwds or {}))], by_value=self._dispatcher.by_value
-        )
-        self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
+        call = [(tuple(args), dict(kwds or {}))]
+        payload = task_pickling.dump_arguments(task.name, call, by_value=self._dispatcher.by_value)
+        described = self._dispatcher.describe(function, CALL, call)
+        self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome, calls=described))
         return result
 
     def map(
@@ -94,6 +95,7 @@ class PoolCalls:
             task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize], by_value=by_value)
             for start in starts
         ]
+        described = self._dispatcher.describe(function, mode, items)
         result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
         self._dispatcher.announce(task, len(items))
         on_outcome = result.on_outcome
@@ -105,6 +107,7 @@ class PoolCalls:
                 mode=mode,
                 payload=payload,
                 on_outcome=on_outcome,
+                calls=described[start : start + chunksize],
             )
             for start, payload in zip(starts, payloads, strict=True)
         )

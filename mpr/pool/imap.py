@@ -22,7 +22,7 @@ from mpr.pool.results import ResultIterator
 from mpr.processes import task_pickling
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import DescribeItems, TaskFunction, WorkItem
 from mpr.threads import SimpleQueue, start_aside
 from mpr.transport.messages import EACH
 from mpr.user_code import end_forked, passes
@@ -57,6 +57,7 @@ def start(
     feeder = ImapFeeder(
         dispatcher=dispatcher,
         function=task,
+        describe=functools.partial(dispatcher.describe, function, EACH),
         items=iter(iterable),
         chunksize=chunksize,
         room=room,
@@ -96,6 +97,8 @@ class ImapFeeder:
         The dispatcher that accepts the work items.
     function:
         The task function.
+    describe:
+        Describes the tasks for some items (see `Describe` in `scheduler/work_item.py`).
     items:
         The user's input.
     chunksize:
@@ -108,6 +111,7 @@ class ImapFeeder:
 
     dispatcher: TaskDispatcher
     function: TaskFunction
+    describe: DescribeItems
     items: Iterator[Any]
     chunksize: int
     room: SimpleQueue[None]
@@ -171,6 +175,7 @@ class ImapFeeder:
         try:
             name, by_value = f"{self.function.name}[{start}]", self.dispatcher.by_value
             payload = task_pickling.dump_arguments(name, part, by_value=by_value)
+            calls = self.describe(part)
         except BaseException as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(part) == 1:
                 self.on_outcome(start, 1, None, error)
@@ -187,5 +192,6 @@ class ImapFeeder:
                 mode=EACH,
                 payload=payload,
                 on_outcome=self.on_outcome,
+                calls=calls,
             )
         )

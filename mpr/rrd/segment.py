@@ -11,9 +11,9 @@ Does not cover: the form of a frame (`framing.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mpr.errors import ReleasedError
 from mpr.rrd import framing, store_id
@@ -149,6 +149,22 @@ class MessageBytes:
         return offset - self._base
 
 
+@dataclass(eq=False, frozen=True, slots=True)
+class TaskCall:
+    """Describes the call of one task, for sinks that write the rows of each task separately.
+
+    Attributes
+    ----------
+    arguments:
+        The fields of the arguments with their plain values, such as `{"lr": 0.1}` (see `datasets/arguments.py`).
+    floats:
+        The names of the parameters whose annotation is `float`.
+    """
+
+    arguments: Mapping[str, Any]
+    floats: frozenset[str] = frozenset()
+
+
 @dataclass(eq=False, kw_only=True, slots=True)
 class TaskInfo:
     """Describes one attempt at one task.
@@ -176,6 +192,8 @@ class TaskInfo:
         The duration of the attempt in seconds; 0 while the attempt runs.
     error:
         A text about the exception that the attempt raised; None if there is none.
+    call:
+        The call of the task; None if nobody has described it.
     """
 
     number: int
@@ -188,6 +206,7 @@ class TaskInfo:
     is_over: bool = False
     seconds: float = 0.0
     error: str | None = None
+    call: TaskCall | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
         """Mark the attempt as over.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.processes import task_pickling
-from mpr.rrd.segment import TaskInfo
+from mpr.rrd.segment import TaskCall, TaskInfo
 from mpr.transport.messages import CALL, Hello, TaskBegan, Tasks
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import At
@@ -19,6 +19,13 @@ from mpr.transport.status_page import At
 #: Takes the outcome of tasks of a call. The arguments are the index of the first task, the number of tasks, and either
 #: their results and None, or None and one error for all of them.
 OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
+
+#: Describes the tasks of a call for the sinks. The arguments are the function, the mode of the work item, and one entry
+#: of the pickled arguments per task. Returns an empty sequence if no sink needs a description. Raises `ConfigError` if
+#: a sink cannot take these tasks.
+Describe = Callable[[Callable[..., Any], int, Sequence[Any]], Sequence[TaskCall]]
+#: The same for one function and one mode. The argument has one entry of the pickled arguments per task.
+DescribeItems = Callable[[Sequence[Any]], Sequence[TaskCall]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +55,11 @@ class TaskFunction:
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function, by_value=by_value))
 
 
+def describe_nothing(_function: object, _mode: int, _items: object) -> Sequence[TaskCall]:
+    """Return no descriptions. This is the `Describe` of a pool whose sinks need none."""
+    return ()
+
+
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
     """Do nothing. This function is the `on_outcome` of a work item until `connect` sets another one."""
 
@@ -69,6 +81,8 @@ class WorkItem:
         How the function is called (`CALL`, `EACH` or `STAR` of `transport/messages.py`), and the pickled arguments.
     on_outcome:
         Called with the outcomes of one or more tasks. See `OnOutcome` for the arguments.
+    calls:
+        A description of each task for the sinks; empty if no sink needs one.
     on_start:
         Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. None
         if there is nothing to call, or if it has returned True.
@@ -93,6 +107,7 @@ class WorkItem:
     mode: int = CALL
     payload: Sequence[Buffer]
     on_outcome: OnOutcome = _ignore
+    calls: Sequence[TaskCall] = ()
     on_start: Callable[[], bool] | None = None
     number: int = 0
     first_task: int = 0
@@ -183,6 +198,7 @@ class WorkItem:
             worker=hello.worker,
             pid=hello.pid,
             started_nanos=began.started_nanos,
+            call=self.calls[began.task] if began.task < len(self.calls) else None,
         )
 
     def message(self) -> Tasks:

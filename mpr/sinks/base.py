@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol, TypeAlias
 from mpr.errors import SinkError
 from mpr.rrd import store_id
 from mpr.rrd.byte_log import ByteLog
-from mpr.rrd.segment import Segment
+from mpr.rrd.segment import Segment, TaskCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +141,13 @@ class Writer(ABC):
     @abstractmethod
     def open(self, preamble: bytes) -> None:
         """Write `preamble`, the stream with which a file begins. Raises `SinkError` if this fails."""
+
+    def expect(self, calls: Sequence[TaskCall]) -> None:  # noqa: B027  # only sinks with a file per task need it
+        """Note that a call will submit tasks with the descriptions `calls`. Raises `ConfigError` if that cannot work.
+
+        The thread of the caller calls this method, perhaps in a handler of a signal, while another thread calls the
+        other methods.
+        """
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:

@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from mpr import errors
+from mpr.datasets.properties import PropertyTypes
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import framing, manifest, relabel, store_id
 from mpr.rrd.relabel import Relabeller
-from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
+from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskCall, TaskInfo
 from mpr.rrd.writer import FileWriter
-from mpr.sdk import encoder
+from mpr.sinks import task_properties
 from mpr.sinks.base import OpenContext, Sink
 from mpr.sinks.file_router import FileRouter
 from mpr.sinks.per_recording import PerRecordingWriter
-
-if TYPE_CHECKING:
-    import rerun as rr
-
 
 SHARED = "shared.rrd"
 
@@ -70,7 +66,9 @@ class DirectoryWriter:
         #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
-        self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
+        self._types = PropertyTypes()
+        shared = _TaskFile(self._shared, self._store, self._store, self._types)
+        self._router = FileRouter(shared, _task_of, self._open_file)
         self._header = b""
         # The store info of the shared recording. Every file gets a copy with the store id of the file.
         self._info = b""
@@ -101,6 +99,9 @@ class DirectoryWriter:
             (preamble[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
         )
         self._shared.open(preamble)
+
+    def expect(self, calls: Sequence[TaskCall]) -> None:
+        self._types.learn(calls)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
@@ -139,7 +140,7 @@ class DirectoryWriter:
     def _open_file(self, task: TaskInfo) -> _TaskFile:
         path = self._folder / self._free_name(task)
         store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
-        file = _TaskFile(FileWriter(path), self._store, store, task)
+        file = _TaskFile(FileWriter(path), self._store, store, self._types, task)
         try:
             file.begin(self._header, self._info, self._layouts)
         except BaseException:
@@ -165,6 +166,17 @@ class DirectoryWriter:
         return name
 
 
+class _FolderWriter(PerRecordingWriter):
+    """The writer of a `DirectorySink`: `folder` for the shared recording, and a file for every other recording."""
+
+    def __init__(self, folder: DirectoryWriter, store: bytes) -> None:
+        super().__init__(folder, store, lambda path, _application_id, _recording_id: FileWriter(path))
+        self._folder = folder
+
+    def expect(self, calls: Sequence[TaskCall]) -> None:
+        self._folder.expect(calls)
+
+
 def _task_of(segment: Segment) -> TaskInfo | None:
     return None if segment.outbox == PREAMBLE else segment.task
 
@@ -181,16 +193,21 @@ class _TaskFile:
         `shared.rrd`.
     task:
         The task, or None for rows that belong to no task.
+    types:
+        The types of the properties of all tasks.
     """
 
-    def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
+    def __init__(
+        self, writer: FileWriter, old: bytes, new: bytes, types: PropertyTypes, task: TaskInfo | None = None
+    ) -> None:
+        self._types = types
         self._writer = writer
         self._old = old
         self._new = new
         self._task = task
         self._outboxes: dict[int, Relabeller] = {}
-        # The components of the recording's properties that the task has set, such as its name.
-        self._said: set[str] = set()
+        # The components of the recording's properties that the task has set, such as its name, by their entities.
+        self._said: dict[str, set[str]] = {}
 
     def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
         """Write the beginning of the file: `header` (of a stream), the store info `info`, and `layouts` (blueprints).
@@ -224,7 +241,8 @@ class _TaskFile:
             return False
         try:
             self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
-            self._said |= manifest.components_of(footer, self._old, "/__properties")
+            for entity in task_properties.ENTITIES:
+                self._said_at(entity).update(manifest.components_of(footer, self._old, entity))
         except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
             # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
             # none.
@@ -237,7 +255,8 @@ class _TaskFile:
             self._writer.abort()
             return
         if self._task is not None:
-            stream = relabel.relabelled(_properties(self._writer.path.stem, self._task, self._said), self._new)
+            properties = task_properties.encoded(self._writer.path.stem, self._task, self._types, self._said_at)
+            stream = relabel.relabelled(properties, self._new)
             frames = framing.frames_of(stream)
             end = frames.pop()
             self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
@@ -247,32 +266,8 @@ class _TaskFile:
     def abort(self) -> None:
         self._writer.abort()
 
-
-def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> bytes:
-    """Return an encoded stream with the properties of the recording of `task`, such as its name and its start time.
-
-    `said` are the components of the properties that the task has set itself. A name or a start time in `said` is left
-    out. The caller replaces the store id of the stream.
-    """
-    import rerun as rr
-
-    values: dict[str, Any] = {
-        "function": task.name,
-        "index": task.index,
-        "attempt": task.attempt,
-        "worker": task.worker,
-        "seconds": task.seconds,
-        "outcome": (task.error or "returned") if task.is_over else "not finished",
-    }
-
-    def write(stream: rr.RecordingStream) -> None:
-        if "RecordingInfo:name" not in said:
-            stream.send_recording_name(recording_name)
-        if "RecordingInfo:start_time" not in said:
-            stream.send_recording_start_time_nanos(task.started_nanos)
-        stream.send_property("task", rr.AnyValues(**values))
-
-    return encoder.encoded_by_sdk(write)
+    def _said_at(self, entity: str) -> set[str]:
+        return self._said.setdefault(entity, set())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,4 +332,4 @@ class DirectorySink(Sink):
         """
         context.check_format("a DirectorySink needs")
         folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
-        return PerRecordingWriter(folder, context.store, lambda path, _application_id, _recording_id: FileWriter(path))
+        return _FolderWriter(folder, context.store)
