@@ -1,7 +1,8 @@
 """Describes the calls of a data set: a folder with one recording per task (`sinks/directory.py`).
 
 ```
-function, arguments ─► arguments.py ─► TaskCall ─► properties.py ─► typed columns of the recording's properties
+function, arguments ─► arguments.py ─► TaskCall ─┬► properties.py ─► typed columns of the recording's properties
+                         digest.py ───┘          └► naming.py, template.py ─► name of the file, id of the recording
 ```
 
 A *property* is a value of a whole recording. A *field* is a named part of the arguments of a task, such as `lr` or

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mpr.datasets.digest import NoDigestError, digest_of_call
 from mpr.rrd.segment import TaskCall
 from mpr.transport.messages import CALL, EACH
 from mpr.user_code import passes, represent, writable
@@ -39,14 +40,48 @@ _SCALARS = (bool, int, float, str)
 _TIMES = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta)
 
 
-def describe_calls(function: Callable[..., Any], mode: int, items: Sequence[Any]) -> list[TaskCall]:
-    """Return a description of each task of a call. `mode` and `items` say how `function` is called.
+def describe_calls(
+    function: Callable[..., Any],
+    name: str,
+    mode: int,
+    items: Sequence[Any],
+    *,
+    start: int | None = None,
+    length: int | None = None,
+    with_digests: bool = False,
+) -> list[TaskCall]:
+    """Return a description of each task of a call.
 
-    `mode` is `CALL`, `EACH` or `STAR` of `transport/messages.py`. Errors of the user's code, such as a `__repr__` that
-    raises, are not raised. The value is then a text with the type of the argument.
+    Errors of the user's code, such as a `__repr__` that raises, are not raised. The value is then a text with the type
+    of the argument.
+
+    Parameters
+    ----------
+    function, name:
+        The task function and its name.
+    mode, items:
+        How the function is called: `CALL`, `EACH` or `STAR` of `transport/messages.py`, and one item per task.
+    start, length:
+        The index of the first task in its call, and the number of tasks of the call; None if it is not known.
+    with_digests:
+        True if the descriptions have digests.
     """
     binder = Binder(function)
-    return [TaskCall(fields(binder.bind(mode, item)), binder.floats) for item in items]
+    found = []
+    for position, item in enumerate(items):
+        bound = binder.bind(mode, item)
+        digest, obstacle = _digest(function, bound) if with_digests else ("", "")
+        index = None if start is None else start + position
+        found.append(TaskCall(fields(bound), name, digest, obstacle, binder.floats, index, length))
+    return found
+
+
+def _digest(function: Callable[..., Any], bound: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the digest of a call and "", or "" and a text that says why it has none."""
+    try:
+        return digest_of_call(function, bound), ""
+    except NoDigestError as error:
+        return "", str(error)
 
 
 class Binder:

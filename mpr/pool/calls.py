@@ -61,7 +61,7 @@ class PoolCalls:
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
         call = [(tuple(args), dict(kwds or {}))]
         payload = task_pickling.dump_arguments(task.name, call, by_value=self._dispatcher.by_value)
-        described = self._dispatcher.describe(function, CALL, call)
+        described = self._dispatcher.describe(function, task.name, CALL, call)
         self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome, calls=described))
         return result
 
@@ -95,7 +95,7 @@ class PoolCalls:
             task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize], by_value=by_value)
             for start in starts
         ]
-        described = self._dispatcher.describe(function, mode, items)
+        described = self._dispatcher.describe(function, task.name, mode, items, 0, len(items))
         result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
         self._dispatcher.announce(task, len(items))
         on_outcome = result.on_outcome

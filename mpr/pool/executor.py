@@ -190,7 +190,7 @@ class PoolExecutor(Executor):
             function = TaskFunction.of(fn, by_value=by_value)
             call = [(args, kwargs)]
             payload = task_pickling.dump_arguments(function.name, call, by_value=by_value)
-            described = self._dispatcher.describe(fn, CALL, call)
+            described = self._dispatcher.describe(fn, function.name, CALL, call)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
@@ -235,7 +235,7 @@ class PoolExecutor(Executor):
             raise ConfigError(f"buffersize must be None or at least 1, got {buffersize!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
         function = TaskFunction.of(fn, by_value=self._dispatcher.by_value)
-        describe = functools.partial(self._dispatcher.describe, fn, STAR)
+        describe = functools.partial(self._dispatcher.describe, fn, function.name, STAR)
         chunks = self._submit_chunks(function, describe, zip(*iterables, strict=False), chunksize)
         ahead = None if buffersize is None else max(1, buffersize // chunksize)
         futures = deque(itertools.islice(chunks, ahead))
@@ -278,7 +278,7 @@ class PoolExecutor(Executor):
         try:
             name, by_value = f"{function.name}[{start}]", self._dispatcher.by_value
             payload = task_pickling.dump_arguments(name, chunk, by_value=by_value)
-            described = describe(chunk)
+            described = describe(chunk, start)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(chunk) == 1:
                 future.set_result([(None, error)])

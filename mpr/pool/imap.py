@@ -57,7 +57,7 @@ def start(
     feeder = ImapFeeder(
         dispatcher=dispatcher,
         function=task,
-        describe=functools.partial(dispatcher.describe, function, EACH),
+        describe=functools.partial(dispatcher.describe, function, task.name, EACH),
         items=iter(iterable),
         chunksize=chunksize,
         room=room,
@@ -98,7 +98,7 @@ class ImapFeeder:
     function:
         The task function.
     describe:
-        Describes the tasks for some items (see `Describe` in `scheduler/work_item.py`).
+        Describes the tasks for some items (see `DescribeItems` in `scheduler/work_item.py`).
     items:
         The user's input.
     chunksize:
@@ -175,7 +175,7 @@ class ImapFeeder:
         try:
             name, by_value = f"{self.function.name}[{start}]", self.dispatcher.by_value
             payload = task_pickling.dump_arguments(name, part, by_value=by_value)
-            calls = self.describe(part)
+            calls = self.describe(part, start)
         except BaseException as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(part) == 1:
                 self.on_outcome(start, 1, None, error)

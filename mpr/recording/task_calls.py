@@ -20,20 +20,34 @@ class TaskCalls:
     """
 
     def __init__(self, runtime: RecordingRuntime) -> None:
-        apart = any(sink.keeps_tasks_apart for sink in runtime.options.sinks)
-        self._writers = list(runtime.writers) if apart else []
+        durable = [sink for sink in runtime.options.sinks if not sink.is_live]
+        apart = [
+            (sink, writer) for sink, writer in zip(durable, runtime.writers, strict=False) if sink.keeps_tasks_apart
+        ]
+        self._writers = [writer for _, writer in apart]
+        self._with_digests = any(sink.needs_digests for sink, _ in apart)
 
-    def describe(self, function: Callable[..., Any], mode: int, items: Sequence[Any]) -> Sequence[TaskCall]:
+    def describe(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        mode: int,
+        items: Sequence[Any],
+        start: int | None = None,
+        length: int | None = None,
+    ) -> Sequence[TaskCall]:
         """Return a description of each task of a call, or nothing if no sink needs it. The sinks expect these tasks.
 
-        `mode` and `items` say how `function` is called (see `Describe` in `scheduler/work_item.py`). Raises
-        `ConfigError` if a sink cannot take these tasks.
+        The parameters are those of `Describe` in `scheduler/work_item.py`. Raises `ConfigError` if a sink cannot take
+        these tasks.
         """
         if not self._writers:
             return ()
         from mpr.datasets import arguments
 
-        calls = arguments.describe_calls(function, mode, items)
+        calls = arguments.describe_calls(
+            function, name, mode, items, start=start, length=length, with_digests=self._with_digests
+        )
         for writer in self._writers:
             writer.expect(calls)
         return calls

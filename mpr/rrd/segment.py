@@ -149,7 +149,7 @@ class MessageBytes:
         return offset - self._base
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True, weakref_slot=True)
 class TaskCall:
     """Describes the call of one task, for sinks that write the rows of each task separately.
 
@@ -157,15 +157,28 @@ class TaskCall:
     ----------
     arguments:
         The fields of the arguments with their plain values, such as `{"lr": 0.1}` (see `datasets/arguments.py`).
+    function:
+        The name of the task function.
+    digest:
+        The digest of the call (see `datasets/digest.py`); "" if it has none, or if no sink needs it.
+    obstacle:
+        Says why the call has no digest; "" if it has one.
     floats:
         The names of the parameters whose annotation is `float`.
+    index, length:
+        The index of the task in its call, and the number of tasks of the call; None if they are not known yet.
     """
 
     arguments: Mapping[str, Any]
+    function: str = ""
+    digest: str = ""
+    obstacle: str = ""
     floats: frozenset[str] = frozenset()
+    index: int | None = None
+    length: int | None = None
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
+@dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)
 class TaskInfo:
     """Describes one attempt at one task.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mpr.processes import task_pickling
 from mpr.rrd.segment import TaskCall, TaskInfo
@@ -20,12 +20,32 @@ from mpr.transport.status_page import At
 #: their results and None, or None and one error for all of them.
 OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
 
-#: Describes the tasks of a call for the sinks. The arguments are the function, the mode of the work item, and one entry
-#: of the pickled arguments per task. Returns an empty sequence if no sink needs a description. Raises `ConfigError` if
-#: a sink cannot take these tasks.
-Describe = Callable[[Callable[..., Any], int, Sequence[Any]], Sequence[TaskCall]]
-#: The same for one function and one mode. The argument has one entry of the pickled arguments per task.
-DescribeItems = Callable[[Sequence[Any]], Sequence[TaskCall]]
+
+class Describe(Protocol):
+    """Describes tasks for the sinks."""
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        mode: int,
+        items: Sequence[Any],
+        start: int | None = None,
+        length: int | None = None,
+        /,
+    ) -> Sequence[TaskCall]:
+        """Return a description of each task, or an empty sequence if no sink needs one.
+
+        `function` and `name` are the task function and its name, `mode` is the mode of the work item, and `items` has
+        one entry of the pickled arguments per task. `start` is the index of the first task in its call, and `length` is
+        the number of tasks of the call; None if it is not known.
+
+        Raises `ConfigError` if a sink cannot take these tasks.
+        """
+
+
+#: The same for one function and one mode. The arguments are the items, and the index of the first of them.
+DescribeItems = Callable[[Sequence[Any], int], Sequence[TaskCall]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +75,14 @@ class TaskFunction:
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function, by_value=by_value))
 
 
-def describe_nothing(_function: object, _mode: int, _items: object) -> Sequence[TaskCall]:
+def describe_nothing(
+    _function: object,
+    _name: str,
+    _mode: int,
+    _items: object,
+    _start: int | None = None,
+    _length: int | None = None,
+) -> Sequence[TaskCall]:
     """Return no descriptions. This is the `Describe` of a pool whose sinks need none."""
     return ()
 

@@ -69,6 +69,11 @@ class Sink(ABC):
     #: `Writer.paths`.
     takes_direct_rows: ClassVar[bool] = False
 
+    @property
+    def needs_digests(self) -> bool:
+        """True if the tasks that the sink expects must have digests (see `datasets/digest.py`)."""
+        return False
+
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
         """Return names of the files and ports that this sink needs for itself.

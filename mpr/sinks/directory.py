@@ -7,29 +7,26 @@ their own manifest, and the file of the task is finished before the caller gets 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mpr import errors
+from mpr.datasets.naming import EpisodeNames
 from mpr.datasets.properties import PropertyTypes
+from mpr.datasets.template import NameTemplate
 from mpr.errors import ConfigError, SinkError
-from mpr.rrd import framing, manifest, relabel, store_id
-from mpr.rrd.relabel import Relabeller
-from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskCall, TaskInfo
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import PREAMBLE, Segment, TaskCall, TaskInfo
 from mpr.rrd.writer import FileWriter
-from mpr.sinks import task_properties
 from mpr.sinks.base import OpenContext, Sink
 from mpr.sinks.file_router import FileRouter
 from mpr.sinks.per_recording import PerRecordingWriter
+from mpr.sinks.task_file import Place, TaskFile
 
 SHARED = "shared.rrd"
 
-# The outbox number of a store info that this module makes for a file. No outbox has this number.
-_STORE_INFO = -1
-# The characters of a function's name that are replaced in a file name.
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
+# The number of the task is unique in a pool, so no name is ever changed.
+_DEFAULT_NAME = "{task:06d}-{name}.rrd"
 
 
 class DirectoryWriter:
@@ -40,7 +37,7 @@ class DirectoryWriter:
     folder:
         The folder, which is made if it is missing.
     name:
-        The name of a task's file, with the fields `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}`.
+        The template of the names of the tasks' files.
     application_id, recording_id:
         The ids of the shared recording.
 
@@ -53,21 +50,17 @@ class DirectoryWriter:
     # There is no `ByteLog`, because the recording is in many files.
     log = None
 
-    def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
+    def __init__(self, folder: Path, name: NameTemplate, application_id: str, recording_id: str) -> None:
         self._folder = folder.absolute()
-        self._name = name
         self._application_id = application_id
         self._recording_id = recording_id
         self._store = store_id.store_id(application_id, recording_id)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        _make(self._folder)
         #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
         self._types = PropertyTypes()
-        shared = _TaskFile(self._shared, self._store, self._store, self._types)
+        shared = TaskFile(self._shared, self._store, self._store, self._types)
         self._router = FileRouter(shared, _task_of, self._open_file)
         self._header = b""
         # The store info of the shared recording. Every file gets a copy with the store id of the file.
@@ -77,8 +70,10 @@ class DirectoryWriter:
         self._layouts: list[tuple[Segment, bytes]] = []
         # The last of these streams, until its `END` frame comes.
         self._latest: Segment | None = None
-        # The names of all files.
-        self._taken: set[str] = {SHARED}
+        self._names = EpisodeNames(name, application_id, SHARED)
+        # The places of all files of tasks, and those without a digest in their names by the keys of the names.
+        self._places: list[Place] = []
+        self._alike: dict[str, list[Place]] = {}
 
     @property
     def name(self) -> str:
@@ -86,7 +81,8 @@ class DirectoryWriter:
 
     @property
     def paths(self) -> Sequence[Path]:
-        return [self.path] if self.published else []
+        shared = [self.path] if self.published else []
+        return [*shared, *(each.path for each in list(self._places) if each.is_written)]
 
     @property
     def published(self) -> bool:
@@ -101,6 +97,7 @@ class DirectoryWriter:
         self._shared.open(preamble)
 
     def expect(self, calls: Sequence[TaskCall]) -> None:
+        self._names.expect(calls)
         self._types.learn(calls)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
@@ -137,10 +134,20 @@ class DirectoryWriter:
     def abort(self) -> None:
         self._router.abort()
 
-    def _open_file(self, task: TaskInfo) -> _TaskFile:
-        path = self._folder / self._free_name(task)
-        store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
-        file = _TaskFile(FileWriter(path), self._store, store, self._types, task)
+    def _open_file(self, task: TaskInfo) -> TaskFile:
+        name = self._names.name(task)
+        path = self._folder / name
+        _make(path.parent)
+        place = Place(path, self._folder / self._names.contested_name(task))
+        self._places.append(place)
+        key = self._names.episode(task).key
+        if self._names.is_contested(key):
+            for each in self._alike.pop(key, []):
+                each.leave()
+        else:
+            self._alike.setdefault(key, []).append(place)
+        store = store_id.store_id(self._application_id, self._id_of(task, path))
+        file = TaskFile(FileWriter(path), self._store, store, self._types, task, place)
         try:
             file.begin(self._header, self._info, self._layouts)
         except BaseException:
@@ -148,22 +155,19 @@ class DirectoryWriter:
             raise
         return file
 
-    def _free_name(self, task: TaskInfo) -> str:
-        """Return a name for the file of `task`. If the file of an earlier task has the name, a number is added."""
-        name = self._name.format(
-            task=task.number,
-            name=_UNUSUAL.sub("_", task.name),
-            index=task.index,
-            attempt=task.attempt,
-            worker=task.worker,
-        )
-        stem, suffix = Path(name).stem, Path(name).suffix
-        count = 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}-{count}{suffix}"
-        self._taken.add(name)
-        return name
+    def _id_of(self, task: TaskInfo, path: Path) -> str:
+        """Return the recording id of `task`. Without a digest, the id is new in each run."""
+        if task.call is not None and task.call.digest:
+            return self._names.recording_id(task)
+        return f"{self._recording_id}-{path.stem}"
+
+
+def _make(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises `SinkError` if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
 
 
 class _FolderWriter(PerRecordingWriter):
@@ -179,95 +183,6 @@ class _FolderWriter(PerRecordingWriter):
 
 def _task_of(segment: Segment) -> TaskInfo | None:
     return None if segment.outbox == PREAMBLE else segment.task
-
-
-class _TaskFile:
-    """Writes the rows of one task into a file with its own recording id, or the rows of no task into `shared.rrd`.
-
-    Parameters
-    ----------
-    writer:
-        The writer of the file.
-    old, new:
-        The encoded store ids of the shared recording and of the recording in this file. They are the same for
-        `shared.rrd`.
-    task:
-        The task, or None for rows that belong to no task.
-    types:
-        The types of the properties of all tasks.
-    """
-
-    def __init__(
-        self, writer: FileWriter, old: bytes, new: bytes, types: PropertyTypes, task: TaskInfo | None = None
-    ) -> None:
-        self._types = types
-        self._writer = writer
-        self._old = old
-        self._new = new
-        self._task = task
-        self._outboxes: dict[int, Relabeller] = {}
-        # The components of the recording's properties that the task has set, such as its name, by their entities.
-        self._said: dict[str, set[str]] = {}
-
-    def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
-        """Write the beginning of the file: `header` (of a stream), the store info `info`, and `layouts` (blueprints).
-
-        Each layout is a pair: the segment, and the payload of the `END` frame. If `info` is empty, no store info is
-        written.
-        """
-        self._writer.begin(header)
-        if info:
-            # The outbox with the rows of the task has a store info, too. But the store info may have come before the
-            # task began, and it is in another file then.
-            payload = store_id.info_of(info, self._new)
-            data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
-            frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
-            self._writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), published=False)
-        for segment, footer in layouts:
-            self._writer.accept(segment, published=False)
-            self._writer.add_manifests(PREAMBLE, footer)
-
-    def accept(self, segment: Segment, *, published: bool) -> None:
-        if segment.outbox != PREAMBLE:
-            relabeller = self._outboxes.get(segment.outbox)
-            if relabeller is None:
-                relabeller = self._outboxes[segment.outbox] = Relabeller(self._old, self._new)
-            segment = relabeller.segment(segment)
-        self._writer.accept(segment, published=published)
-
-    def add_manifests(self, outbox: int, footer: bytes) -> bool:
-        if outbox == PREAMBLE:
-            self._writer.add_manifests(outbox, footer)
-            return False
-        try:
-            self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
-            for entity in task_properties.ENTITIES:
-                self._said_at(entity).update(manifest.components_of(footer, self._old, entity))
-        except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
-            # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
-            # none.
-            return False
-        return self._task is not None and self._task.is_over
-
-    def close(self) -> None:
-        if not self._writer.published:
-            # There is no row, because the task has logged nothing, or has logged to a recording that it made itself.
-            self._writer.abort()
-            return
-        if self._task is not None:
-            properties = task_properties.encoded(self._writer.path.stem, self._task, self._types, self._said_at)
-            stream = relabel.relabelled(properties, self._new)
-            frames = framing.frames_of(stream)
-            end = frames.pop()
-            self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
-            self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
-        self._writer.close()
-
-    def abort(self) -> None:
-        self._writer.abort()
-
-    def _said_at(self, entity: str) -> set[str]:
-        return self._said.setdefault(entity, set())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -287,20 +202,23 @@ class DirectorySink(Sink):
     path:
         The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
-        The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
-        `name` is the name of the function. `index` is the index of the task in its `map`, from 0. For an `apply` or
-        `submit`, it is the same as `task`. `attempt` is 1, or more after retries. `worker` is the number of the worker.
-        If two files would have the same name, a number is added to the name of the second file.
+        The name of a task's file with fields as in `str.format`, such as `"{name}/lr={lr:.3g}-seed={seed:04d}.rrd"`.
+        A field is a parameter of the function, a part of it (`{cfg.lr}` for a dataclass or a dict), or one of these:
+        `name` is the name of the function. `task` is the number of the task in the pool, from 0. `index` is the index
+        of the task in its `map`, from 0; for an `apply` or `submit`, it is the same as `task`. `attempt` is 1, or more
+        after retries. `worker` is the number of the worker. `digest` is a hash of the function's name and the
+        arguments. `docs/sinks.md` says what happens to characters that names cannot have, and to two tasks with one
+        name.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` has another field or does not give the
-        name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type, or if `name` cannot be the name of an `.rrd` file. A
+        call of the pool raises it if its function has no parameter for a field of `name`.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
-    name: str = "{task:06d}-{name}.rrd"
+    name: str = _DEFAULT_NAME
 
     keeps_tasks_apart = True
 
@@ -311,15 +229,11 @@ class DirectorySink(Sink):
             raise ConfigError(f"{self.path!r} is a URL, and DirectorySink needs the path of a folder")
         if Path(self.path).exists() and not Path(self.path).is_dir():
             raise ConfigError(f"DirectorySink needs the path of a folder, and {str(self.path)!r} is a file")
-        try:
-            example = self.name.format(task=0, name="function", index=0, attempt=1, worker=1)
-        except (AttributeError, IndexError, KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{self.name!r} cannot be filled in ({error!r}): "
-                "use {task}, {name}, {index}, {attempt} and {worker}"
-            ) from None
-        if os.sep in example or not example.endswith(".rrd") or example.startswith("."):
-            raise ConfigError(f"{self.name!r} is no name of an .rrd file: it would be {example!r}")
+        NameTemplate(self.name)
+
+    @property
+    def needs_digests(self) -> bool:
+        return self.name != _DEFAULT_NAME
 
     def _places(self) -> tuple[str, ...]:
         return (str(Path(self.path).resolve()),)
@@ -331,5 +245,5 @@ class DirectorySink(Sink):
         format of the SDK.
         """
         context.check_format("a DirectorySink needs")
-        folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
+        folder = DirectoryWriter(Path(self.path), NameTemplate(self.name), context.application_id, context.recording_id)
         return _FolderWriter(folder, context.store)
