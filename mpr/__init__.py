@@ -169,6 +169,7 @@ if TYPE_CHECKING:
     from mpr.pool.executor import PoolExecutor as PoolExecutor
     from mpr.pool.executor import TaskFuture as TaskFuture
     from mpr.pool.pool import Pool as Pool
+    from mpr.pool.skipped import SKIPPED as SKIPPED
     from mpr.producer.membership import join as join
     from mpr.recording.shared_recording import SharedRecording as SharedRecording
     from mpr.recording.statistics import RecordingStatistics as RecordingStatistics
@@ -200,6 +201,7 @@ _HOME = {
     "WorkerInsights": "telemetry.insights",
     "join": "producer.membership",
     "Pool": "pool.pool",
+    "SKIPPED": "pool.skipped",
     "PoolExecutor": "pool.executor",
     "TaskFuture": "pool.executor",
     "SharedRecording": "recording.shared_recording",

@@ -37,7 +37,7 @@ TABLE = {
     "blueprint": "sdk rrd",
     "telemetry": "sdk transport scheduler blueprint",
     "recording": "sdk transport processes rrd datasets producer sinks tasks live aggregator blueprint",
-    "pool": "transport processes worker scheduler engines telemetry recording",
+    "pool": "transport processes rrd worker scheduler engines telemetry recording",
     "run": "rrd producer sinks tasks live recording",
 }
 # The edges may import any package, and no other package imports them.

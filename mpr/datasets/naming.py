@@ -10,7 +10,7 @@ Does not cover: the form of a name (`template.py`), renaming files (`sinks/direc
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -61,9 +61,24 @@ class EpisodeNames:
         The application id of the recordings. Tasks of another application get other recording ids.
     taken:
         A name that no task gets.
+    version:
+        A part of each digest; "" for none.
+    one_file:
+        True if all attempts of a task have one name and one recording id.
+    earlier:
+        The lines of the manifest (see `manifest.py`) for the recordings of earlier runs. Their tasks keep their names.
     """
 
-    def __init__(self, template: NameTemplate, application_id: str, taken: str) -> None:
+    def __init__(
+        self,
+        template: NameTemplate,
+        application_id: str,
+        taken: str,
+        *,
+        version: str = "",
+        one_file: bool = False,
+        earlier: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
         self._template = template
         self._application_id = application_id
         # Each change is one atomic call (`setdefault`, `add`, `next`), so there is no lock.
@@ -73,7 +88,18 @@ class EpisodeNames:
         self._same_names: dict[tuple[str, str], Iterator[int]] = {}
         self._episodes: WeakKeyDictionary[TaskCall | TaskInfo, Episode] = WeakKeyDictionary()
         # The names in use, in lower case, because some file systems do not distinguish the cases.
-        self._names: dict[str, tuple[str, int]] = {taken: ("", 0)}
+        self._names: dict[str, tuple[str, int, int]] = {taken: ("", 0, 0)}
+        self._version = version
+        self._one_file = one_file
+        # The names of tasks of earlier runs, by digest and repetition.
+        self._earlier: dict[tuple[str, int], str] = {}
+        for line in earlier:
+            digest, repetition, key = line.get("digest"), line.get("repetition"), line.get("key")
+            if isinstance(digest, str) and isinstance(repetition, int):
+                self._earlier[digest, repetition] = line["path"]
+                self._names[line["path"].lower()] = digest, repetition, 0
+                if isinstance(key, str):
+                    self._claims.setdefault(key, set()).add(digest)
 
     def expect(self, calls: Sequence[TaskCall]) -> None:
         """Note the tasks `calls`, which will run. Raises `ConfigError` if one of them cannot have a name."""
@@ -100,8 +126,10 @@ class EpisodeNames:
     def name(self, task: TaskInfo) -> str:
         """Return the name of the file of `task`: a relative path with `/`. No other attempt has the same name."""
         episode = self.episode(task)
-        found = self._filled(task, episode, with_digest=self.is_contested(episode.key))
-        owner = episode.digest, task.attempt
+        is_contested = self.is_contested(episode.key)
+        earlier = self._earlier.get((episode.digest, episode.repetition))
+        found = earlier if earlier and not is_contested else self._filled(task, episode, with_digest=is_contested)
+        owner = episode.digest, episode.repetition, self._attempt(task)
         if self._names.setdefault(found.lower(), owner) == owner:
             return found
         # The keys differ, but the names do not. For example, two pools of one recording have a task 0 each.
@@ -118,10 +146,19 @@ class EpisodeNames:
     def recording_id(self, task: TaskInfo) -> str:
         """Return the recording id of `task`, 32 hexadecimal digits. It is the same in every run with the same calls."""
         episode = self.episode(task)
-        return digests.combined(self._application_id, episode.digest, str(episode.repetition), str(task.attempt))
+        return digests.combined(self._application_id, episode.digest, str(episode.repetition), str(self._attempt(task)))
+
+    def episode_of(self, call: TaskCall) -> Episode:
+        """Return the episode of `call`, which `expect` has got."""
+        return self._episodes[call]
+
+    def _attempt(self, task: TaskInfo) -> int:
+        return 0 if self._one_file else task.attempt
 
     def _claim(self, call: TaskCall, key: str) -> Episode:
         digest = call.digest or digests.combined("no digest", str(next(self._serials)))
+        if self._version:
+            digest = digests.combined(self._version, digest)
         self._claims.setdefault(key, set()).add(digest)
         return Episode(
             call=call,
@@ -156,7 +193,7 @@ class EpisodeNames:
         suffix = f"-{episode.digest[:_DIGEST_CHARACTERS]}" if with_digest else ""
         if episode.same_name:
             suffix += f"-r{episode.same_name}"
-        if task.attempt > 1 and "attempt" not in self._template.fields:
+        if self._attempt(task) > 1 and "attempt" not in self._template.fields:
             suffix += f"-{task.attempt}"
         if count > 1:
             suffix += f"-{count}"

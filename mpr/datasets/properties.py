@@ -11,7 +11,7 @@ Does not cover: the encoding of properties (`sinks/task_properties.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mpr.rrd.segment import TaskCall
@@ -26,6 +26,7 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_]")
 # The longest name of a property, in characters, before a number is added.
 _NAME_MAX = 100
 _LIST = "list "
+_TYPES = ("bool", "int64", "float64", "str")
 # Beyond this, a float64 does not have every whole number.
 _EXACT_MAX = 2**53
 _INT64_MAX = 2**63
@@ -38,16 +39,26 @@ class MisfitError(Exception):
 class PropertyTypes:
     """Holds the type and the name of each field of a data set. Any thread may call the methods.
 
-    A type is 'bool', 'int64', 'float64', 'str', or 'list ' and one of these.
+    A type is 'bool', 'int64', 'float64', 'str', or 'list ' and one of these. `known` has the type and the name of each
+    field that earlier runs have fixed.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, known: Mapping[str, tuple[str, str]] | None = None) -> None:
         # Each change is one call of `setdefault`, which is atomic, so there is no lock. A handler of a signal may call
         # the methods, too.
         self._types: dict[str, str] = {}
         self._names: dict[str, str] = {}
         self._owners: dict[str, str] = {}
         self._warned: dict[str, object] = {}
+        for field, (kind, name) in (known or {}).items():
+            if kind.removeprefix(_LIST) in _TYPES and self._owners.setdefault(name.lower(), field) == field:
+                self._names[field] = name
+                self._types[field] = kind
+
+    def fields(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the field, the type and the name of each field that has a type, in the order in which they got it."""
+        for field, kind in list(self._types.items()):
+            yield field, kind, self.name(field)
 
     def learn(self, calls: Sequence[TaskCall]) -> None:
         """Fix the types and the names of the fields of `calls` that are new. `calls` are the tasks of one call.

@@ -16,7 +16,9 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr.errors import ConfigError
 from mpr.pool.options import check_chunksize
+from mpr.pool.skipped import SKIPPED
 from mpr.processes import task_pickling
+from mpr.rrd.segment import TaskCall
 from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import DescribeItems, TaskFunction, WorkItem
 from mpr.threads import Latch, check_may_wait, is_thread_of_ours, run_to_completion
@@ -194,6 +196,9 @@ class PoolExecutor(Executor):
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
+        if any(each.is_complete for each in described):
+            future.set_result(SKIPPED)  # type: ignore[arg-type]  # the task has no result of its own type
+            return future
         return future.submit(WorkItem(function=function, payload=payload, calls=described))
 
     def map(
@@ -288,10 +293,18 @@ class PoolExecutor(Executor):
                 for index, call in enumerate(chunk, start):
                     yield from self._submit_chunk(function, describe, index, [call])
             return
-        work_item = WorkItem(
-            function=function, index=start, count=len(chunk), mode=STAR, payload=payload, calls=described
-        )
-        yield future.submit(work_item)
+        if len(chunk) > 1 and any(each.is_complete for each in described):
+            # Submitted one by one, because a future is for calls that all run, or for calls that are all skipped.
+            for index, (call, each) in enumerate(zip(chunk, described, strict=True), start):
+                yield from self._submit_chunk(function, functools.partial(_described_before, each), index, [call])
+        elif any(each.is_complete for each in described):
+            future.set_result([(SKIPPED, None)])
+            yield future
+        else:
+            work_item = WorkItem(
+                function=function, index=start, count=len(chunk), mode=STAR, payload=payload, calls=described
+            )
+            yield future.submit(work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the pool, as `mpr.Pool.shutdown` does: accept no new calls.
@@ -300,6 +313,10 @@ class PoolExecutor(Executor):
         `cancel_futures` is True, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _described_before(call: TaskCall, _items: Sequence[Any], _start: int) -> Sequence[TaskCall]:
+    return [call]
 
 
 def _value_of(outcome: tuple[Any, BaseException | None]) -> Any:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.pool.results import ResultIterator
+from mpr.pool.skipped import SKIPPED, spans
 from mpr.processes import task_pickling
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
@@ -184,14 +185,20 @@ class ImapFeeder:
                 for index, item in enumerate(part, start):
                     self._submit(index, [item])
             return
-        self.dispatcher.submit(
-            WorkItem(
-                function=self.function,
-                index=start,
-                count=len(part),
-                mode=EACH,
-                payload=payload,
-                on_outcome=self.on_outcome,
-                calls=calls,
+        for first, stop, is_skipped in spans(calls, len(part), len(part)):
+            if is_skipped:
+                self.on_outcome(start + first, stop - first, [SKIPPED] * (stop - first), None)
+                continue
+            if stop - first < len(part):
+                payload = task_pickling.dump_arguments(name, part[first:stop], by_value=by_value)
+            self.dispatcher.submit(
+                WorkItem(
+                    function=self.function,
+                    index=start + first,
+                    count=stop - first,
+                    mode=EACH,
+                    payload=payload,
+                    on_outcome=self.on_outcome,
+                    calls=calls[first:stop],
+                )
             )
-        )

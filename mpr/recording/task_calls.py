@@ -7,6 +7,7 @@ Does not cover: the description of a call (`datasets/arguments.py`).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mpr.recording.runtime import RecordingRuntime
@@ -48,6 +49,7 @@ class TaskCalls:
         calls = arguments.describe_calls(
             function, name, mode, items, start=start, length=length, with_digests=self._with_digests
         )
-        for writer in self._writers:
-            writer.expect(calls)
-        return calls
+        done = zip(*(writer.expect(calls) for writer in self._writers), strict=True)
+        return [
+            replace(call, is_complete=True) if all(flags) else call for call, flags in zip(calls, done, strict=True)
+        ]

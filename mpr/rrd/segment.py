@@ -167,6 +167,8 @@ class TaskCall:
         The names of the parameters whose annotation is `float`.
     index, length:
         The index of the task in its call, and the number of tasks of the call; None if they are not known yet.
+    is_complete:
+        True if the task need not run, because its recording of an earlier run is complete.
     """
 
     arguments: Mapping[str, Any]
@@ -176,6 +178,7 @@ class TaskCall:
     floats: frozenset[str] = frozenset()
     index: int | None = None
     length: int | None = None
+    is_complete: bool = False
 
 
 @dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)

@@ -147,12 +147,13 @@ class Writer(ABC):
     def open(self, preamble: bytes) -> None:
         """Write `preamble`, the stream with which a file begins. Raises `SinkError` if this fails."""
 
-    def expect(self, calls: Sequence[TaskCall]) -> None:  # noqa: B027  # only sinks with a file per task need it
-        """Note that a call will submit tasks with the descriptions `calls`. Raises `ConfigError` if that cannot work.
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        """Note that a call will submit the tasks `calls`. Returns for each if it need not run, because it is complete.
 
-        The thread of the caller calls this method, perhaps in a handler of a signal, while another thread calls the
-        other methods.
+        Raises `ConfigError` if that cannot work. The thread of the caller calls this method, perhaps in a handler of a
+        signal, while another thread calls the other methods.
         """
+        return [False] * len(calls)
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:

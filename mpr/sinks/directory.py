@@ -6,13 +6,14 @@ their own manifest, and the file of the task is finished before the caller gets 
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from mpr.datasets.naming import EpisodeNames
-from mpr.datasets.properties import PropertyTypes
+from mpr.datasets.data_set import DataSet, DataSetOptions
 from mpr.datasets.template import NameTemplate
 from mpr.errors import ConfigError, SinkError
 from mpr.rrd import framing, store_id
@@ -21,12 +22,13 @@ from mpr.rrd.writer import FileWriter
 from mpr.sinks.base import OpenContext, Sink
 from mpr.sinks.file_router import FileRouter
 from mpr.sinks.per_recording import PerRecordingWriter
-from mpr.sinks.task_file import Place, TaskFile
+from mpr.sinks.task_file import EpisodeFile, Place, TaskFile
 
 SHARED = "shared.rrd"
 
 # The number of the task is unique in a pool, so no name is ever changed.
 _DEFAULT_NAME = "{task:06d}-{name}.rrd"
+_RESUMED_NAME = "{name}-{digest:.8}.rrd"
 
 
 class DirectoryWriter:
@@ -34,33 +36,35 @@ class DirectoryWriter:
 
     Parameters
     ----------
-    folder:
-        The folder, which is made if it is missing.
-    name:
-        The template of the names of the tasks' files.
-    application_id, recording_id:
-        The ids of the shared recording.
+    options:
+        The settings of the data set.
+    recording_id:
+        The id of the shared recording.
 
     Raises
     ------
     SinkError
-        If the folder or the file `shared.rrd` cannot be made.
+        If the folder, its manifest or the file `shared.rrd` cannot be made.
     """
 
     # There is no `ByteLog`, because the recording is in many files.
     log = None
 
-    def __init__(self, folder: Path, name: NameTemplate, application_id: str, recording_id: str) -> None:
-        self._folder = folder.absolute()
-        self._application_id = application_id
+    def __init__(self, options: DataSetOptions, recording_id: str) -> None:
+        self._folder = options.folder
+        self._application_id = options.application_id
         self._recording_id = recording_id
-        self._store = store_id.store_id(application_id, recording_id)
+        self._store = store_id.store_id(options.application_id, recording_id)
         _make(self._folder)
         #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
-        self._types = PropertyTypes()
-        shared = TaskFile(self._shared, self._store, self._store, self._types)
+        try:
+            self._data = DataSet(options, SHARED)
+        except BaseException:
+            self._shared.abort()
+            raise
+        shared = TaskFile(self._shared, self._store, self._store)
         self._router = FileRouter(shared, _task_of, self._open_file)
         self._header = b""
         # The store info of the shared recording. Every file gets a copy with the store id of the file.
@@ -70,10 +74,13 @@ class DirectoryWriter:
         self._layouts: list[tuple[Segment, bytes]] = []
         # The last of these streams, until its `END` frame comes.
         self._latest: Segment | None = None
-        self._names = EpisodeNames(name, application_id, SHARED)
         # The places of all files of tasks, and those without a digest in their names by the keys of the names.
         self._places: list[Place] = []
         self._alike: dict[str, list[Place]] = {}
+        for line in self._data.earlier:
+            self._add_earlier(line)
+        # The open files of tasks by their paths.
+        self._open: dict[Path, TaskFile] = {}
 
     @property
     def name(self) -> str:
@@ -96,9 +103,8 @@ class DirectoryWriter:
         )
         self._shared.open(preamble)
 
-    def expect(self, calls: Sequence[TaskCall]) -> None:
-        self._names.expect(calls)
-        self._types.learn(calls)
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        return self._data.expect(calls)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
@@ -129,25 +135,42 @@ class DirectoryWriter:
         return None
 
     def close(self) -> None:
-        self._router.close()
+        try:
+            self._router.close()
+        finally:
+            self._data.close()
 
     def abort(self) -> None:
         self._router.abort()
+        self._data.close()
+
+    def _add_earlier(self, line: dict[str, Any]) -> None:
+        """Note the file of an earlier run, which must leave its name if another task wants the name."""
+        key, other = line.get("key"), line.get("other")
+        if isinstance(key, str) and isinstance(other, str) and other != line["path"]:
+            place = Place(self._folder / line["path"], self._folder / other, self._data.moved)
+            place.finished()
+            self._alike.setdefault(key, []).append(place)
 
     def _open_file(self, task: TaskInfo) -> TaskFile:
-        name = self._names.name(task)
-        path = self._folder / name
+        names = self._data.names
+        path = self._folder / names.name(task)
+        if path in self._open:
+            # An earlier attempt at the same task, whose worker has died. This attempt replaces its file.
+            self._open[path].close()
         _make(path.parent)
-        place = Place(path, self._folder / self._names.contested_name(task))
+        place = Place(path, self._folder / names.contested_name(task), self._data.moved)
         self._places.append(place)
-        key = self._names.episode(task).key
-        if self._names.is_contested(key):
+        key = names.episode(task).key
+        if names.is_contested(key):
             for each in self._alike.pop(key, []):
                 each.leave()
         else:
             self._alike.setdefault(key, []).append(place)
-        store = store_id.store_id(self._application_id, self._id_of(task, path))
-        file = TaskFile(FileWriter(path), self._store, store, self._types, task, place)
+        recording_id = self._id_of(task, path)
+        store = store_id.store_id(self._application_id, recording_id)
+        episode = EpisodeFile(task, place, recording_id, self._data, functools.partial(self._open.pop, path, None))
+        file = self._open[path] = TaskFile(FileWriter(path), self._store, store, episode)
         try:
             file.begin(self._header, self._info, self._layouts)
         except BaseException:
@@ -158,7 +181,7 @@ class DirectoryWriter:
     def _id_of(self, task: TaskInfo, path: Path) -> str:
         """Return the recording id of `task`. Without a digest, the id is new in each run."""
         if task.call is not None and task.call.digest:
-            return self._names.recording_id(task)
+            return self._data.names.recording_id(task)
         return f"{self._recording_id}-{path.stem}"
 
 
@@ -177,8 +200,8 @@ class _FolderWriter(PerRecordingWriter):
         super().__init__(folder, store, lambda path, _application_id, _recording_id: FileWriter(path))
         self._folder = folder
 
-    def expect(self, calls: Sequence[TaskCall]) -> None:
-        self._folder.expect(calls)
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        return self._folder.expect(calls)
 
 
 def _task_of(segment: Segment) -> TaskInfo | None:
@@ -209,16 +232,25 @@ class DirectorySink(Sink):
         after retries. `worker` is the number of the worker. `digest` is a hash of the function's name and the
         arguments. `docs/sinks.md` says what happens to characters that names cannot have, and to two tasks with one
         name.
+    resume:
+        If True, a task is not run if the folder has a complete recording of the same call that has returned. Its result
+        is then `mpr.SKIPPED`. Each argument must have a digest. All attempts of a task have one file, and the default
+        `name` is `"{name}-{digest:.8}.rrd"`.
+    version:
+        A part of the digest of each task. Change it if the function has changed, so that all tasks run again.
 
     Raises
     ------
     ConfigError
         If the path is empty, a file, a URL, or of a wrong type, or if `name` cannot be the name of an `.rrd` file. A
-        call of the pool raises it if its function has no parameter for a field of `name`.
+        call of the pool raises it if its function has no parameter for a field of `name`, and with `resume` if an
+        argument has no digest.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
     name: str = _DEFAULT_NAME
+    resume: bool = False
+    version: str = ""
 
     keeps_tasks_apart = True
 
@@ -229,11 +261,20 @@ class DirectorySink(Sink):
             raise ConfigError(f"{self.path!r} is a URL, and DirectorySink needs the path of a folder")
         if Path(self.path).exists() and not Path(self.path).is_dir():
             raise ConfigError(f"DirectorySink needs the path of a folder, and {str(self.path)!r} is a file")
-        NameTemplate(self.name)
+        if not isinstance(self.version, str):
+            raise ConfigError(f"the version of a DirectorySink is a str such as '2', got {self.version!r}")
+        if "attempt" in self._template().fields and self.resume:
+            raise ConfigError("with resume=True, all attempts of a task have one file: take {attempt} out of the name")
 
     @property
     def needs_digests(self) -> bool:
-        return self.name != _DEFAULT_NAME
+        """True with a `name` or `resume=True`."""
+        return self.resume or self.name != _DEFAULT_NAME
+
+    def _template(self) -> NameTemplate:
+        # The numbers of the tasks change if some are skipped.
+        is_default = self.resume and self.name == _DEFAULT_NAME
+        return NameTemplate(_RESUMED_NAME if is_default else self.name)
 
     def _places(self) -> tuple[str, ...]:
         return (str(Path(self.path).resolve()),)
@@ -245,5 +286,13 @@ class DirectorySink(Sink):
         format of the SDK.
         """
         context.check_format("a DirectorySink needs")
-        folder = DirectoryWriter(Path(self.path), NameTemplate(self.name), context.application_id, context.recording_id)
+        options = DataSetOptions(
+            folder=Path(self.path).absolute(),
+            template=self._template(),
+            application_id=context.application_id,
+            has_manifest=self.needs_digests,
+            resume=self.resume,
+            version=self.version,
+        )
+        folder = DirectoryWriter(options, context.recording_id)
         return _FolderWriter(folder, context.store)

@@ -7,11 +7,12 @@ Does not cover: which file a row goes to (`directory.py`), the values of the pro
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from mpr import errors
-from mpr.datasets.properties import PropertyTypes
+from mpr.datasets.data_set import DataSet
 from mpr.errors import SinkError
 from mpr.rrd import framing, manifest, relabel, store_id
 from mpr.rrd.relabel import Relabeller
@@ -24,20 +25,23 @@ _STORE_INFO = -1
 
 
 class Place:
-    """The path of the file of a task, which may change: see `leave`.
+    """The path of the file of a task, which may change: see `leave`. `moved(old, new)` is called if it has changed.
 
     Attributes
     ----------
     path:
         The path now.
+    other:
+        The path that the file gets in `leave`.
     is_written:
         True if there is a file at `path`.
     """
 
-    def __init__(self, path: Path, other: Path) -> None:
+    def __init__(self, path: Path, other: Path, moved: Callable[[Path, Path], None]) -> None:
         self.path: Path = path
+        self.other: Path = other
         self.is_written: bool = False
-        self._other = other
+        self._moved = moved
         self._is_finished = False
         self._leaves = False
 
@@ -62,13 +66,56 @@ class Place:
                 self._move()
 
     def _move(self) -> None:
+        if self.path == self.other:
+            return
         try:
-            os.rename(self.path, self._other)
+            os.rename(self.path, self.other)
+        except FileNotFoundError:
+            # The file of an earlier run, which the user has removed.
+            return
         except OSError as error:
-            raise SinkError(
-                error.errno, f"cannot rename {self.path} to {self._other.name}: {error.strerror}"
-            ) from error
-        self.path = self._other
+            raise SinkError(error.errno, f"cannot rename {self.path} to {self.other.name}: {error.strerror}") from error
+        old, self.path = self.path, self.other
+        self._moved(old, self.other)
+
+
+@dataclass(frozen=True)
+class EpisodeFile:
+    """A task and its file.
+
+    Attributes
+    ----------
+    task:
+        The task.
+    place:
+        The place of the file in the folder.
+    recording_id:
+        The id of the task's recording.
+    data:
+        The data set.
+    on_close:
+        Called when the file is closed.
+    """
+
+    task: TaskInfo
+    place: Place
+    recording_id: str
+    data: DataSet
+    on_close: Callable[[], object]
+
+    def properties(self, said: Callable[[str], set[str]]) -> bytes:
+        """Return the encoded properties of the recording. `said` is that of `task_properties.encoded`."""
+        name = self.place.path.stem
+        return task_properties.encoded(name, self.task, self.data.types, said, self.data.texts(self.task))
+
+    def finished(self) -> None:
+        """Write the line of the manifest, because the file is complete. Raises `SinkError`."""
+        import rerun as rr
+
+        outcome = task_properties.outcome(self.task)
+        place = self.place
+        self.data.complete(self.task, place.path, self.recording_id, outcome, place.other, rr.__version__)
+        place.finished()
 
 
 class TaskFile:
@@ -81,29 +128,16 @@ class TaskFile:
     old, new:
         The encoded store ids of the shared recording and of the recording in this file. They are the same for
         `shared.rrd`.
-    task:
-        The task, or None for rows that belong to no task.
-    types:
-        The types of the properties of all tasks.
-    place:
-        The place of the file in the folder; None for `shared.rrd`.
+    episode:
+        The task and its file; None for `shared.rrd`.
     """
 
-    def __init__(
-        self,
-        writer: FileWriter,
-        old: bytes,
-        new: bytes,
-        types: PropertyTypes,
-        task: TaskInfo | None = None,
-        place: Place | None = None,
-    ) -> None:
-        self._types = types
-        self._place = place
+    def __init__(self, writer: FileWriter, old: bytes, new: bytes, episode: EpisodeFile | None = None) -> None:
         self._writer = writer
         self._old = old
         self._new = new
-        self._task = task
+        self._episode = episode
+        self._is_closed = False
         self._outboxes: dict[int, Relabeller] = {}
         # The components of the recording's properties that the task has set, such as its name, by their entities.
         self._said: dict[str, set[str]] = {}
@@ -133,8 +167,8 @@ class TaskFile:
                 relabeller = self._outboxes[segment.outbox] = Relabeller(self._old, self._new)
             segment = relabeller.segment(segment)
         self._writer.accept(segment, published=published)
-        if published and self._place is not None:
-            self._place.written()
+        if published and self._episode is not None:
+            self._episode.place.written()
 
     def add_manifests(self, outbox: int, footer: bytes) -> bool:
         if outbox == PREAMBLE:
@@ -148,26 +182,34 @@ class TaskFile:
             # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
             # none.
             return False
-        return self._task is not None and self._task.is_over
+        return self._episode is not None and self._episode.task.is_over
 
     def close(self) -> None:
+        """Finish the file. A second call does nothing. Raises `SinkError` if this fails."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        episode = self._episode
+        if episode is not None:
+            episode.on_close()
         if not self._writer.published:
             # There is no row, because the task has logged nothing, or has logged to a recording that it made itself.
             self._writer.abort()
             return
-        if self._task is not None:
-            properties = task_properties.encoded(self._writer.path.stem, self._task, self._types, self._said_at)
-            stream = relabel.relabelled(properties, self._new)
+        if episode is not None:
+            stream = relabel.relabelled(episode.properties(self._said_at), self._new)
             frames = framing.frames_of(stream)
             end = frames.pop()
             self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
             self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
         self._writer.close()
-        if self._place is not None:
-            self._place.finished()
+        if episode is not None:
+            episode.finished()
 
     def abort(self) -> None:
-        self._writer.abort()
+        if not self._is_closed:
+            self._is_closed = True
+            self._writer.abort()
 
     def _said_at(self, entity: str) -> set[str]:
         return self._said.setdefault(entity, set())

@@ -7,8 +7,8 @@ typed Arrow arrays. The SDK itself would give a value the type of an earlier val
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from mpr.datasets.properties import PropertyTypes, typed
 from mpr.rrd.segment import TaskInfo
@@ -27,11 +27,18 @@ def outcome(task: TaskInfo) -> str:
     return _OUTCOMES[task.is_over, task.error is not None]
 
 
-def encoded(recording_name: str, task: TaskInfo, types: PropertyTypes, said: Callable[[str], set[str]]) -> bytes:
+def encoded(
+    recording_name: str,
+    task: TaskInfo,
+    types: PropertyTypes,
+    said: Callable[[str], set[str]],
+    more: Mapping[str, tuple[str, Any]],
+) -> bytes:
     """Return an encoded stream with the properties of the recording of `task`.
 
     `types` has the types of the arguments. `said(entity)` returns the components that the task has set itself at an
-    entity of properties. These are left out. The caller replaces the store id of the stream.
+    entity of properties. These are left out. `more` has additional values of `task`, as pairs (type, value). The caller
+    replaces the store id of the stream.
     """
     columns = typed(
         {
@@ -43,6 +50,7 @@ def encoded(recording_name: str, task: TaskInfo, types: PropertyTypes, said: Cal
             "outcome": ("str", outcome(task)),
             "error": ("str", task.error),
             "host": ("str", socket.gethostname()),
+            **more,
         }
     )
     arguments, misfits = ({}, None) if task.call is None else types.columns(task.call)
