@@ -111,7 +111,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of the durable sinks. The files of single tasks in a `DirectorySink` are not in the list.
+        """The files that the durable sinks have written until now.
 
         After the file of each sink come the files of recordings that tasks have made themselves.
         """

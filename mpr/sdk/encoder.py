@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from mpr.sdk.reader import ReadableFile
 from mpr.sdk.recordings import Ids
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import rerun as rr
     import rerun.blueprint as rrb
 
@@ -168,6 +169,31 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
         raise ConfigError(
             f"{blueprint!r} is no blueprint{call} (a `rerun.blueprint.Blueprint`, a view or a container is one)"
         ) from error
+
+
+class _TypedArray:
+    """A component batch whose array is `array` itself. The SDK never changes its type."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def as_arrow_array(self) -> pa.Array:
+        return self._array
+
+
+def send_typed_property(stream: rr.RecordingStream, name: str, columns: Mapping[str, pa.Array]) -> None:
+    """Set the property `name` of the recording of `stream`. `columns` are its parts with their values.
+
+    `rr.AnyValues` would cast a value to the type of an earlier value with the same name in this process, or drop it.
+    """
+    import rerun as rr
+
+    if columns:
+        batches = [
+            rr.DescribedComponentBatch(_TypedArray(array), rr.ComponentDescriptor(key))
+            for key, array in columns.items()
+        ]
+        stream.send_property(name, batches)
 
 
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
