@@ -148,8 +148,8 @@ class WrongProcessError(PoolError, RuntimeError):
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
     """A task function, argument, initializer, pool or result cannot be pickled. The message says which object.
 
-    For a result, the error has a note that names the task, and is a `multiprocessing.pool.MaybeEncodingError`, too. This
-    error is also raised if a task function is not callable.
+    For a result, the error has a note that names the task, and is a `MaybeEncodingError` of `multiprocessing`, too.
+    This error is also raised if a task function is not callable.
     """
 
 
