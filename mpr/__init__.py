@@ -90,7 +90,7 @@ Where to look:
 - When may a result go to its caller? `aggregator/intake.py` (`_settle`) passes it to the scheduler when the sinks have
   its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
 - Where does the error of a task get its note? `tasks/call_modes.py` (`note`) makes the text in the worker, and
-  `processes/task_pickling.py` (`load_exception`) adds it in the parent.
+  `processes/task_pickling.py` (`load_exception`) adds it in the parent. Outside of pools, `tasks/execution.py` adds it.
 - Where is the text of an error made? Often in its class in `errors.py`, such as `WorkerDiedError`.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
