@@ -117,7 +117,11 @@ class Recorder:
         return result
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.excinfo is not None:
+            self.errors.attempt("hide frames", test_facts.remove_own_frames, call.excinfo.value)
         report = yield
         self.errors.attempt("note an outcome", self._reported, item, report)
         if report.when == TEARDOWN:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -21,6 +22,10 @@ _BEGIN, _END = 4_000, 12_000
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 # The line of pytest that says where an error was raised, such as "tests/test_a.py:12: AssertionError".
 _PLACE = re.compile(r"(\S.*?:\d+): .*")
+# The package of the plugin's hooks that run around a phase or a fixture.
+_HOOKS = __name__.rpartition(".")[0]
+# The class of an error may be the test's own, and may do something else for `error.__traceback__`.
+_traceback_of, _context_of = (vars(BaseException)[name].__get__ for name in ("__traceback__", "__context__"))
 
 
 def parameters_of(item: pytest.Item) -> dict[str, str]:
@@ -58,6 +63,25 @@ def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str
         if text not in found:
             found[text] = _failure(phase, text, getattr(getattr(report, "longrepr", None), "reprcrash", None), root)
     return tuple(found.values())
+
+
+def remove_own_frames(error: BaseException | None) -> None:
+    """Remove the frames of the plugin's hooks from the tracebacks of `error` and of the errors before it.
+
+    A hook that runs around a phase or a fixture is a frame in the traceback of each error that comes out of it. pytest
+    would show this frame in reports.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback: TracebackType | None = _traceback_of(error)
+        while traceback is not None:
+            below = traceback.tb_next
+            if below is not None and below.tb_frame.f_globals.get("__name__", "").startswith(_HOOKS):
+                traceback.tb_next = below.tb_next
+            else:
+                traceback = below
+        error = _context_of(error)
 
 
 def _failure(phase: str, text: str, crash: Any, root: str) -> FailedPhase:
