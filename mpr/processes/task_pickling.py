@@ -192,7 +192,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):
+class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):  # type: ignore[misc]  # not in typeshed
     """The result of a task cannot be pickled. The note (`__notes__`) names the task.
 
     This error is a `MaybeEncodingError` of `multiprocessing`, too, because `multiprocessing.Pool` raises that one.
