@@ -31,7 +31,7 @@ from mpr.scheduler.outcomes import Outcome, open_result
 from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem, describe_nothing
+from mpr.scheduler.work_item import Describe, TaskFunction, WorkItem, describe_nothing
 from mpr.threads import Latch
 from mpr.transport.messages import Hello, Result
 from mpr.user_code import Contained
@@ -60,8 +60,8 @@ class EngineDispatcher(TaskDispatcher):
         Returns nothing, because the rows of an engine's tasks are not written separately.
     """
 
-    by_value = True
-    describe = staticmethod(describe_nothing)
+    by_value: bool = True
+    describe: Describe = staticmethod(describe_nothing)
 
     def __init__(
         self, engine: Engine, recording: str, observer: PoolObserver | None, first_seen: Callable[[int], None]

@@ -9,17 +9,25 @@ import itertools
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import set_spawning_popen
-from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
-    MaybeEncodingError,
-    RemoteTraceback,
-)
-from typing import Any, NoReturn
+from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]  # public by use, not in typeshed
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.processes.pickle_errors import find_culprit
 from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, dumps_plain, loads, pickled
 from mpr.transport.packing import Buffer
 from mpr.user_code import describe, is_a, passes, plain_name, represent, traceback_text
+
+if TYPE_CHECKING:
+    # The stubs of Python's library do not have this class.
+    class MaybeEncodingError(Exception):
+        exc: str
+        value: str
+
+        def __init__(self, exc: object, value: object) -> None: ...
+
+else:
+    from multiprocessing.pool import MaybeEncodingError
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -192,7 +200,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):  # type: ignore[misc]  # not in typeshed
+class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):
     """The result of a task cannot be pickled. The note (`__notes__`) names the task.
 
     This error is a `MaybeEncodingError` of `multiprocessing`, too, because `multiprocessing.Pool` raises that one.

@@ -43,6 +43,8 @@ FOLDER = "__recordings__"
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{ROOT}/**")
+# What reading and writing a recording may raise: errors of the system, and those of the SDK's reader.
+_FAILURES = (OSError, RuntimeError, ValueError, LookupError, TypeError)
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
 
@@ -219,7 +221,7 @@ class Golden:
             if not self._store(kept, actual, ignored):
                 return "There is nothing in the new one."
             self._note_change(golden, _content(golden), kept, found, written=False)
-        except (OSError, RuntimeError) as error:
+        except _FAILURES as error:
             return f"The new one could not be kept: {error}"
         return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
 
@@ -261,7 +263,7 @@ class Golden:
                 if not self._store(part, actual, ignored):
                     _fail("mpr_golden: this test has logged nothing that could be compared")
                 part.replace(golden)
-        except (OSError, RuntimeError) as error:
+        except _FAILURES as error:
             _fail(f"mpr_golden: cannot write {self._shown(golden)}: {getattr(error, 'strerror', None) or error}")
         self._note(WRITTEN, golden)
 
@@ -269,7 +271,7 @@ class Golden:
         """Write the rows of the recording `actual`, without the entities in `ignored`, to the new recording `target`.
 
         Returns True if rows were written. Returns False and writes nothing if all rows belong to ignored entities.
-        Raises `OSError` or the SDK's `RuntimeError` if the rows cannot be read or written.
+        Raises one of `_FAILURES` if the rows cannot be read or written.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
