@@ -130,6 +130,7 @@ def recover(paths: tuple[Path, ...]) -> None:
     The exit status is 1 if a file cannot be recovered, also because a process still writes it, or if there is no such
     file at a PATH. Otherwise, it is 0.
     """
+    from mpr.errors import SinkError
     from mpr.rrd import recover as recovery
 
     of_test = _recovery_of_tests()
@@ -142,9 +143,13 @@ def recover(paths: tuple[Path, ...]) -> None:
         for each in found:
             try:
                 _echo(of_test(each) or _in_words(recovery.recover(each)))
-            except OSError as error:  # a `SinkError`, or a journal of pytest that cannot be read
+            except SinkError as error:
                 failed = True
                 _echo(f"mpr recover: {error.strerror or error}", err=True)
+            except OSError as error:
+                # A journal of pytest cannot be read or written.
+                failed = True
+                _echo(f"mpr recover: {each}: {error}", err=True)
     sys.exit(1 if failed else 0)
 
 
