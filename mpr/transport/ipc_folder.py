@@ -100,7 +100,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the lock's descriptor in a forked child. The copy would keep the lock after the parent's end."""
+        """Close the lock's descriptor in a forked child, because the copy would keep the lock when the parent ends."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -156,9 +156,10 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the process that has made `folder` still holds its lock, so that the recording is not closed.
+    """Return True if the process that has made `folder` still holds the lock, which means that the recording is open.
 
-    If the lock cannot be tested, returns True if this process lacks descriptors or memory, and else False.
+    If the file with the lock cannot be opened, returns True if this process lacks descriptors or memory, and else
+    False.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)

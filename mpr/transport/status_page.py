@@ -122,7 +122,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within the `with` block, note that a logging call waits for credit."""
+        """Within the `with` block, note that a logging call waits until the sinks accept bytes of this process."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
