@@ -343,7 +343,8 @@ class Tasks:
         The first `again` tasks, from `first` on, run for the `attempt`-th time. The tasks after them run for the first
         time.
     index:
-        The index that task 0 of this work item has among all tasks of the call.
+        The index of task 0 of this work item: its position in its `map`, counted from 0. In a call that is no `map`, it
+        is the number of the task in the pool.
     digest:
         The digest of the function to call: 16 bytes.
     payload:
