@@ -212,7 +212,7 @@ class PoolTerminatedError(PoolError):
 class WorkerDiedError(PoolError):
     """A worker process ended while it ran a task, or before it had sent the result. The pool goes on.
 
-    A pool with `retries` runs the task again first. It raises this error only if the last attempt's worker dies, too.
+    A pool with `retries` runs the task again first. The error comes only if the worker of the last attempt dies, too.
 
     Attributes
     ----------

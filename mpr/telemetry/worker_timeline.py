@@ -168,7 +168,7 @@ class WorkerTimeline:
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
-        """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
+        """Record that the next `count` tasks of `work_item` have ended, as the worker's `result` says.
 
         Returns the time in microseconds that these tasks took together, without the time in which the SDK encoded rows.
         """
@@ -294,7 +294,7 @@ class WorkerTimeline:
         """Show the task that runs according to `work`, if there is one, in the state timeline.
 
         The task is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result
-        yet.
+        yet. In this case, also record for how long it has run.
         """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:

@@ -156,10 +156,10 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the process that has made `folder` still holds the lock, which means that the recording is open.
+    """Return True if the process that has made `folder` still holds the folder's lock: the recording is then open.
 
-    If the file with the lock cannot be opened, returns True if this process lacks descriptors or memory, and else
-    False.
+    If the lock cannot be tested because this process lacks descriptors or memory, returns True. If the file with the
+    lock cannot be opened for another reason, returns False.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)
