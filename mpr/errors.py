@@ -1,4 +1,4 @@
-"""Defines the error classes of mpr. Those that a user may catch are in one tree.
+"""Defines the error classes of mpr. The errors that a user may catch are in one tree.
 
 All errors can be pickled. A sink is a destination of rows, such as a file. `FormatError` and `ReleasedError` are
 internal, so they are not in the tree.
@@ -132,7 +132,9 @@ class PoolError(MprError):
 
 
 class PoolClosedError(PoolError, ValueError, RuntimeError):
-    """The pool was closed or terminated and takes no more tasks. If an error has ended it, calls raise that error.
+    """The pool was closed or terminated and takes no more tasks.
+
+    If an error has ended the pool, later calls raise that error instead.
 
     This error is a `ValueError`, as in `multiprocessing.Pool`, and a `RuntimeError`, as in `concurrent.futures`.
     """
@@ -164,16 +166,17 @@ class InitializerError(PoolError, BrokenExecutor):
     """The initializer raised an exception in a worker, or could not be unpickled there. This ends the pool.
 
     Each call without a result raises this error, and so does each later call. The `__cause__` is the exception, or a
-    `TaskLoadError` if the initializer could not be unpickled. Its own `__cause__` has the traceback in the worker as
-    text.
+    `TaskLoadError` if the initializer could not be unpickled. This exception has a `__cause__` of its own, with the
+    text of the traceback in the worker.
     """
 
 
 class TaskError(PoolError):
-    """An exception of a task could not be pickled or unpickled, or its result could not be unpickled in the parent.
+    """An exception of a task could not be pickled or unpickled, or a result could not be unpickled in the parent.
 
-    For an exception, the message has its type and text, and the `__cause__` the traceback in the worker. For a result,
-    the `__cause__` is the error of unpickling. A result that cannot be pickled is an `UnpicklableTaskError` instead.
+    For an exception, the message has its type and text, and the `__cause__` has the traceback in the worker. For a
+    result, the `__cause__` is the error of unpickling. If a result cannot be pickled, the error is an
+    `UnpicklableTaskError` instead.
     """
 
 
@@ -210,12 +213,12 @@ class PoolTerminatedError(PoolError):
 class WorkerDiedError(PoolError):
     """A worker process ended while it ran a task, or before it had sent the result. The pool goes on.
 
-    A pool with `retries` runs the task again first. It raises this error only if the last attempt's worker dies, too.
+    A pool with `retries` runs the task again first. The error comes only if the worker of the last attempt dies, too.
 
     Attributes
     ----------
     task:
-        The name of the task function, and the index of the task in its call, such as `detect[3]`.
+        The name of the task: `detect[3]` for the fourth task of a `map`, `detect` for a single call.
     worker:
         The worker's number, unique in its pool. 0 if the worker belongs to an engine.
     pid:
@@ -340,7 +343,7 @@ for _each in [each for each in globals().values() if isinstance(each, type) and 
 
 
 class ReleasedError(RuntimeError):
-    """Bytes of an outbox cannot be read, because their memory was released, or because an earlier message had them.
+    """Bytes of an outbox cannot be read: their memory was released, or an earlier message already contained them.
 
     A producer catches this error, because it means that the parent has already read the end of the producer's outbox
     (`producer/outbox_writer.py`). In the parent, this error means a bug in mpr or a damaged outbox.

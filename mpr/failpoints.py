@@ -101,9 +101,9 @@ def arm(worker: int) -> None:
 
 
 def reach(place: str) -> None:
-    """Count that this process has reached `place`. Do the action of the failpoint there, if its number is reached.
+    """Count that this process has reached `place`. If the number of the failpoint there is reached, do its action.
 
-    The action is done only once.
+    The action is done only once. If no failpoint is at `place`, does nothing.
     """
     if place in _armed:
         times, act = _armed.pop(place)

@@ -1,7 +1,7 @@
 """Opens and makes files, and refuses links, FIFOs and devices that another user may have put at their paths.
 
-This is possible in a folder such as `/tmp`, to which every user may write. mpr would then write into another file, or
-wait for ever.
+Another user can do this in a folder such as `/tmp`, to which every user may write. Without the refusal, mpr would write
+into another file, or wait for ever.
 
 Covers: opening regular files only, temporary files beside a file, files in memory.
 Does not cover: the contents of the files.
@@ -65,7 +65,7 @@ def _check_mode(mode: int) -> None:
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are those of `os.open`.
+    """Open the regular file at `path`, and return the descriptor. `flags` and `mode` are as in `os.open`.
 
     Raises `OSError` if the file cannot be opened, is a link, or is not regular. The kind of an existing file is checked
     before it is opened, because opening a device may have effects.
@@ -211,7 +211,7 @@ class MemoryFile:
 def _memory_fd(name: str, *, is_sealed: bool) -> tuple[int | None, str]:
     """Make a file in memory. Return (descriptor, ""), or (None, reason) if the system cannot make such a file.
 
-    `is_sealed` is that of `MemoryFile`.
+    `is_sealed` is as in `MemoryFile`.
     """
     if sys.platform != "linux" or not hasattr(os, "memfd_create"):
         return None, "this system has no memfd_create"

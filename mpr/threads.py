@@ -1,9 +1,9 @@
 """Runs steps in threads, and wakes threads that wait. A step is a function without arguments.
 
 A handler of a signal runs in the main thread, between any two of its instructions. The handler may call mpr and wait
-for a thread of mpr. If the main thread then held a lock that this thread needs, both would wait for ever. So a step
-that takes such a lock runs in another thread (`aside`). The main thread waits for its end by a `Latch`, which has no
-lock that threads share.
+for a thread of mpr. If the main thread then held a lock that the thread of mpr needs, the two threads would wait for
+ever. So a step that takes such a lock runs in another thread (`aside`). The main thread waits for the end of the step
+by a `Latch`, which has no lock that threads share.
 
 Covers: waiting without locks, steps in threads, and a pipe that wakes a thread.
 Does not cover: the work of the steps, and exceptions of a user's code (`user_code.py`).
@@ -182,8 +182,10 @@ class EndOnce:
 
     Attributes
     ----------
-    begun, over:
-        True if `run` was called; set when the step has ended, with or without an error.
+    begun:
+        True if `run` was called.
+    over:
+        A latch that is set when the step has ended, with or without an error.
     """
 
     def __init__(self) -> None:
@@ -238,7 +240,7 @@ def aside(step: Callable[[], T]) -> T:
 
     If the main thread calls this, another thread runs the step, so that the step may use locks (see the module). Ctrl-C
     then ends the wait, but not the step. If no thread can be started, the main thread itself runs the step, with the
-    danger that the docstring of the module describes.
+    danger that the docstring of the module describes. A thread that is not the main thread always runs the step itself.
     """
     if threading.current_thread() is not threading.main_thread():
         return step()
@@ -289,8 +291,8 @@ class BoundedThread:
     def do(self, step: Callable[[], None], timeout_secs: float) -> bool:
         """Run `step` in the thread, and wait up to `timeout_secs` seconds for its end. Earlier steps run before it.
 
-        Returns True if `step` has ended, and raises its error. Returns False if the time is over. `step` is then not
-        cancelled, and its later error is ignored.
+        If `step` has ended, returns True, or raises the error of `step`. If the time is over, returns False. `step` is
+        then not cancelled, and its later error is ignored.
         """
         outcome = _Outcome()
         self._work.put((step, outcome))
@@ -356,9 +358,9 @@ class WakeupPipe:
                 os.write(ends.writer, b"x")
 
     def clear(self) -> None:
-        """Read up to 4096 bytes of earlier calls of `wake`. If none is left, `fileno` is not readable until a new call.
+        """Read up to 4096 bytes that calls of `wake` have written: one byte for each call.
 
-        Only the woken thread calls this.
+        If no byte is left, the descriptor is not readable until the next `wake`. Only the woken thread calls this.
         """
         ends = self._ends
         if ends is not None:

@@ -1,8 +1,8 @@
 """Pickles with cloudpickle, which pickles some functions and classes by value (with their code), the others by name.
 
-cloudpickle decides by the process that pickles. It takes by value all functions and classes of `__main__`, and those
-that it does not find by their name in an imported module, such as lambdas. It takes all others by name, even if the
-module is missing in the worker: the worker then fails to load them.
+cloudpickle looks only at the process that pickles. It takes by value all functions and classes of `__main__`, and
+all that it does not find by their name in an imported module, such as lambdas. It takes the others by name, even if
+their module is missing in the worker: the worker then fails to load them.
 
 cloudpickle 3.1.3 replaces the file names of functions that it pickles by value. This module keeps the names, so that
 tracebacks show the lines of functions of `__main__` and of notebooks.
@@ -28,7 +28,7 @@ import cloudpickle
 def dumps(value: object, protocol: int, buffer_callback: Callable[[Any], object] | None = None) -> bytes:
     """Return the pickle of `value`, as `cloudpickle.dumps` does, with the two changes that the module describes.
 
-    `protocol` and `buffer_callback` are those of `pickle.dumps`. If `value` cannot be pickled, raises the error of
+    `protocol` and `buffer_callback` are as in `pickle.dumps`. If `value` cannot be pickled, raises the error of
     cloudpickle or of a user's `__reduce__`.
     """
     with io.BytesIO() as file:

@@ -68,8 +68,8 @@ os.register_at_fork(after_in_child=servers.forget)
 class _Popen(popen_fork.Popen):
     """Starts a process as `multiprocessing.popen_forkserver.Popen` does, but by a fork server of mpr.
 
-    `connect(fds)` makes the server fork a new process, which gets the descriptors `fds`. It returns the sentinel of the
-    process, and the write end of the pipe from which the process reads its work.
+    `connect(fds)` gets a new process from the server, and passes the descriptors `fds` to the process. The call returns
+    the sentinel of the process, and the write end of the pipe from which the process reads its work.
     """
 
     method = "forkserver"

@@ -56,7 +56,10 @@ class Launcher(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release the resources of the launcher. Call this when all workers have ended: `fork` kills the rest."""
+        """Release the resources of the launcher. Call this when all workers have ended.
+
+        With `fork`, this kills workers that still run.
+        """
 
 
 @contextlib.contextmanager
@@ -114,7 +117,7 @@ class ProcessLauncher(Launcher):
     Parameters
     ----------
     factory:
-        A function that makes a process of `multiprocessing`. Its keywords are those of `multiprocessing.Process`.
+        A function that makes a process of `multiprocessing`. It takes the keywords of `multiprocessing.Process`.
     target:
         The function that each worker runs, in the form "module:function".
     shared:
@@ -186,10 +189,10 @@ def _started_main(target: str, config: Any, shared: Any) -> None:
 def guard_against_orphans(watched: int | None = None) -> None:
     """Make this process end when its parent ends.
 
-    `watched` is the read end of a pipe whose write end only the parent has. If `watched` is None, this is the pipe that
-    `multiprocessing` makes for each child, and the function does nothing if there is none. When the write end closes,
-    the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process as soon
-    as it gets the GIL.
+    `watched` is the read end of a pipe whose write end only the parent has. If `watched` is None, the function uses the
+    pipe that `multiprocessing` makes for each child. If there is no such pipe, it does nothing. When the write end
+    closes, the kernel sends SIGKILL on Linux, even if native code holds the GIL. On macOS, a thread ends this process
+    as soon as the thread gets the GIL.
     """
     if watched is None:
         parent = multiprocessing.parent_process()

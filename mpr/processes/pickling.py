@@ -25,8 +25,8 @@ PICKLE_PROTOCOL = 5
 def dumps(value: object, *, by_value: bool = False) -> list[Buffer]:
     """Return a list: the pickle of `value`, and after it the buffers of large values, which are not in the pickle.
 
-    With `by_value`, cloudpickle pickles classes and functions of `__main__` with their code. If cloudpickle fails,
-    raises its error, or that of a user's `__reduce__`.
+    If `by_value` is true, cloudpickle is used at once, and pickles classes and functions of `__main__` with their code.
+    If cloudpickle fails, raises the error of cloudpickle or of a user's `__reduce__`.
     """
     buffers: list[pickle.PickleBuffer] = []
     data = pickled(value, buffers, by_value=by_value)

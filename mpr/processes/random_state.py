@@ -14,7 +14,7 @@ A worker finds these generators after a fork:
 | generators of the program (`fork` only) | are copies, as in `multiprocessing`; see `docs/troubleshooting.md` |
 | Rerun's ids of rows (`fork` only) | the counter in them is a copy, but the time in them (ns) is not |
 
-A zygote forks the workers of a pool with `fork`. A fork server forks those of a pool with `forkserver`.
+A zygote forks the workers of a pool with `fork`. A fork server forks the workers of a pool with `forkserver`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ _server = _ServerState()
 def renew_in_children() -> None:
     """From now on, give numpy's global generator a random state in each child of this fork server.
 
-    This happens before the child imports the main script, so a seed that the main script sets on import is not lost.
+    Each child also uses Python's own algorithm for `uuid.uuid1`. Both changes happen before the child imports the main
+    script, so a seed that the main script sets on import is not lost.
     """
     if _server.pid is None:
         # The hook is registered only once, because it cannot be removed.
@@ -62,9 +63,9 @@ def _renew_once() -> None:
 def derive(*place: int) -> None:
     """Change the state of numpy's global generator and of `uuid.uuid1`, if their modules are imported.
 
-    The new state of numpy's generator depends only on the old one and on `place`. The numbers in `place` must differ
-    from those of every other worker, so that no two workers draw the same numbers. A worker draws the same numbers in
-    each run of a program that has set a seed.
+    The new state of numpy's generator depends only on the old one and on `place`. `place` must differ for each
+    worker, so that no two workers draw the same numbers. If a program has set a seed, a worker draws the same numbers
+    in each run.
     """
     _leave_libuuid()
     numpy_random = sys.modules.get("numpy.random")
@@ -76,8 +77,8 @@ def derive(*place: int) -> None:
 def _leave_libuuid() -> None:
     """Let `uuid.uuid1` use the algorithm of Python itself in this process.
 
-    libuuid keeps processes apart by a lock on a file. Forked processes share this lock. If their parent had used it,
-    two processes that drew 20,000 numbers each had up to 1,398 in common (measured).
+    libuuid keeps processes apart by a lock on a file. Forked processes share this lock. If their parent had used
+    libuuid, two processes that drew 20,000 numbers each had up to 1,398 in common (measured).
     """
     uuid: Any = sys.modules.get("uuid")
     if uuid is not None:

@@ -33,7 +33,7 @@ else:
 
 
 def task_name(function: Callable[..., Any]) -> str:
-    """Return a name for the callable `function` in messages: its qualified name, or that of its type if it has none."""
+    """Return a name of `function` for messages: its qualified name, or the name of its type if it has none."""
     name = None
     try:
         name = getattr(function, "__qualname__", None)
@@ -51,8 +51,9 @@ def dump_function(function: Callable[..., Any], *, by_value: bool = False) -> tu
     """Return a hash of the pickle of the task function `function` (16 bytes), and the pickle itself.
 
     If `by_value` is true, the pickle has the code of a function of `__main__`, for a process that has another
-    `__main__`. Raises `UnpicklableTaskError` if `function` is not callable or cannot be pickled. Any other error, such
-    as a `ValueError` from a user's `__reduce__`, is raised itself, with a note.
+    `__main__`. Otherwise `pickling.py` chooses the form. Raises `UnpicklableTaskError` if `function` is not callable or
+    cannot be pickled. Any other error, such as a `ValueError` from a user's `__reduce__`, is raised itself, with a
+    note.
     """
     if not callable(function):
         raise UnpicklableTaskError(f"a task must be callable, got {represent(function)}")
@@ -173,7 +174,7 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
 
 
 def dump_arguments(name: str, value: object, *, by_value: bool = False) -> list[Buffer]:
-    """Return a list: the pickle of `value`, the arguments of tasks, and after it the buffers of large values.
+    """Pickle `value`, which has the arguments of tasks. Returns a list: the pickle, then the buffers of large values.
 
     `name` is the name of the task function. If `by_value` is true, classes and functions of `__main__` are pickled with
     their code. Raises `UnpicklableTaskError` if the arguments cannot be pickled. Any other error, such as a
@@ -271,7 +272,7 @@ def dump_results(results: list[Any], note: Callable[[int], str] | None = None) -
 def _dump_result(result: object, note: Callable[[], str] | None) -> tuple[bool, list[Buffer]]:
     """Pickle `result`. Returns a pair: True if the task has failed, and a list (the pickle and its buffers).
 
-    A task whose result cannot be pickled has failed, too. If the task has failed, the pickle is that of the error.
+    A task whose result cannot be pickled has failed, too. If the task has failed, the list has the pickled error.
     """
     if type(result) is Failure:
         return True, result.payload
@@ -305,7 +306,7 @@ def _itself(error: BaseException) -> BaseException:
 
 
 class _WithoutSetters:
-    """Pickles as the exception `error`, whose attributes are set without its `__setattr__` when it is unpickled.
+    """Pickles the exception `error`. Unpickling gives the exception, and sets its attributes without `__setattr__`.
 
     The `__setattr__` of a frozen dataclass raises, so such an exception with fields cannot be unpickled in the usual
     way.

@@ -149,7 +149,7 @@ def _zygote_main(pipe: Any, parents_end: Any, zygote: int, target: str, shared: 
 
     `pipe` is the zygote's end of the pipe. The zygote ends if the parent sends None or closes the pipe. Before its end,
     the zygote kills all workers. `parents_end` is the parent's end, which the zygote has inherited, and closes.
-    `zygote` is the number of this zygote. `target` and `shared` are those of the launcher.
+    `zygote` is the number of this zygote. `target` and `shared` are as in `ZygoteLauncher`.
     """
     parents_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -25,7 +25,7 @@ class WorkerInsights:
         'runs' if the worker still runs, and 'ended' if it has ended as usual. If it has died, the cause, such as 'lost
         (SIGKILL)' or 'lost (code 3)'.
     tasks, rows, data_bytes:
-        The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
+        How many tasks have ended, how many rows these tasks have logged, and the size of these rows in encoded bytes.
     start_up_secs:
         The time from the start of the process to the call of the initializer.
     init_secs:
@@ -35,8 +35,8 @@ class WorkerInsights:
     working_secs:
         The time in tasks, including `held_back_secs`.
     flushing_secs:
-        The time in which the worker waited after its tasks until the SDK had encoded their rows. With an engine, until
-        the sinks had these rows.
+        The time in which the worker waited after its tasks until the SDK had encoded their rows. With an engine, the
+        worker waited until the sinks had these rows.
     held_back_secs:
         The time in which `rr.log` waited for slow sinks.
     """
@@ -74,11 +74,12 @@ class SlowTask:
     Attributes
     ----------
     task:
-        The name of the task, such as 'detect[3]'.
+        The name of the task: 'detect[3]' for the fourth task of a `map`, 'detect #7' for a single call that is task
+        number 7 of the pool.
     worker:
         The number of the worker that ran the task.
     attempt:
-        The number of times that the task has been started, from 1.
+        The number of this run of the task, counted from 1.
     seconds:
         The duration of the task in seconds. With `chunksize` above 1, it may include short tasks that ran just before.
     rows, data_bytes:
@@ -106,7 +107,7 @@ class Insights:
     workers:
         The workers that the pool has had, in the order of their numbers.
     slowest:
-        Up to 10 of the slowest tasks. The slowest task comes first.
+        The slowest tasks, at most 10. The slowest task comes first.
     """
 
     workers: tuple[WorkerInsights, ...] = ()

@@ -1,4 +1,4 @@
-"""Numbers the places of a pool, and gives each place a state timeline. The docstring of the package explains both.
+"""Numbers the places of a pool, and gives each place a state timeline. The package explains these words.
 
 Covers: which place and which state timeline a worker gets.
 Does not cover: the rows in a state timeline (`worker_timeline.py`).
@@ -26,7 +26,7 @@ class Places:
         self.names: list[str] = [""] * size
 
     def take(self, worker: int) -> tuple[int, int]:
-        """Give the worker `worker` the first free place (place 0 if none is free).
+        """Give the worker `worker` the place that has been free for the longest time (place 0 if none is free).
 
         Returns (number of the place, number of its state timeline). The number of a state timeline is the number of the
         first worker that it shows.
@@ -42,8 +42,8 @@ class Places:
     def release(self, place: int, *, lost: bool) -> None:
         """Free `place`, because the worker there has ended. The next worker there continues the state timeline.
 
-        But if the worker has died (`lost`), the next worker gets a new state timeline, as long as there are fewer than
-        2 * `size` + 8.
+        But if the worker has died (`lost`), the next worker gets a new state timeline, as long as the pool has fewer
+        than 2 * `size` + 8 state timelines.
         """
         self._free.append(place)
         if lost and self._timeline_count < 2 * self._size + _MORE_TIMELINES:

@@ -48,7 +48,8 @@ class Span:
     number:
         The number of the last task in the pool, from 0.
     index:
-        The index of the last task in its call, such as 3 for the fourth task of a `map`.
+        The position of the last task in its `map`, such as 3 for the fourth task. In a call that is no `map`, it is
+        equal to `number`.
     attempt:
         The attempt of the task in `name`, from 1.
     count:
@@ -78,7 +79,7 @@ class Span:
     def extend(self, end_ns: int, count: int, number: int, index: int, micros: int, result: Result) -> None:
         """Add `count` tasks to the span. Together they took `micros` microseconds, and the last one ended at `end_ns`.
 
-        `number` and `index` are those of the last task. `result` has the numbers of rows and bytes.
+        `number` and `index` belong to the last task. `result` has the numbers of rows and bytes of these tasks.
         """
         self.end_ns = end_ns
         self.count += count

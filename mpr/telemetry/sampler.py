@@ -95,7 +95,7 @@ class Sampler:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread, and write the remaining rows and, with the kind "pool", the insights.
+        """Stop the thread, and write the remaining rows. With the kind "pool", also write the insights.
 
         A second call does nothing.
         """
@@ -143,9 +143,9 @@ class Sampler:
                     write_at = now
 
     def _look(self) -> None:
-        """Measure the workers (only for the kind "resources") and the progress of the pool.
+        """Measure the progress of the pool and, if the kind "resources" is recorded, the workers.
 
-        Give the sample to the tracker.
+        Give the measurements to the tracker as a `Sample`.
         """
         telemetry, now = self._telemetry, time.monotonic()
         places = telemetry.places

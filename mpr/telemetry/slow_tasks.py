@@ -57,8 +57,8 @@ class SlowTasks:
     def add(self, micros: int, slow: SlowTask, work_item: Arguments, task: int) -> None:
         """Keep the task `slow`, which took `micros` microseconds. Call this only if `wants` has returned True.
 
-        `work_item` has the arguments of the task, and `task` is the index of the task in `work_item`. If there are then
-        11 tasks, the fastest is dropped.
+        `work_item` has the arguments of the task, and `task` is the index of the task in `work_item`. If this object
+        then has 11 tasks, it drops the fastest one.
         """
         number = next(self._numbers)
         self._undescribed[number] = work_item, task
@@ -80,7 +80,7 @@ class SlowTasks:
         return slow if found is None else replace(slow, arguments=describe_arguments(*found))
 
     def slowest(self) -> tuple[SlowTask, ...]:
-        """Return up to 10 of the slowest tasks. The slowest one comes first."""
+        """Return the slowest tasks, at most 10. The slowest task comes first."""
         return tuple(each for _, _, each in sorted(self._heap, reverse=True))
 
 

@@ -44,7 +44,7 @@ class WorkerTotals:
     init_ns:
         The time in the initializer.
     tasks, rows, data_bytes:
-        The number of tasks that have ended, of rows that these tasks have logged, and of encoded bytes of these rows.
+        How many tasks have ended, how many rows these tasks have logged, and the size of these rows in encoded bytes.
     working_ns:
         The time in tasks that have ended.
     flushing_ns:
@@ -168,7 +168,7 @@ class WorkerTimeline:
         self._idle_ns = now_ns
 
     def note_result(self, work_item: WorkItem, count: int, result: Result) -> int:
-        """Record that the next `count` tasks of `work_item` have ended, which `result` reports.
+        """Record that the next `count` tasks of `work_item` have ended, as the worker's `result` says.
 
         Returns the time in microseconds that these tasks took together, without the time in which the SDK encoded rows.
         """
@@ -194,9 +194,10 @@ class WorkerTimeline:
         return micros
 
     def note_activity(self, work: WorkerActivity, now_ns: int) -> None:
-        """Show the activity `work` of the worker at `now_ns`: a task after 50 ms, and a wait of `rr.log` after 2 ms.
+        """Show what the worker does at `now_ns` according to `work`: a task or a wait of `rr.log`.
 
-        Also record for how long `rr.log` has waited in this worker.
+        A task is shown if it has run for 50 ms or more, and a wait if it has taken more than 2 ms. Also record for how
+        long `rr.log` has waited in this worker.
         """
         since_ns = work.back_pressure_since_ns
         self._totals.note_back_pressure(work.back_pressure_ns + (now_ns - since_ns if since_ns else 0))
@@ -293,7 +294,7 @@ class WorkerTimeline:
         """Show the task that runs according to `work`, if there is one, in the state timeline.
 
         The task is shown only if it has run for at least `after_ns` nanoseconds at the time `now_ns`, and has no result
-        yet.
+        yet. In this case, also record for how long it has run.
         """
         at, work_item = work.at, work.work_item
         if work_item is None or not at.running or at.task < work_item.first:
@@ -322,5 +323,5 @@ def display_name(work_item: WorkItem, task: int) -> str:
 
 
 def attempt_of(work_item: WorkItem, task: int) -> int:
-    """Return the number of times that the task with the index `task` in `work_item` has been started, from 1."""
+    """Return the number of the present run of the task with the index `task` in `work_item`, counted from 1."""
     return work_item.attempt if task < work_item.first + work_item.again else 1

@@ -88,7 +88,7 @@ class ConnectionInfo:
 
     @property
     def announce_every_secs(self) -> float:
-        """The usual longest time in seconds until the process announces new rows to the parent."""
+        """The time in seconds after which the process announces new rows to the parent, if not before."""
         return limits.WATCHED_ANNOUNCE_EVERY_SECS if self.is_watched else limits.ANNOUNCE_EVERY_SECS
 
 

@@ -107,7 +107,7 @@ class SocketFolder:
         return "removed or moved by another program"
 
     def close_lock(self) -> None:
-        """Close the lock's descriptor in a forked child. The copy would keep the lock after the parent's end."""
+        """Close the lock's descriptor in a forked child, because the copy would keep the lock when the parent ends."""
         fd, self._fd = self._fd, -1
         os.close(fd)
 
@@ -163,9 +163,10 @@ def unwatch(folder: Path) -> None:
 
 
 def is_owned(folder: Path) -> bool:
-    """Return True if the process that has made `folder` still holds its lock, so that the recording is not closed.
+    """Return True if the process that has made `folder` still holds the folder's lock: the recording is then open.
 
-    If the lock cannot be tested, returns True if this process lacks descriptors or memory, and else False.
+    If the lock cannot be tested because this process lacks descriptors or memory, returns True. If the file with the
+    lock cannot be opened for another reason, returns False.
     """
     with _watched.lock:
         fd = _watched.fds.get(folder)

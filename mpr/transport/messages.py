@@ -81,8 +81,9 @@ class NewOutbox:
 class SegmentReady:
     """Announces that outbox number `outbox` was written up to byte `end`.
 
-    If the parent cannot open the outbox, `data` has the bytes from `start` to `end`. If it can, `data` is None. If
-    `outbox` is higher than in the message before, the previous outbox is complete.
+    The producer has announced the bytes before `start` already. If the parent cannot open the outbox, `data` has the
+    bytes from `start` up to, but without, `end`. If it can, `data` is None. If `outbox` is higher than in the message
+    before, the previous outbox is complete.
     """
 
     outbox: int
@@ -112,7 +113,7 @@ class TaskRecordingRows:
     data:
         A complete Rerun stream, from header to footer; empty if the SDK had no rows.
     recording:
-        The number of this recording among those of the process.
+        The number of this recording in the process. No other recording of the process has this number.
     counted:
         How many rows the process has counted for this recording since its last `TaskRecordingRows` about this
         recording.
@@ -138,7 +139,7 @@ class Result:
     first:
         The number of the first task, counted from 0 in the work item.
     count:
-        The number of tasks; 0 if `status` is `RAISED`. The error is then that of all tasks from `first` on.
+        The number of tasks; 0 if `status` is `RAISED`. All tasks from `first` on then have the one error in `payload`.
     status:
         The form of the payload: one of the constants `RETURNED`, `APART` and `RAISED` of this module.
     last:
@@ -152,7 +153,7 @@ class Result:
     rows, data_bytes:
         How many rows the worker has logged since its last result, and how many bytes of rows it has written since then.
     number:
-        The number of this result among those of the worker, counted from 1.
+        The number of this result, counted from 1 in the worker.
     ended_nanos:
         The time at which the result was ready (`time.monotonic_ns()`). The worker may send the result later.
     """
@@ -192,10 +193,10 @@ RETURNED, APART, RAISED = range(3)
 
 @dataclass(frozen=True, slots=True)
 class TaskBegan:
-    """Says that the next rows belong to attempt `attempt` of task `task` of work item number `work_item`.
+    """Says that a task has begun, and that the next rows belong to it: task number `task` of work item `work_item`.
 
-    The attempt began at `started_nanos` (`time.time_ns()`). Workers send `TaskBegan` and `TaskEnded` only if a sink
-    keeps the rows of each task apart.
+    This is the `attempt`-th run of the task. It began at `started_nanos` (`time.time_ns()`). Workers send `TaskBegan`
+    and `TaskEnded` only if a sink keeps the rows of each task apart.
     """
 
     work_item: int
@@ -227,7 +228,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class InitializerFailed:
-    """Carries, as a pickle, the exception that the worker's initializer or its unpickling has raised.
+    """Carries, as a pickle, an exception of the worker's initializer, or of unpickling the initializer.
 
     The worker then ends without running a task.
     """
@@ -269,7 +270,8 @@ class Sync:
 class IndicesWanted:
     """Asks the parent to reserve `count` indices for tasks that no pool runs. The parent answers with `Indices`.
 
-    No other task gets one of these indices, except for tasks of pools, which number their tasks themselves.
+    No other such task gets one of these indices. Tasks of pools may have the same indices, because each pool numbers
+    its own tasks.
     """
 
     count: int
@@ -277,9 +279,9 @@ class IndicesWanted:
 
 @dataclass(frozen=True, slots=True)
 class KeyWanted:
-    """Asks the parent if the engine task with the key `key` is complete: the sinks have all its rows.
+    """Asks the parent if the engine task with the key `key` is complete: if the sinks have all rows of this task.
 
-    The parent answers with `KeyAnswer(number)`.
+    The parent answers with a `KeyAnswer` that has the same `number`.
     """
 
     number: int
@@ -331,17 +333,18 @@ class Tasks:
     work_item:
         The number of the work item in the pool.
     sequence:
-        The number of the work item among those that were sent to this worker, counted from 1.
+        How many work items were sent to this worker until now, including this one.
     mode:
         How the worker calls the function. `CALL`: `function(*args, **kwargs)`. `EACH`: `function(item)`. `STAR`:
         `function(*item)`.
     first:
-        The number of the first task to run, counted from 0 in the work item. The tasks before it have their outcome.
+        The number of the first task to run, counted from 0 in the work item. The earlier tasks need not run any more.
     again, attempt:
         The first `again` tasks, from `first` on, run for the `attempt`-th time. The tasks after them run for the first
         time.
     index:
-        The index of task 0 of this work item in its call.
+        The index of task 0 of this work item: its position in its `map`, counted from 0. In a call that is no `map`, it
+        is the number of the task in the pool.
     digest:
         The digest of the function to call: 16 bytes.
     payload:
@@ -365,10 +368,11 @@ CALL, EACH, STAR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """Says that the parent has opened outbox number `outbox` (`end` is 0), or that the sinks have `end` bytes of it.
+    """Answers `NewOutbox` (`end` is 0), or says that the producer may free the first `end` bytes of an outbox.
 
-    The second case exists only for bytes that came in messages. If `outbox` is `TASK_RECORDING_ROWS`, the parent has
-    processed `end` bytes of all `TaskRecordingRows` of the producer.
+    `outbox` is the number of this outbox. The second case exists only for bytes that came in messages: the sinks have
+    these bytes, or the parent drops them. If `outbox` is `TASK_RECORDING_ROWS`, the parent has processed `end` bytes of
+    all `TaskRecordingRows` of the producer.
     """
 
     outbox: int
@@ -403,7 +407,7 @@ class Indices:
 
 @dataclass(frozen=True, slots=True)
 class KeyAnswer:
-    """Answers `KeyWanted(number)`. `is_complete` is True if the sinks have all rows of the engine task."""
+    """Answers the `KeyWanted` with the same `number`. `is_complete` is True if the sinks have all rows of the task."""
 
     number: int
     is_complete: bool
@@ -419,7 +423,7 @@ class Flush:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Asks the worker to end after the work items that were sent before, except those that were taken back."""
+    """Asks the worker to run all work items that were sent before and not taken back, and then to end."""
 
 
 Upstream: TypeAlias = (

@@ -70,7 +70,10 @@ class Outbox:
         return data
 
     def release(self, start: int, end: int) -> None:
-        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`)."""
+        """Release the memory of the bytes from `start` to `end`, in whole pages (see `punch_hole`).
+
+        If the system cannot free this memory, `held_bytes` no longer counts the bytes before `end`.
+        """
         if not punch_hole(self.fd, start, end):
             # The bytes stay until the file is closed, but `held_bytes` no longer counts them.
             self._released = max(end, self._released or 0)
@@ -172,7 +175,7 @@ class OutboxReader:
 def punch_hole(fd: int, start: int, end: int) -> bool:
     """Free the memory of the file `fd` from byte `start` to byte `end`, in whole pages of 4096 bytes.
 
-    The page with byte `end` is not freed. The page with byte `start` is freed completely, unless it is the same page.
+    The page with byte `end` is not freed. The page with byte `start` is freed completely, unless byte `end` is in it.
     The size of the file does not change. Returns False if the system cannot free a part of a file, and else True.
     """
     first = start & ~(_PAGE - 1)

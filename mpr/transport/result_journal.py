@@ -1,8 +1,8 @@
-"""Keeps a worker's last results in a journal, memory that the parent on Linux can read, also after the worker's death.
+"""Keeps a worker's last results in a journal: memory that the parent can read on Linux, even if the worker has died.
 
 ZeroMQ sends a message in a thread of its own. If the worker is killed before this thread has sent the message of a
-result, the parent reads the result here. A large payload is never in the message (`ResultInMemory`): the parent always
-copies it from an area.
+result, the parent reads the result here. If a large payload was written into an area, it is not in the message
+(`ResultInMemory`), and the parent copies it from the area.
 
 ```
 page 0      counters              the status page
@@ -58,15 +58,15 @@ class ResultJournal:
     def write(
         self, result: Result, behind: SegmentReady, sent: int, *, needed: int = 0, parent_reads: bool
     ) -> tuple[Result | ResultInMemory, bool]:
-        """Write `result` into the journal. Returns the message to send, and True if the result was written.
+        """Write `result` into the journal. Returns the message to send, and a bool: True if the result was written.
 
-        The message is a `ResultInMemory` if the payload was written into an area, and else `result` itself. The second
-        value is False if the result could not be written, for example because all areas are in use.
+        The message is a `ResultInMemory` if the payload was written into an area, and else `result` itself. The bool is
+        False if the result could not be written, for example because all areas are in use.
 
         Parameters
         ----------
         behind:
-            Its `outbox` and `end` say up to where the rows of `result` are in the outboxes.
+            The rows of `result` are in the outboxes up to byte `behind.end` of outbox number `behind.outbox`.
         sent:
             How many messages the worker has sent before this result.
         needed:
@@ -93,7 +93,7 @@ class ResultJournal:
         return (result if fits else ResultInMemory(replace(result, payload=[]), area, sizes)), True
 
     def _write_slot(self, head: bytes, result: Result, area: int, size: int) -> bool:
-        """Write the payload of `result`, then `head`, which makes the slot valid.
+        """Write the payload of `result`, and `head` not before it, because `head` makes the slot valid.
 
         `area` is the number of the area for the payload; -1 if the payload goes into the slot. `size` is the size of
         the payload in bytes. Returns False if there is not enough memory for the payload.
@@ -143,8 +143,9 @@ class ResultJournalReader:
     def results(self) -> Iterator[tuple[SegmentReady, int, Result]]:
         """Return the results in the journal, the oldest first, as (segment, needed, result).
 
-        The rows of the result are in the outboxes up to `segment.end`. The result may be used only after the first
-        `needed` messages of the worker have arrived. The result itself may have arrived as a message before.
+        The rows of `result` are in the outboxes up to byte `segment.end` of outbox number `segment.outbox`. The result
+        may be used only after the first `needed` messages of the worker have arrived. The message with this result may
+        have arrived before.
 
         While the worker lives, the last result may be incomplete. Raises `ValueError` or `OSError` if the journal is
         damaged.

@@ -170,7 +170,7 @@ class UpstreamServer:
         self._wakeup.wake()
 
     def receive(self, timeout_secs: float) -> tuple[Hello, UpstreamMessage | MessageError] | bytes | None:
-        """Return the next message as (hello of its producer, message), or the next bytes that `post` has got.
+        """Return the next message as (hello of its producer, message), or the next bytes that `post` was given.
 
         If the bytes of a producer are no message, returns (hello, `MessageError`) and does not raise the error. Returns
         empty bytes if there is nothing to process, for example after a message of a peer that has not sent the secret.
@@ -380,10 +380,10 @@ class Connection:
         self._send_waiting()
 
     def _send_waiting(self) -> None:
-        """Send the messages of the queue, unless another thread does so.
+        """Send the messages of the queue, unless another thread is sending them.
 
-        No thread waits for the lock. A handler of a signal may have interrupted the thread that has the lock, and may
-        wait for another thread that sends a message.
+        The thread that sends holds `_up_lock`. This method does not wait for the lock: a handler of a signal may have
+        interrupted the thread that holds the lock, and may wait for another thread that sends a message.
         """
         # The second look finds a message that another thread has added when it could not get the lock.
         while self._waiting and self._up_lock.acquire(blocking=False):

@@ -55,8 +55,8 @@ class At:
     Attributes
     ----------
     sequence:
-        The number of the last work item that the worker has begun, among those sent to the worker; 0 if it has begun
-        none.
+        The number of the last work item that the worker has begun, counted from 1 in all work items that were sent to
+        the worker; 0 if the worker has begun none.
     begun_ns:
         The time at which the worker began this work item (`time.monotonic_ns()`).
     task:
@@ -124,7 +124,7 @@ class StatusPage:
 
     @contextlib.contextmanager
     def back_pressure(self) -> Iterator[None]:
-        """Within the `with` block, note that a logging call waits for credit."""
+        """Within the `with` block, note that a logging call waits until the sinks accept bytes of this process."""
         began = self.counters[_BACK_PRESSURE_SINCE] = time.monotonic_ns()
         try:
             yield
@@ -134,7 +134,7 @@ class StatusPage:
             self.counters[_BACK_PRESSURE_SINCE] = 0
 
     def logged(self) -> int:
-        """Return the number of rows that this process has logged to any recording, as far as the number is known."""
+        """Return how many rows this process has logged to any recording, without calls of an unknown number of rows."""
         return self.counters[ROWS]
 
     def flushed(self, rows: int) -> None:
@@ -205,7 +205,7 @@ class StatusPageReader:
         return At(sequence, begun, position // 2, position % 2 == 1, since)
 
     def rows(self) -> int:
-        """Return the number of rows that the worker has logged to any recording, as far as the number is known."""
+        """Return how many rows the worker has logged to any recording, without calls of an unknown number of rows."""
         return self.counters[ROWS]
 
     def back_pressure(self) -> tuple[int, int]:
