@@ -38,8 +38,8 @@ class SharedRecording:
 
     A process can join if it is started within the `with` block of the recording, or with the environment variables that
     `environ()` returns. It must run on this machine and as this user. It joins when it calls `mpr.join()`, or a
-    function that is decorated with `@mpr.task`. Processes that do not inherit the variables, such as those of Dask, log
-    to the recording by a function that `wrap` returns.
+    function that is decorated with `@mpr.task`. If processes do not inherit the variables, such as the workers of Dask,
+    let them call a function that `wrap` returns.
 
     Parameters
     ----------
@@ -162,8 +162,9 @@ class SharedRecording:
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink (such as a file) has all rows that this process has logged to the recording.
 
-        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds, the error of the
-        recording if there was one, such as `SinkError` if a sink has failed, and the same errors as `stream`.
+        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds. If an error has
+        occurred in the recording, such as `SinkError` if a sink has failed, raises this error. Also raises the same
+        errors as `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
