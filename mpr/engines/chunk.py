@@ -147,7 +147,8 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
 def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool) -> list[Any]:
     """Run the tasks one after another. Return what each has returned, or a `Failure` with the error it has raised.
 
-    A task shares the context of the task before, unless that one has changed it, for example by setting a time.
+    A task shares the context of the task before it, unless that task has changed the context, for example by setting a
+    time. If the function has a prefix or a timeline of its own, each task has a new context.
     """
     from mpr.producer import muted
     from mpr.tasks.context import TaskContext
@@ -192,7 +193,7 @@ def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool
 
 
 def _check_open(config: ConnectionInfo) -> None:
-    """Raise `RecordingClosedError` if the pool was terminated, because nobody wants the results of more tasks."""
+    """Raise `RecordingClosedError` if the recording was closed, because nobody wants the results of more tasks."""
     if not ipc_folder.is_owned(config.folder):
         raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
 

@@ -49,8 +49,8 @@ class EngineDispatcher(TaskDispatcher):
     observer:
         Gets a call for each event of tasks and workers; None for no observer.
     first_seen:
-        Called with the number of each worker of the engine when its first answer arrives. The observer gets its call
-        after that.
+        Called with the number of a worker of the engine when the first answer of this worker arrives, before the
+        observer is called.
 
     Attributes
     ----------
