@@ -121,7 +121,7 @@ def all_differences(
 ) -> list[Difference]:
     """Return all differences between two recordings; empty if there are none.
 
-    The parameters and errors are those of `differences`.
+    The parameters and the errors are the same as in `differences`.
     """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
@@ -339,8 +339,8 @@ class _Pair:
     def _format(self, series: Series | None, stamp: tuple[Any, ...]) -> pa.Array | None:
         """Return the cell of `series` with the format of the image at the times `stamp`.
 
-        `series` has the formats of the images. If it has none at `stamp`, return its first one, because the format may
-        be logged only once, before all images. Returns None if `series` is None or empty.
+        `series` has the formats of the images. If `series` has no cell at `stamp`, return its first cell, because the
+        format may be logged only once, before all images. Returns None if `series` is None or empty.
         """
         if series is None:
             return None
@@ -350,10 +350,10 @@ class _Pair:
 
 
 def _shift(one: Series, other: Series, timelines: dict[str, str], tolerance: float) -> str | None:
-    """Return in words by how much time all rows of `other` are shifted against those of the expected series `one`.
+    """Return in words by how much time all rows of `other` are shifted against the rows of the expected series `one`.
 
     Both series must have the same number of cells. Returns None if not all rows are shifted by the same time, or if the
-    series also differ in another way. `timelines` and `tolerance` are those of `_Pair`.
+    series also differ in another way. `timelines` and `tolerance` are as in `_Pair`.
     """
     from mpr.compare.cells import are_close
 
