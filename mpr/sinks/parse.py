@@ -39,8 +39,8 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, recording_id: str) -> tuple[Sink, ...]:
     """Return the sinks for the `Sink` objects, paths and URLs in `sinks`, or for a single one of them.
 
-    If `sinks` is None, the only sink is a new file in the working directory. The name of the file has both ids and the
-    time. Raises `ConfigError` in these cases:
+    If `sinks` is None, the only sink is a new file in the working directory. The name of the file has the application
+    id, the time, and the first characters of the recording id. Raises `ConfigError` in these cases:
 
     - An item is no sink, or its path or URL cannot be used.
     - A path ends neither with `.rrd` nor with `/`.

@@ -23,7 +23,7 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The interface of the file or folder of the shared recording. The members are those of a `Writer` (`base.py`).
+    """The interface of the file or folder of the shared recording. The members are as in a `Writer` (`base.py`).
 
     `path` is the path of a file. The files of other recordings are beside this file.
     """
