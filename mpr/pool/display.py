@@ -81,7 +81,7 @@ class PoolDisplay:
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """Record in the telemetry, if there is any, that the process of `worker` has ended.
 
-        `exitcode` is negative for a signal, and None if unknown.
+        `exitcode` is -N if signal number N has ended the process, and None if it is not known.
         """
         if self._sampler is not None:
             self._sampler.worker_ended(worker, exitcode)

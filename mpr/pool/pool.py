@@ -175,7 +175,7 @@ class Pool:
         """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
         When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A
-        callback may log and wait for results, but not for other callbacks of the pool.
+        callback may log, and may wait for results, but must not wait for other callbacks of the pool.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
@@ -211,7 +211,7 @@ class Pool:
     ) -> AsyncResult[list[R]]:
         """Submit the tasks of `map`, and return an `AsyncResult` at once. Its method `get` returns the list later.
 
-        When all tasks have ended, `callback` is called with the list, or `error_callback` with the first error.
+        When all tasks have ended, `callback` is called with the list, or `error_callback` with the earliest error.
         """
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
@@ -238,7 +238,7 @@ class Pool:
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        `next` raises the error of a failed task. `imap` raises `PoolClosedError` if the pool accepts no new calls.
+        `next` raises the error of a failed task. Errors of `imap` itself, such as `PoolClosedError`, are as in `map`.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)

@@ -63,9 +63,9 @@ class Progress(PoolObserver):
             self._grow(name, count - known)
 
     def feeding(self, change: int) -> None:
-        """Count an `imap` call that begins (`change` is 1) or ends (-1) to submit tasks.
+        """Count an `imap` call that begins to submit tasks (`change` is 1), or that has ended (`change` is -1).
 
-        When the last `imap` ends, the tasks that were announced and not submitted are removed from the bar.
+        When the last `imap` ends, the tasks that were announced, but not submitted, are removed from the bar.
         """
         with self._drawing():
             self._feeding += change

@@ -176,7 +176,8 @@ class ResultIterator(Generic[R], Iterator[R]):
     def next(self, timeout: float | None = None) -> R:
         """Return the next result, or raise the exception of its task. Raises `StopIteration` after the last result.
 
-        Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
+        If `finish` got an error, this error is raised before `StopIteration`. Raises `multiprocessing.TimeoutError` if
+        no result comes within `timeout` seconds (None: no limit).
         """
         if self._ready.empty():
             check_may_wait()
