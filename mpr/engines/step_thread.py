@@ -25,7 +25,7 @@ class StepThread:
     name:
         The name of the thread.
     after_each:
-        Called in the thread after each step.
+        Called after each step, in the thread that has run the step.
     """
 
     def __init__(self, name: str, after_each: Callable[[], None]) -> None:
