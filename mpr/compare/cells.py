@@ -113,7 +113,7 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(values: pa.Array) -> _Numbers | None:
-    """Return the bytes of `values`; None if the elements are neither numbers or times nor vectors of these.
+    """Return the bytes of `values`; None if the elements are neither numbers, nor times, nor vectors of these.
 
     Truth values do not count as numbers.
     """
@@ -225,7 +225,7 @@ def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) ->
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as a short text. If there are more than 16 numbers, the text only says how many."""
+    """Return the values of a cell as a short text: of more than 16 numbers or truth values, only how many there are."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"

@@ -61,10 +61,10 @@ def differences(
 ) -> list[str]:
     """Return the differences between two recordings in words. The list is empty if there are none.
 
-    For each series (all cells with times of one component of one entity, or all its static cells), only the first cell
-    that differs is described, with the number of the others. If the rows of a series are only shifted in time, the text
-    says by how much. The order of rows and chunks is not compared, and neither is the number of equal static values.
-    The calling process holds both recordings in memory.
+    A series is all cells with times, or all static cells, of one component of one entity. For each series, only the
+    first cell that differs is described, with the number of the other cells that differ. If the rows of a series are
+    only shifted in time, the text says by how much. The order of rows and chunks is not compared, and neither is the
+    number of equal static values. The calling process holds both recordings in memory.
 
     Some files make the SDK crash, which ends the calling process. `mpr.compare.reading.unreadable` finds such files.
 
@@ -121,7 +121,7 @@ def all_differences(
 ) -> list[Difference]:
     """Return all differences between two recordings; empty if there are none.
 
-    The parameters and the errors are the same as in `differences`.
+    The parameters and the errors are as in `differences`, except that there is no `limit`.
     """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
@@ -224,7 +224,7 @@ def _of_timelines(one: Entity, other: Entity, reported: set[str]) -> Iterator[Di
 
 
 class _Pair:
-    """Compares the series of one entity: either those with times, or the static ones.
+    """Compares the series of one entity: either the series with times, or the static series.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ class _Pair:
         """Return in words how the pixels of two images differ; empty if no pixel differs by more than the tolerance.
 
         `cell` and `its` are the expected and the found cell of the component `name` at the times `stamp`. Returns None
-        if the component is no image buffer, or if the format of an image is missing or not covered by `pixels.py`.
+        if the component is no image buffer, if an image has no format, or if `pixels.words_of_pixels` returns None.
         """
         from mpr.compare.pixels import words_of_pixels
 
