@@ -64,7 +64,7 @@ def blueprint(
     kinds:
         The archetypes of each entity of the user.
     timeline:
-        The timeline that the viewer shows first, if `user_blueprint` names none. None: the viewer chooses.
+        The timeline that the viewer shows first, if `user_blueprint` names no timeline. If None, the viewer chooses.
     state_timelines:
         The number of state timelines: the number of workers that each pool has at a time, added up over all pools.
     recorded:
@@ -205,8 +205,8 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins of the 2D views for the 2D entities at `paths`. A view shows all data at and below its origin.
 
     `kinds` has the archetypes of each entity. If there is at most one image, or if there is data at the common path of
-    all entities, one view at the common path shows everything. Otherwise, the entities are grouped by the next part of
-    their paths, and this function makes the views of each group. The list is empty if `paths` is empty.
+    all entities (`_common`), one view at the common path shows everything. Otherwise, the entities are grouped by the
+    next part of their paths, and this function makes the views of each group. The list is empty if `paths` is empty.
     """
     if not paths:
         return []
