@@ -51,7 +51,7 @@ class StreamFile:
         util.Finalize(self, file.remove, exitpriority=-1)
 
     def check(self, size: int) -> None:
-        """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
+        """Move the file to the disk if its `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
         if not self._in_memory or size <= self._memory_bytes:
             return
         fd = _temporary()

@@ -79,9 +79,10 @@ class FileRouter(Generic[K]):
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Give the manifests of outbox number `outbox` to each open file that has segments of this outbox.
+        """Give the manifests of outbox number `outbox` to each file that has segments of this outbox.
 
-        `footer` is the payload of the `END` frame of the outbox. Files that are now complete are closed.
+        `footer` is the payload of the `END` frame of the outbox. If a file for a key was closed meanwhile, no file for
+        this key gets the manifests. Files that are now complete are closed.
         """
         for key, file in self._by_outbox.pop(outbox, {}).items():
             if file is not None and file.add_manifests(outbox, footer) and key is not None:

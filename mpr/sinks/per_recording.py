@@ -53,7 +53,7 @@ class MainFile(RoutedFile, Protocol):
 
 
 class OneFile(MainFile, Protocol):
-    """The interface of a file for the shared recording or for another one.
+    """The interface of a file for the shared recording, or for another recording.
 
     For the shared recording, `open` is called first. For another recording, `begin` is called first, because the
     preamble has only the properties of the shared recording.
