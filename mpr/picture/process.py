@@ -130,8 +130,7 @@ def _stores(recording: Path) -> tuple[list[str], bool]:
 
 
 def _readable(recording: Path, folder: Path) -> Path:
-    """Return `recording` if Rerun can read it. Else copy its whole messages to a new file in `folder`, and return the
-    path.
+    """Return `recording` if Rerun can read it, or else the path of a copy of its whole messages, in `folder`.
 
     The copy is needed if the writer of the recording was killed, and the file ends within a message. Raises
     `PictureError` if there is no whole message to copy. This function does not check if Rerun can read the copy.
