@@ -51,9 +51,9 @@ test-gradio: .venv-gradio/.installed
 	.venv-gradio/bin/python -m pip install --quiet --no-compile --editable ".[gradio]" --group test "ipykernel<7"
 	touch $@
 
-# Ray and Dask bring many packages, so this has an environment of its own. The tests take two to three minutes.
+# Ray, Dask and PyTorch bring many packages, so this has an environment of its own. The tests take about five minutes.
 test-engines: .venv-engines/.installed
-	.venv-engines/bin/python -m pytest -k engine tests/test_engines.py tests/test_engine_pools.py tests/test_readme.py
+	.venv-engines/bin/python -m pytest -k engine $(wildcard tests/test_engine*.py) tests/test_readme.py
 
 .venv-engines/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-engines

@@ -55,6 +55,7 @@ Used by the packages above:
 
 - `transport`: messages, sockets, and memory that two processes share
 - `processes`: start methods, and pickling; `processes/task_pickling.py` packs functions, arguments, results, exceptions
+- `datasets`: the fields, types and names of the arguments of tasks, for folders with a recording per task
 - `rrd`: the file format; `sdk`: everything that depends on a release of the Rerun SDK
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
@@ -89,7 +90,7 @@ Where to look:
 - When may a result go to its caller? `aggregator/intake.py` (`_settle`) passes it to the scheduler when the sinks have
   its rows. Then `scheduler/delivery.py` passes its outcomes to the caller.
 - Where does the error of a task get its note? `tasks/call_modes.py` (`note`) makes the text in the worker, and
-  `processes/task_pickling.py` (`load_exception`) adds it in the parent.
+  `processes/task_pickling.py` (`load_exception`) adds it in the parent. Outside of pools, `tasks/execution.py` adds it.
 - Where is the text of an error made? Often in its class in `errors.py`, such as `WorkerDiedError`.
 - Which results and rows of a dead worker are still read? `aggregator/intake.py` and `transport/result_journal.py`.
   `aggregator/aggregator.py` notices that a process is gone, and decides when its rows are read.
@@ -169,6 +170,7 @@ if TYPE_CHECKING:
     from mpr.pool.executor import PoolExecutor as PoolExecutor
     from mpr.pool.executor import TaskFuture as TaskFuture
     from mpr.pool.pool import Pool as Pool
+    from mpr.pool.skipped import SKIPPED as SKIPPED
     from mpr.producer.membership import join as join
     from mpr.recording.shared_recording import SharedRecording as SharedRecording
     from mpr.recording.statistics import RecordingStatistics as RecordingStatistics
@@ -200,6 +202,7 @@ _HOME = {
     "WorkerInsights": "telemetry.insights",
     "join": "producer.membership",
     "Pool": "pool.pool",
+    "SKIPPED": "pool.skipped",
     "PoolExecutor": "pool.executor",
     "TaskFuture": "pool.executor",
     "SharedRecording": "recording.shared_recording",

@@ -146,6 +146,10 @@ def recover(paths: tuple[Path, ...]) -> None:
             except SinkError as error:
                 failed = True
                 _echo(f"mpr recover: {error.strerror or error}", err=True)
+            except OSError as error:
+                # A journal of pytest cannot be read or written.
+                failed = True
+                _echo(f"mpr recover: {each}: {error}", err=True)
     sys.exit(1 if failed else 0)
 
 

@@ -18,7 +18,7 @@ MprError
 └── PoolError
     ├── PoolClosedError (ValueError, RuntimeError)  the pool takes no more tasks
     ├── WrongProcessError (RuntimeError)  a pool or recording of another process was used
-    ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument or initializer cannot be sent to a worker
+    ├── UnpicklableTaskError (PicklingError, TypeError)  a task, argument, initializer or result cannot be pickled
     ├── TaskLoadError                 a worker could not unpickle a task
     ├── InitializerError (BrokenExecutor)  the initializer failed in a worker, so the pool has ended
     ├── TaskError                     an outcome of a task could not be transferred
@@ -146,8 +146,9 @@ class WrongProcessError(PoolError, RuntimeError):
 
 
 class UnpicklableTaskError(PoolError, pickle.PicklingError, TypeError):
-    """A task function, an argument, an initializer or a pool cannot be pickled. The message says which object.
+    """A task function, argument, initializer, pool or result cannot be pickled. The message says which object.
 
+    For a result, the error has a note that names the task, and is a `MaybeEncodingError` of `multiprocessing`, too.
     This error is also raised if a task function is not callable.
     """
 
@@ -172,8 +173,7 @@ class TaskError(PoolError):
     """An exception of a task could not be pickled or unpickled, or its result could not be unpickled in the parent.
 
     For an exception, the message has its type and text, and the `__cause__` the traceback in the worker. For a result,
-    the `__cause__` is the error of unpickling. A result that cannot be pickled is a `MaybeEncodingError` of
-    `multiprocessing` instead.
+    the `__cause__` is the error of unpickling. A result that cannot be pickled is an `UnpicklableTaskError` instead.
     """
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import os
+import pickle
 import signal
 import threading
 import time
@@ -158,6 +160,80 @@ def decorated_inside(number: int) -> int:
 @mpr.task(entity_path_prefix="inner")
 def _decorated(number: int) -> None:
     rr.log("decorated", rr.Scalars(float(number)))
+
+
+class Counter:
+    """Logs the numbers that it adds."""
+
+    def __init__(self, start: int) -> None:
+        self.total = start
+        _log_one(start)
+
+    def add(self, number: int) -> int:
+        self._log(number)
+        self.total += number
+        return self.total
+
+    def _log(self, number: int) -> None:
+        _log_one(number)
+
+    def __call__(self, number: int) -> int:
+        return self.add(number)
+
+    @staticmethod
+    def static(number: int) -> int:
+        _log_one(number)
+        return number
+
+    @classmethod
+    def of_class(cls, number: int) -> int:
+        _log_one(number)
+        return number
+
+    def steps(self, number: int) -> Iterator[int]:
+        _log_one(number)
+        yield number
+
+    async def later(self, number: int) -> int:
+        await asyncio.sleep(0)
+        _log_one(number)
+        return number
+
+    def __repr__(self) -> str:
+        # This is no call of a user's.
+        _log_one(99)
+        return "Counter"
+
+
+class Counted(Counter, abc.ABC):
+    def __init__(self) -> None:
+        super().__init__(6)
+
+
+def _log_one(number: int) -> None:
+    rr.log("n", rr.Scalars(float(number)))
+
+
+def use_counter(pickled: bytes, start: int) -> tuple[list[object], str | None]:
+    """Call all methods of a pickled class. Returns the results, and the recording that is current afterwards."""
+    kind = pickle.loads(pickled)
+    made = kind(start)
+    assert repr(made) == "Counter"
+    found = [made.add(start + 1), made(start + 2), kind.static(start + 3), kind.of_class(start + 4)]
+    found += [list(made.steps(start + 5)), asyncio.run(made.later(start + 6))]
+    return found, rr.get_recording_id()
+
+
+class CountBatches:
+    """A class for `map_batches` of Ray Data."""
+
+    def __init__(self, start: int) -> None:
+        _log_one(start)
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[int]]:
+        for number in batch["item"]:
+            _log_one(int(number))
+        return batch
 
 
 def wait_for_threads() -> int:

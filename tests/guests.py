@@ -60,6 +60,15 @@ def log_decorated(number: int) -> str | None:
     return "".join(found.texts)
 
 
+def error_of(function: Callable[[int], Any], number: int) -> str:
+    """Return the name of the class of the error that a function raises."""
+    try:
+        function(number)
+    except Exception as error:
+        return type(error).__name__
+    return ""
+
+
 def init_and_log(number: int, path: Path) -> tuple[str | None, str | None]:
     rr.init("guest", recording_id="own")
     rr.save(path)

@@ -312,9 +312,9 @@ def open_files() -> Counter[str]:
 
 
 def _is_tracker(process: psutil.Process) -> bool:
-    """Return whether a process is a resource tracker or fork server that `multiprocessing` has started itself."""
+    """Return whether a process is a resource tracker or fork server that `multiprocessing` or loky has started."""
     line = " ".join(process.cmdline())
-    return "multiprocessing.resource_tracker" in line or "multiprocessing.forkserver" in line
+    return any(f"{name} import main" in line for name in ("resource_tracker", "multiprocessing.forkserver"))
 
 
 def children_of(pid: int) -> list[psutil.Process]:

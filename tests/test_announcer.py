@@ -211,6 +211,11 @@ def test_the_parent_opens_an_outbox_before_the_process_goes_on(process: _Process
     process._read += 1
     assert message[1] == NewOutbox(fresh.address)
     assert opening.is_alive()
+    # A parent that lacks descriptors at first does not answer. So it is asked again.
+    message = process.sockets.up.receive(30)
+    assert isinstance(message, tuple)
+    process._read += 1
+    assert message[1] == NewOutbox(fresh.address)
     process.announcer.accept(Accepted(1, 0))
     opening.join(30)
     assert not opening.is_alive()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import rerun
 
@@ -42,3 +43,18 @@ def test_an_unknown_command_is_an_error_that_names_it() -> None:
     ran = _mpr("recrod")
     assert ran.returncode == 2
     assert "recrod" in ran.stderr
+
+
+def test_recover_names_a_journal_that_cannot_be_read_and_goes_on(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        stream = rerun.RecordingStream("app")
+        stream.save(tmp_path / folder / "run.rrd")
+        stream.log("n", rerun.Scalars(1.0))
+        stream.disconnect()
+    journal = tmp_path / "a" / "journal-main.jsonl"
+    journal.mkdir()
+    ran = _mpr("recover", str(tmp_path / "a"), str(tmp_path / "b"))
+    assert ran.returncode == 1
+    assert ran.stderr == f"mpr recover: {tmp_path}/a/run.rrd: [Errno 21] Is a directory: '{journal}'\n"
+    assert f"{tmp_path}/b/run.rrd" in ran.stdout

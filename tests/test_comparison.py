@@ -310,6 +310,22 @@ def test_images_and_tensors_of_another_size_are_compared_by_their_sizes(tmp_path
     assert "/value" not in _differences(*paths, tolerance=2)
 
 
+def test_what_a_shortened_text_leaves_out_is_named_if_only_that_differs(tmp_path: Path) -> None:
+    def log(stream: rr.RecordingStream, changed: bool) -> None:
+        labels = ["same"] * 30
+        labels[20] = "new" if changed else "old"
+        stream.log("labels", rr.Points2D([[0, 0]], labels=labels), static=True)
+        for size in (4, 100):
+            stream.log(f"kind{size}", rr.Tensor(np.zeros(size, np.float64 if changed else np.float32)), static=True)
+
+    kind = "static Tensor:data: a tensor of F32 values expected, of F64 values found"
+    assert [
+        f"/kind100: {kind}",
+        f"/kind4: {kind}",
+        "/labels: static Points2D:labels: at index 20: 'old' expected, 'new' found",
+    ] == compare.differences(*_two(tmp_path, log))
+
+
 def test_pixels_within_the_tolerance_are_not_counted(tmp_path: Path) -> None:
     def log(stream: rr.RecordingStream, changed: bool) -> None:
         for step in range(2):

@@ -7,9 +7,10 @@ from pathlib import Path
 import rerun.blueprint as rrb
 
 import mpr
+from mpr.datasets.naming import EpisodeNames
+from mpr.datasets.template import NameTemplate
 from mpr.rrd import framing, relabel, store_id
 from mpr.rrd.segment import MessageBytes, Segment, TaskInfo
-from mpr.sinks.directory import DirectoryWriter
 from tests import producers, streams, support, tasks
 
 
@@ -17,11 +18,10 @@ def _task(name: str, number: int = 0) -> TaskInfo:
     return TaskInfo(number=number, name=name, index=0, attempt=1, worker=1, pid=1, started_nanos=1)
 
 
-def test_no_name_of_a_function_leads_out_of_the_folder(tmp_path: Path) -> None:
-    writer = DirectoryWriter(tmp_path / "episodes", "{name}.rrd", "app", "id")
-    names = [writer._free_name(_task(name)) for name in ("../evil", "<lambda>", "a/b", "\0", "a_b", "a b", "shared")]
-    writer.abort()
-    assert names == [".._evil.rrd", "_lambda_.rrd", "a_b.rrd", "_.rrd", "a_b-2.rrd", "a_b-3.rrd", "shared-2.rrd"]
+def test_no_name_of_a_function_leads_out_of_the_folder() -> None:
+    names = EpisodeNames(NameTemplate("{name}.rrd"), "app", "shared.rrd")
+    found = [names.name(_task(name)) for name in ("../evil", "<lambda>", "a/b", "\0", "CON", "é.", "日本")]
+    assert found == ["_.._evil.rrd", "_lambda_.rrd", "a_b.rrd", "_.rrd", "_CON.rrd", "é_.rrd", "日本.rrd"]
 
 
 def test_the_file_of_each_task_has_the_blueprint_of_the_user(tmp_path: Path) -> None:

@@ -287,7 +287,13 @@ def test_a_program_that_names_its_engine_starts_and_ends_it(name: str, tmp_path:
         text=True,
         timeout=100,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), "RAY_AUTH_MODE": "disabled"},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(_ROOT),
+            "RAY_AUTH_MODE": "disabled",
+            # A cluster with this gives every worker up that has died.
+            "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1ms",
+        },
     )
     assert done.stdout.endswith("whole\n"), done.stdout + done.stderr
     assert done.returncode == 0, done.stderr

@@ -108,6 +108,39 @@ def test_ray_generators_and_actors(ray: Any, tmp_path: Path) -> None:
     assert support.numbers(tmp_path / "run.rrd", "/thread") == Counter([3, 4, 5, 6])
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # Ray Data warns of its own settings
+def test_ray_actors_of_a_wrapped_class(ray: Any, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+
+        @ray.remote(num_cpus=0)
+        @recording.wrap
+        class Local(engine_work.Counter):
+            @ray.method(num_returns=2)
+            def two(self, number: int) -> tuple[int, int]:
+                self.add(number)
+                return number, self.total
+
+            def own(self) -> Any:
+                return guests.current()
+
+        local, module = Local.remote(0), ray.remote(num_cpus=0)(recording.wrap(engine_work.Counter)).remote(10)
+        assert ray.get([local.add.remote(1), *local.two.remote(2), local.later.remote(3)], timeout=60) == [1, 2, 3, 3]
+        assert [ray.get(each) for each in local.steps.options(num_returns="streaming").remote(4)] == [4]
+        assert ray.get(module.add.remote(11), timeout=60) == 21
+        # Ray calls a plain function in the process of the actor.
+        assert ray.get(local.__ray_call__.remote(lambda _actor: guests.current()), timeout=60) == (None, None)
+        assert ray.get(local.own.remote(), timeout=60)[0] == recording.recording_id
+        data = pytest.importorskip("ray.data")
+        items = data.from_items(list(range(20, 24)), override_num_blocks=2)
+        mapped = items.map_batches(recording.wrap(engine_work.CountBatches), fn_constructor_args=(30,), concurrency=1)
+        assert sorted(row["item"] for row in mapped.take_all()) == [20, 21, 22, 23]
+    with pytest.raises(Exception, match="is closed, or its process has ended"):
+        ray.get(module.add.remote(12), timeout=60)
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(5), 10, 11, *range(20, 24), 30])
+
+
 # --- tasks that run again -------------------------------------------------------------------------------------------
 
 
@@ -154,6 +187,15 @@ def dask(request: pytest.FixtureRequest, environment: None) -> Iterator[_Dask]:
     made = _Dask(*getattr(request, "param", (2, 1)))
     yield made
     made.close()
+
+
+def test_a_dask_actor_of_a_wrapped_class(dask: _Dask, tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        actor = dask.client.submit(recording.wrap(engine_work.Counter), 0, actor=True).result(60)
+        assert [actor.add(number).result(60) for number in (1, 2)] == [1, 3]
+    support.check_file(path)
+    assert support.numbers(path) == Counter(range(3))
 
 
 @pytest.mark.parametrize("dask", [(2, 1), (1, 2)], indirect=True)

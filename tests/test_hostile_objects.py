@@ -13,7 +13,6 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from multiprocessing.pool import MaybeEncodingError
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +20,7 @@ import pytest
 import rerun as rr
 
 import mpr
+from mpr.processes import task_pickling
 from tests import support, tasks
 
 _PID = os.getpid()
@@ -199,7 +199,7 @@ def _give_exits(name: str, parent: int) -> object:
 def _is_result(found: object, kind: type) -> bool:
     """Whether `found` is the hostile result itself, or the error that names it."""
     if kind in _CANNOT_BE_PICKLED:
-        return type(found) is (SystemExit if kind is ExitsWhenPickled else MaybeEncodingError)
+        return type(found) is (SystemExit if kind is ExitsWhenPickled else task_pickling.UnpicklableResultError)
     if kind in _CANNOT_REACH_PARENT:
         return type(found) is mpr.TaskError and "cannot be unpickled here" in str(found) and "_give" in str(found)
     return type(found) is kind

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,6 +114,46 @@ def test_a_journaled_result_behind_a_change_of_the_outbox_comes_after_its_rows(p
     pair.intake.take_journaled()
     assert chunks == [1, 2]
     assert pair.numbers() == Counter([1, 2])
+
+
+def test_an_outbox_is_opened_later_if_the_parent_lacks_descriptors_and_the_worker_is_not_blamed(pair: _Pair) -> None:
+    pair.producer.log(1)
+    pair.intake.take(pair.producer.segment())
+    request = NewOutbox(pair.producer.new_outbox().address)
+    free = os.dup(0)
+    os.close(free)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        pair.intake.take(request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert pair.parent.answers == []
+    pair.intake.take(request)
+    assert pair.parent.answers == [Accepted(1, 0)]
+    pair.intake.take(pair.producer.log(2))
+    assert pair.parent.heard.events == []
+    assert pair.numbers() == Counter([1, 2])
+
+
+def test_a_worker_that_is_killed_while_it_changes_its_outbox_keeps_its_rows(tmp_path: Path) -> None:
+    killed = subprocess.Popen(["true"])
+    # It has ended, but is not waited for.
+    os.waitid(os.P_PID, killed.pid, os.WEXITED | os.WNOWAIT)
+    parent = ParentEnd(tmp_path / "run.rrd")
+    producer = ProducerEnd(tmp_path, pid=killed.pid)
+    intake = parent.intake(producer)
+    producer.log(1)
+    intake.take(NewOutbox(f"/proc/{killed.pid}/fd/9#mpr-outbox-{'0' * 32}"))
+    killed.wait()
+    intake.take(NewOutbox(f"/proc/{killed.pid}/fd/9#mpr-outbox-{'0' * 32}"))
+    producer.note_result()
+    intake.take_journaled()
+    assert parent.heard.events == [("result", 1, None)]
+    intake.close()
+    producer.close()
+    parent.writer.close()
+    assert support.numbers(parent.path) == Counter([1])
 
 
 def test_a_journaled_result_counts_only_if_the_messages_before_it_have_come(pair: _Pair) -> None:

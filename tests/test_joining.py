@@ -28,7 +28,7 @@ from mpr.aggregator import aggregator, intake
 from mpr.producer import outbox_writer, propagation
 from mpr.tasks.wrapped import Wrapped
 from mpr.transport import connection_info
-from tests import functions, support, tasks
+from tests import engine_work, functions, support, tasks
 
 # Python warns of `fork` in a process with threads since 3.12. These tests show that it works all the same.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -557,12 +557,36 @@ def test_a_wrapped_function_passes_as_a_function(tmp_path: Path) -> None:
         assert holder.method(4) == 4
 
 
+def test_the_methods_of_a_wrapped_class_log_in_any_process(tmp_path: Path) -> None:
+    path = tmp_path / "run.rrd"
+    with mpr.SharedRecording("app", sinks=path) as recording:
+        kind = recording.wrap(engine_work.Counter)
+        assert (kind.__name__, kind.__qualname__, kind.__doc__) == ("Counter", "Counter", engine_work.Counter.__doc__)
+        assert inspect.signature(kind) == inspect.signature(engine_work.Counter)
+        assert inspect.isfunction(kind.add)
+        assert inspect.iscoroutinefunction(kind.later)
+        made = kind(0)
+        assert isinstance(made, engine_work.Counter)
+        assert (made.add(1), made(2), kind.static(3), kind.of_class(4), list(made.steps(5))) == (1, 3, 3, 4, [5])
+        # A class whose base class has a class of its own, and no argument.
+        assert recording.wrap(engine_work.Counted)().add(7) == 13
+        with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+            found = executor.submit(engine_work.use_counter, cloudpickle.dumps(kind), 10).result(60)
+        assert found == ([21, 33, 13, 14, [15], 16], None)
+        with pytest.raises(pickle.PicklingError, match="not the same object"):
+            pickle.dumps(kind)
+    with pytest.raises(mpr.RecordingClosedError):
+        made.add(8)
+    support.check_file(path)
+    assert support.numbers(path) == Counter([*range(8), *range(10, 17)])
+
+
 def test_an_object_that_cannot_be_wrapped_is_refused_at_once(tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
         with pytest.raises(mpr.UnpicklableTaskError, match="only what can be called"):
             recording.wrap(3)  # type: ignore[arg-type]  # the error is what is tested
-        with pytest.raises(mpr.UnpicklableTaskError, match="a class cannot be wrapped"):
-            recording.wrap(functions.Detector)
+        with pytest.raises(mpr.UnpicklableTaskError, match="cannot have a subclass"):
+            recording.wrap(bool)
         lock = rr.RecordingStream("lock")
         with pytest.raises(mpr.UnpicklableTaskError, match="its variable 'lock'"):
             pickle.dumps(recording.wrap(lambda: lock))

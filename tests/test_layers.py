@@ -23,10 +23,11 @@ TABLE = {
     "transport": "",
     "processes": "transport",
     "rrd": "sdk",
+    "datasets": "transport rrd",
     "compare": "sdk rrd",
     "picture": "sdk rrd",
     "producer": "sdk transport rrd",
-    "sinks": "sdk rrd",
+    "sinks": "sdk rrd datasets",
     "tasks": "sdk transport processes producer",
     "live": "sdk transport processes rrd sinks",
     "aggregator": "transport rrd sinks",
@@ -35,8 +36,8 @@ TABLE = {
     "engines": "transport processes producer tasks scheduler",
     "blueprint": "sdk rrd",
     "telemetry": "sdk transport scheduler blueprint",
-    "recording": "sdk transport processes rrd producer sinks tasks live aggregator blueprint",
-    "pool": "transport processes worker scheduler engines telemetry recording",
+    "recording": "sdk transport processes rrd datasets producer sinks tasks live aggregator blueprint",
+    "pool": "transport processes rrd worker scheduler engines telemetry recording",
     "run": "rrd producer sinks tasks live recording",
 }
 # The edges may import any package, and no other package imports them.

@@ -42,6 +42,7 @@ if "proc" in missing:
     os.path.exists = lambda path: not str(path).startswith("/proc/self/fd/") and exists(path)
 if "holes" in missing:
     import ctypes
+    os.posix_fallocate = refuse(errno.ENOSYS)
     class Library:
         def __init__(self, library):
             self.library = library

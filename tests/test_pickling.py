@@ -279,7 +279,8 @@ def test_a_result_that_cannot_travel_fails_alone_as_in_a_multiprocessing_pool() 
     assert 1 == pickling.loads(parts[0][1])
     assert np.array_equal(np.arange(100_000), pickling.loads(parts[2][1]))
     error = task_pickling.load_exception(parts[1][1])
-    assert MaybeEncodingError is type(error)
+    assert isinstance(error, UnpicklableTaskError)
+    assert isinstance(error, MaybeEncodingError)
     assert "lock" in str(error)
 
 

@@ -40,6 +40,34 @@ def test_the_bar_says_what_is_done_and_what_has_failed(tmp_path: Path) -> None:
     support.check_file(tmp_path / "run.rrd")
 
 
+_LEFT_EARLY = """
+import sys, mpr
+from pathlib import Path
+from tests import tasks
+
+if __name__ == "__main__":
+    with mpr.Pool("app", 1, sinks=sys.argv[1], progress=True) as pool:
+        # The first task waits, so that one bar counts all tasks.
+        marker = Path(sys.argv[1]).with_suffix(".marker")
+        pool.submit(tasks.wait_for_file, marker)
+        failed = pool.submit(tasks.raise_if_odd, 1)
+        for _ in range(5):
+            pool.submit(tasks.sleep, 3600)
+        marker.touch()
+        failed.exception()
+        raise SystemExit(0)
+"""
+
+
+def test_tasks_that_were_dropped_have_not_failed(tmp_path: Path) -> None:
+    done = support.run_python(_LEFT_EARLY, tmp_path / "run.rrd")
+    assert done.returncode == 0, done.stderr
+    last = done.stderr.rstrip("\n").rpartition("\r")[2]
+    assert "5 dropped" in last, done.stderr
+    assert "1 failed" in last
+    assert " 2/7 " in last
+
+
 def test_without_tqdm_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tqdm.auto", None)
     with pytest.raises(mpr.MissingDependencyError, match=r"pip install tqdm .*'rerun-mpr\[progress\]'"):

@@ -189,3 +189,21 @@ def test_the_error_of_a_disk_that_fails_has_its_errno(tmp_path: Path, monkeypatc
     recover.recover(bad)
     support.check_file(bad)
     assert support.numbers(bad) == Counter(range(3))
+
+
+def test_a_blueprint_for_which_there_is_no_space_is_an_error() -> None:
+    ran = support.run_python(
+        """
+import resource
+import rerun.blueprint as rrb
+from mpr.sdk import encoder
+
+# The SDK would wait for ever.
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+try:
+    encoder.encoded_blueprint("app", rrb.Blueprint(rrb.TextLogView()))
+except OSError as error:
+    print(error.strerror)
+"""
+    )
+    assert ran.stdout == "File too large\n"

@@ -25,6 +25,11 @@ def add(left: int, right: float) -> float:
     return left + right
 
 
+class Adder:
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
 @mpr.task(name="square")
 def square(number: int) -> int:
     return number * number
@@ -45,6 +50,7 @@ def right_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     assert_type(executor.submit(double, 1).result(), str)
     assert_type(square(2), int)
     assert_type(recording.wrap(add)(1, 2.0), float)
+    assert_type(recording.wrap(Adder), type[Adder])
     assert_type(pool.recording.recording_id, str)
     with mpr.Pool("app", processes=2, task_timeout=1, telemetry=["tasks"]) as entered:
         assert_type(entered, mpr.Pool)
@@ -86,7 +92,7 @@ def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     mpr.SharedRecording("app", sinks=[7])  # type: ignore[list-item]
     mpr.SharedRecording("app", blueprint=rrb.Spatial3DView)  # type: ignore[arg-type]
     recording.wrap(add)(1)  # type: ignore[call-arg]
-    recording.wrap(7)  # type: ignore[arg-type]
+    recording.wrap(7)  # type: ignore[call-overload]
     mpr.FileSink(7)  # type: ignore[arg-type]
     mpr.FileSink("run.rrd", False)  # type: ignore[call-arg]
     mpr.FileSink()  # type: ignore[call-arg]

@@ -35,6 +35,7 @@ from mpr.aggregator.row_owner import RowOwner
 from mpr.aggregator.task_recording_intake import TaskRecordingIntake
 from mpr.aggregator.worker_memory import WorkerMemory
 from mpr.errors import FormatError
+from mpr.transport.ipc_folder import PASSING
 from mpr.transport.messages import (
     Accepted,
     Goodbye,
@@ -61,6 +62,7 @@ from mpr.transport.messages import (
 )
 from mpr.transport.outbox import OutboxReader
 from mpr.transport.packing import MessageError
+from mpr.transport.shared_file import has_ended
 from mpr.user_code import log as _log
 
 # The results of a worker are numbered. If a number is larger than the last one by more than this, the message is
@@ -124,7 +126,7 @@ class ProducerIntake:
         self._is_cut_off = False
         self._is_ready = False
         self._memory = WorkerMemory(hello, context.folder)
-        self._outbox = self._new_outbox(0, self._open(hello.address) if self._memory.is_readable else None)
+        self._outbox = self._new_outbox(0, _first_reader(hello, context.folder) if self._memory.is_readable else None)
         # Reads the next outbox; None if the producer has not made it yet, or the parent cannot open it.
         self._next_reader: OutboxReader | None = None
         # The number of messages that have arrived. The hello is one of them.
@@ -233,14 +235,6 @@ class ProducerIntake:
             self.cut_off(MessageError(f"a result that cannot be read from its memory: {error}"))
             return message.result
 
-    def _open(self, address: str) -> OutboxReader | None:
-        """Open the outbox at `address`. If this process cannot open it, log the reason and return None."""
-        try:
-            return OutboxReader(address, self._context.folder)
-        except OSError as error:
-            _log.debug("outbox of worker %d travels in messages: %s", self.hello.worker, error)
-            return None
-
     def _new_outbox(self, number: int, reader: OutboxReader | None, *, counts_rows: bool = True) -> OutboxIntake:
         keeps_blueprint = self._context.has_blueprint and self.hello.worker != 0
         fanout = self._context.fanout
@@ -249,17 +243,22 @@ class ProducerIntake:
         )
 
     def _open_next(self, address: str) -> None:
-        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off. Answer in any case.
+        """Open the producer's next outbox, unless outboxes are inline or the producer is cut off, and answer.
 
-        If the outbox cannot be opened, cut off the producer. The producer writes into the outbox only after the answer,
-        so that the parent can read the outbox even if the producer dies.
+        The producer writes into the outbox only after the answer, so that the parent can read the outbox even if the
+        producer dies. If the outbox cannot be opened, cut off the producer. But if the producer has ended, or if this
+        process lacks descriptors, do not answer: the producer asks again.
         """
         if not self.is_inline and not self._is_cut_off:
             if self._next_reader is not None:
                 self._next_reader.close()
-            self._next_reader = self._open(address)
-            if self._next_reader is None:
-                self.cut_off(PermissionError("its next outbox cannot be opened"))
+                self._next_reader = None
+            try:
+                self._next_reader = OutboxReader(address, self._context.folder)
+            except OSError as error:
+                if error.errno in PASSING or has_ended(self.hello.pid):
+                    return
+                self.cut_off(PermissionError(f"its next outbox cannot be opened: {error}"))
         self._context.answer(self.hello, Accepted(self._outbox.number + 1, 0))
 
     def _switch_outbox(self) -> None:
@@ -413,3 +412,12 @@ def process_lives(pid: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def _first_reader(hello: Hello, folder: Path) -> OutboxReader | None:
+    """Open the first outbox of a producer. If this process cannot open it, log the reason and return None."""
+    try:
+        return OutboxReader(hello.address, folder)
+    except OSError as error:
+        _log.debug("outbox of worker %d travels in messages: %s", hello.worker, error)
+        return None

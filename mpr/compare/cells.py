@@ -235,10 +235,10 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    Tensors of different shapes are described by their shapes. Cells of more than 16 numbers are described by their
-    sizes, or by how many values differ, and by how much. Other cells are described by their values, shortened: of two
-    texts the part around the first difference, of two structs only the fields that differ. `tolerance` is as in
-    `are_close`.
+    If the shapes of tensors or their types of numbers differ, the text names these. Cells of more than 16 numbers are
+    described by their sizes, or by how many values differ, and by how much. Other cells are described by their values,
+    shortened: of two texts the part around the first difference, of two structs only the fields that differ. If two
+    shortened lists are equal, only the first element that differs is described. `tolerance` is as in `are_close`.
     """
     shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
     if shapes[0] != shapes[1] and None not in shapes:
@@ -252,16 +252,25 @@ def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     if many is not None and others is not None and many.size != others.size:
         sizes = (many.size, others.size) if len(expected) == len(found) else (len(expected), len(found))
         return f"{sizes[0]} values expected, {sizes[1]} found"
-    one, other = plain(expected), plain(found)
+    if None not in shapes and (kinds := (_kind_of_tensor(expected), _kind_of_tensor(found)))[0] != kinds[1]:
+        return f"a tensor of {kinds[0]} values expected, of {kinds[1]} values found"
+    count = "" if len(expected) == len(found) else f"{_values(len(expected))} expected, {len(found)} found: "
+    return f"{count}{_words_of_values(plain(expected), plain(found))}"
+
+
+def _words_of_values(one: Any, other: Any) -> str:
     if isinstance(one, str) and isinstance(other, str):
         return _words_of_texts(one, other)
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys() and one != other:
         differing = [name for name in one if one[name] != other[name]]
-        return ", ".join(
-            f"{name} {_WORDS.repr(one[name])} expected, {_WORDS.repr(other[name])} found" for name in differing
-        )
-    count = "" if len(expected) == len(found) else f"{_values(len(expected))} expected, {len(found)} found: "
-    return f"{count}{_WORDS.repr(one)} expected, {_WORDS.repr(other)} found"
+        return ", ".join(f"{name} {_words_of_values(one[name], other[name])}" for name in differing)
+    texts = _WORDS.repr(one), _WORDS.repr(other)
+    if texts[0] == texts[1] and isinstance(one, list) and isinstance(other, list):
+        # The shortened texts do not show the difference.
+        at = next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+        if at is not None:
+            return f"at index {at}: {_words_of_values(one[at], other[at])}"
+    return f"{texts[0]} expected, {texts[1]} found"
 
 
 def _values(count: int) -> str:
@@ -302,6 +311,14 @@ def _shape_of_tensor(cell: pa.Array) -> tuple[int, ...] | None:
     if len(cell) != 1 or not pa.types.is_struct(kind) or {"shape", "buffer"} - {field.name for field in kind}:
         return None
     return tuple(cell.field("shape").to_pylist()[0] or ())
+
+
+def _kind_of_tensor(cell: pa.Array) -> str:
+    """Return the type of the numbers in a tensor, such as "F32". `cell` must be exactly one tensor."""
+    buffer = cell.field("buffer")
+    if not pa.types.is_union(buffer.type):
+        return str(buffer.type)
+    return str(buffer.type.field(buffer.type.type_codes.index(buffer.type_codes[0].as_py())).name)
 
 
 def words_of_size(expected: npt.NDArray[Any], found: npt.NDArray[Any], what: str) -> str:

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from mpr.errors import RecordingClosedError
+from mpr.errors import RecordingClosedError, describe_process
 from mpr.processes import task_pickling
 from mpr.tasks import current, engine_task
-from mpr.tasks.call_modes import CALLS, note
+from mpr.tasks.call_modes import CALLS, TaskNotes
 from mpr.tasks.current import CurrentTask
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.threads import aside
@@ -128,8 +128,8 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
     began = producer.deliveries.last
     entered, rows = producer.log_counters.entered, counters[ROWS]
     with membership.capture(producer, is_muted=is_muted):
-        results = _run_tasks(chunk, producer, attempt, is_muted=is_muted)
-    payload, together = task_pickling.dump_results(results)
+        results, notes = _run_tasks(chunk, producer, attempt, is_muted=is_muted)
+    payload, together = task_pickling.dump_results(results, notes.of)
     ended_ns = time.monotonic_ns()
     if producer.log_counters.entered != entered and not is_muted:
         aside(lambda: producer.deliver(chunk.key))
@@ -147,8 +147,10 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
     )
 
 
-def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool) -> list[Any]:
-    """Run the tasks one after another. Return a list: for each task its result, or a `Failure` with its error.
+def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool) -> tuple[list[Any], TaskNotes]:
+    """Run the tasks one after another. Return (list of their results, notes for their errors).
+
+    If a task has raised, the list has a `Failure` with the error in place of the result.
 
     A task shares the context of the task before it, unless that task has changed the context, for example by setting a
     time. If the function has a prefix or a timeline of its own, each task has a new context.
@@ -166,16 +168,16 @@ def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool
     name = options.function if has_own else options.name
     first = CurrentTask(name=name, index=chunk.index, attempt=attempt, worker=producer.number)
     target = muted.stand_in(producer) if is_muted else producer
+    where = describe_process(producer.number, os.getpid())
+    notes = TaskNotes(name, chunk.mode, chunk.index, arguments, where, attempt, len(arguments))
 
     def outcome(number: int) -> Any:
         try:
             return call(arguments[number])
         except BaseException as error:  # noqa: BLE001  # SystemExit is the task's error too, as in a pool
-            index, who = chunk.index + number, producer.number
-            where = note(name, chunk.mode, index, arguments[number], worker=who, attempt=attempt)
             if not has_own:
                 note_error(name, error)
-            return task_pickling.Failure(error, where)
+            return task_pickling.Failure(error, notes.of(number))
 
     results: list[Any] = []
     position = [0]
@@ -192,7 +194,7 @@ def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool
                         _check_open(config)
                     if has_own or not context.is_as_new():
                         break
-    return results
+    return results, notes
 
 
 def _check_open(config: ConnectionInfo) -> None:

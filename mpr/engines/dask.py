@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from concurrent.futures import Future
 from typing import Any
 
@@ -9,6 +10,9 @@ from mpr.engines.chunk import Answer, Chunk, run_chunk
 from mpr.engines.engine import ChunkFuture, Engine
 from mpr.engines.options import EngineOptions
 from mpr.errors import ConfigError, MissingDependencyError
+
+# The time after which a new cluster gives a dead worker up. The nannies of the cluster start dead workers again.
+_NEVER = "1000 days"
 
 
 class DaskEngine(Engine):
@@ -42,7 +46,8 @@ class DaskEngine(Engine):
             raise MissingDependencyError("distributed", "dask") from error
         self.name: str = "Dask"
         self._distributed: Any = distributed
-        self._cluster: Any = None
+        #: Ends the cluster that this object has started.
+        self._started = contextlib.ExitStack()
         self._client: Any = options.engine
         if options.engine == "dask":
             self._client = self._current_client() or self._start(options.processes)
@@ -58,10 +63,17 @@ class DaskEngine(Engine):
             return None
 
     def _start(self, processes: int | None) -> Any:
-        self._cluster = self._distributed.LocalCluster(
-            n_workers=processes, threads_per_worker=1, dashboard_address=None
-        )
-        return self._distributed.Client(self._cluster, set_as_default=False)
+        import dask.config
+
+        # Some time after the death of a worker, a cluster gives this worker up if it is dead at that moment. A worker
+        # whose tasks often end it may be, and the tasks would wait forever for another worker.
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(dask.config.set({"distributed.deploy.lost-worker-timeout": _NEVER}))
+            options = {"n_workers": processes, "threads_per_worker": 1, "dashboard_address": None}
+            cluster = stack.enter_context(self._distributed.LocalCluster(**options))
+            client = stack.enter_context(self._distributed.Client(cluster, set_as_default=False))
+            self._started = stack.pop_all()
+        return client
 
     def submit(self, chunk: Chunk) -> Future[Answer]:
         # `pure=False`, because Dask takes two equal calls of a pure function for one task.
@@ -74,6 +86,4 @@ class DaskEngine(Engine):
         return isinstance(error, self._distributed.KilledWorker)
 
     def close(self) -> None:
-        if self._cluster is not None:
-            self._client.close()
-            self._cluster.close()
+        self._started.close()

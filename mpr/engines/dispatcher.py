@@ -31,7 +31,7 @@ from mpr.scheduler.outcomes import Outcome, open_result
 from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import Describe, TaskFunction, WorkItem, describe_nothing
 from mpr.threads import Latch
 from mpr.transport.messages import Hello, Result
 from mpr.user_code import Contained
@@ -56,9 +56,12 @@ class EngineDispatcher(TaskDispatcher):
     ----------
     by_value:
         True: functions of `__main__` are pickled by value, because an engine's workers have another `__main__`.
+    describe:
+        Returns nothing, because the rows of an engine's tasks are not written separately.
     """
 
-    by_value = True
+    by_value: bool = True
+    describe: Describe = staticmethod(describe_nothing)
 
     def __init__(
         self, engine: Engine, recording: str, observer: PoolObserver | None, first_seen: Callable[[int], None]

@@ -4,7 +4,7 @@ Covers: the user's calls (`pool.py`, `executor.py`), the work items of each call
 checks of arguments (`options.py`), the start of all parts and the order in which they end (`runtime.py`,
 `worker_runtime.py`, `engine_runtime.py`).
 Does not cover: which worker runs which task (`scheduler`), and where rows go (`recording`).
-May import: transport, processes, worker, scheduler, engines, telemetry, recording.
+May import: transport, processes, rrd, worker, scheduler, engines, telemetry, recording.
 
 ```
 user ─ call ─► Pool ─► PoolCalls ─ work items ─► dispatcher (scheduler) ─► worker

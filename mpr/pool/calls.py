@@ -15,9 +15,11 @@ from mpr.pool import imap
 from mpr.pool.executor import PoolExecutor
 from mpr.pool.options import check_chunksize
 from mpr.pool.results import AsyncResult, CallBack, Callback, MapResult, ResultIterator, SingleResult
+from mpr.pool.skipped import SKIPPED, spans
 from mpr.processes import task_pickling
 from mpr.scheduler.task_dispatcher import TaskDispatcher
 from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.transport.messages import CALL
 
 # The number of work items that a map submits together (see `PoolCalls.map`).
 _SUBMITTED_AT_ONCE = 64
@@ -58,10 +60,14 @@ class PoolCalls:
         """
         task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
-        payload = task_pickling.dump_arguments(
-            task.name, [(tuple(args), dict(kwds or {}))], by_value=self._dispatcher.by_value
-        )
-        self._dispatcher.submit(WorkItem(function=task, payload=payload, on_outcome=result.on_outcome))
+        call = [(tuple(args), dict(kwds or {}))]
+        payload = task_pickling.dump_arguments(task.name, call, by_value=self._dispatcher.by_value)
+        described = self._dispatcher.describe(function, task.name, CALL, call)
+        if any(each.is_complete for each in described):
+            result.on_outcome(0, 1, [SKIPPED], None)
+        else:
+            work_item = WorkItem(function=task, payload=payload, on_outcome=result.on_outcome, calls=described)
+            self._dispatcher.submit(work_item)
         return result
 
     def map(
@@ -83,30 +89,38 @@ class PoolCalls:
         `ConfigError` if `chunksize` is no integer of at least 1.
         """
         items = list(iterable)
-        if chunksize is None:
-            chunksize = -(-len(items) // (self._size * _CHUNKS_PER_WORKER)) or 1
-        check_chunksize(chunksize)
+        if chunksize is not None:
+            check_chunksize(chunksize)
         by_value = self._dispatcher.by_value
         task = TaskFunction.of(function, by_value=by_value)
-        starts = range(0, len(items), chunksize)
+        described = self._dispatcher.describe(function, task.name, mode, items, 0, len(items))
+        left = len(items) - sum(call.is_complete for call in described)
+        if chunksize is None:
+            chunksize = -(-left // (self._size * _CHUNKS_PER_WORKER)) or 1
+        parts = list(spans(described, len(items), chunksize))
         # All arguments are pickled first. If one of them cannot be pickled, the call raises before any task runs.
         payloads = [
-            task_pickling.dump_arguments(f"{task.name}[{start}]", items[start : start + chunksize], by_value=by_value)
-            for start in starts
+            (start, stop, task_pickling.dump_arguments(f"{task.name}[{start}]", items[start:stop], by_value=by_value))
+            for start, stop, is_skipped in parts
+            if not is_skipped
         ]
         result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
-        self._dispatcher.announce(task, len(items))
+        self._dispatcher.announce(task, left)
         on_outcome = result.on_outcome
+        for start, stop, is_skipped in parts:
+            if is_skipped:
+                on_outcome(start, stop - start, [SKIPPED] * (stop - start), None)
         work_items = (
             WorkItem(
                 function=task,
                 index=start,
-                count=min(chunksize, len(items) - start),
+                count=stop - start,
                 mode=mode,
                 payload=payload,
                 on_outcome=on_outcome,
+                calls=described[start:stop],
             )
-            for start, payload in zip(starts, payloads, strict=True)
+            for start, stop, payload in payloads
         )
         # Some work items are submitted together, because threads then switch less often. They are not submitted all
         # together, because the first ones can run while the others are submitted.

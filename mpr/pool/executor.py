@@ -16,11 +16,13 @@ from typing import Any, ParamSpec, Self, TypeVar
 
 from mpr.errors import ConfigError
 from mpr.pool.options import check_chunksize
+from mpr.pool.skipped import SKIPPED
 from mpr.processes import task_pickling
+from mpr.rrd.segment import TaskCall
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import DescribeItems, TaskFunction, WorkItem
 from mpr.threads import Latch, check_may_wait, is_thread_of_ours, run_to_completion
-from mpr.transport.messages import STAR
+from mpr.transport.messages import CALL, STAR
 from mpr.user_code import is_a
 
 R = TypeVar("R")
@@ -188,11 +190,16 @@ class PoolExecutor(Executor):
         try:
             by_value = self._dispatcher.by_value
             function = TaskFunction.of(fn, by_value=by_value)
-            payload = task_pickling.dump_arguments(function.name, [(args, kwargs)], by_value=by_value)
+            call = [(args, kwargs)]
+            payload = task_pickling.dump_arguments(function.name, call, by_value=by_value)
+            described = self._dispatcher.describe(fn, function.name, CALL, call)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             future.set_exception(error)
             return future
-        return future.submit(WorkItem(function=function, payload=payload))
+        if any(each.is_complete for each in described):
+            future.set_result(SKIPPED)  # type: ignore[arg-type]  # the task has no result of its own type
+            return future
+        return future.submit(WorkItem(function=function, payload=payload, calls=described))
 
     def map(
         self,
@@ -233,7 +240,8 @@ class PoolExecutor(Executor):
             raise ConfigError(f"buffersize must be None or at least 1, got {buffersize!r}")
         deadline = None if timeout is None else time.monotonic() + timeout
         function = TaskFunction.of(fn, by_value=self._dispatcher.by_value)
-        chunks = self._submit_chunks(function, zip(*iterables, strict=False), chunksize)
+        describe = functools.partial(self._dispatcher.describe, fn, function.name, STAR)
+        chunks = self._submit_chunks(function, describe, zip(*iterables, strict=False), chunksize)
         ahead = None if buffersize is None else max(1, buffersize // chunksize)
         futures = deque(itertools.islice(chunks, ahead))
 
@@ -260,19 +268,22 @@ class PoolExecutor(Executor):
         return results()
 
     def _submit_chunks(
-        self, function: TaskFunction, calls: Iterator[tuple[Any, ...]], chunksize: int
+        self, function: TaskFunction, describe: DescribeItems, calls: Iterator[tuple[Any, ...]], chunksize: int
     ) -> Iterator[_ChunkFuture]:
         for start in itertools.count(0, chunksize):
             chunk = list(itertools.islice(calls, chunksize))
             if not chunk:
                 return
-            yield from self._submit_chunk(function, start, chunk)
+            yield from self._submit_chunk(function, describe, start, chunk)
 
-    def _submit_chunk(self, function: TaskFunction, start: int, chunk: list[tuple[Any, ...]]) -> Iterator[_ChunkFuture]:
+    def _submit_chunk(
+        self, function: TaskFunction, describe: DescribeItems, start: int, chunk: list[tuple[Any, ...]]
+    ) -> Iterator[_ChunkFuture]:
         future = _ChunkFuture(self._dispatcher, len(chunk))
         try:
             name, by_value = f"{function.name}[{start}]", self._dispatcher.by_value
             payload = task_pickling.dump_arguments(name, chunk, by_value=by_value)
+            described = describe(chunk, start)
         except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(chunk) == 1:
                 future.set_result([(None, error)])
@@ -280,10 +291,20 @@ class PoolExecutor(Executor):
             else:
                 # Submitted one by one, so that only the calls fail that cannot be pickled.
                 for index, call in enumerate(chunk, start):
-                    yield from self._submit_chunk(function, index, [call])
+                    yield from self._submit_chunk(function, describe, index, [call])
             return
-        work_item = WorkItem(function=function, index=start, count=len(chunk), mode=STAR, payload=payload)
-        yield future.submit(work_item)
+        if len(chunk) > 1 and any(each.is_complete for each in described):
+            # Submitted one by one, because a future is for calls that all run, or for calls that are all skipped.
+            for index, (call, each) in enumerate(zip(chunk, described, strict=True), start):
+                yield from self._submit_chunk(function, functools.partial(_described_before, each), index, [call])
+        elif any(each.is_complete for each in described):
+            future.set_result([(SKIPPED, None)])
+            yield future
+        else:
+            work_item = WorkItem(
+                function=function, index=start, count=len(chunk), mode=STAR, payload=payload, calls=described
+            )
+            yield future.submit(work_item)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the pool, as `mpr.Pool.shutdown` does: accept no new calls.
@@ -292,6 +313,10 @@ class PoolExecutor(Executor):
         `cancel_futures` is True, cancel the tasks that no worker has yet.
         """
         self._shutdown(wait, cancel_futures=cancel_futures)
+
+
+def _described_before(call: TaskCall, _items: Sequence[Any], _start: int) -> Sequence[TaskCall]:
+    return [call]
 
 
 def _value_of(outcome: tuple[Any, BaseException | None]) -> Any:

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mpr.pool.results import ResultIterator
+from mpr.pool.skipped import SKIPPED, spans
 from mpr.processes import task_pickling
 from mpr.scheduler.state import PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import DescribeItems, TaskFunction, WorkItem
 from mpr.threads import SimpleQueue, start_aside
 from mpr.transport.messages import EACH
 from mpr.user_code import end_forked, passes
@@ -57,6 +58,7 @@ def start(
     feeder = ImapFeeder(
         dispatcher=dispatcher,
         function=task,
+        describe=functools.partial(dispatcher.describe, function, task.name, EACH),
         items=iter(iterable),
         chunksize=chunksize,
         room=room,
@@ -96,6 +98,8 @@ class ImapFeeder:
         The dispatcher that accepts the work items.
     function:
         The task function.
+    describe:
+        Describes the tasks for some items (see `DescribeItems` in `scheduler/work_item.py`).
     items:
         The user's input.
     chunksize:
@@ -108,6 +112,7 @@ class ImapFeeder:
 
     dispatcher: TaskDispatcher
     function: TaskFunction
+    describe: DescribeItems
     items: Iterator[Any]
     chunksize: int
     room: SimpleQueue[None]
@@ -171,6 +176,7 @@ class ImapFeeder:
         try:
             name, by_value = f"{self.function.name}[{start}]", self.dispatcher.by_value
             payload = task_pickling.dump_arguments(name, part, by_value=by_value)
+            calls = self.describe(part, start)
         except BaseException as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
             if len(part) == 1:
                 self.on_outcome(start, 1, None, error)
@@ -179,13 +185,20 @@ class ImapFeeder:
                 for index, item in enumerate(part, start):
                     self._submit(index, [item])
             return
-        self.dispatcher.submit(
-            WorkItem(
-                function=self.function,
-                index=start,
-                count=len(part),
-                mode=EACH,
-                payload=payload,
-                on_outcome=self.on_outcome,
+        for first, stop, is_skipped in spans(calls, len(part), len(part)):
+            if is_skipped:
+                self.on_outcome(start + first, stop - first, [SKIPPED] * (stop - first), None)
+                continue
+            if stop - first < len(part):
+                payload = task_pickling.dump_arguments(name, part[first:stop], by_value=by_value)
+            self.dispatcher.submit(
+                WorkItem(
+                    function=self.function,
+                    index=start + first,
+                    count=stop - first,
+                    mode=EACH,
+                    payload=payload,
+                    on_outcome=self.on_outcome,
+                    calls=calls[first:stop],
+                )
             )
-        )

@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
-from mpr.errors import MissingDependencyError
+from mpr.errors import MissingDependencyError, PoolTerminatedError
 from mpr.scheduler.observer import PoolObserver
 from mpr.scheduler.work_item import WorkItem
-from mpr.user_code import passes
+from mpr.user_code import is_a, passes
 
 
 class Progress(PoolObserver):
@@ -43,7 +44,7 @@ class Progress(PoolObserver):
         self._lock = threading.Lock()
         self._bar: Any = None
         self._name = ""
-        self._done = self._failed = self._total = 0
+        self._settled = self._failed = self._dropped = self._total = 0
         #: The number of tasks in `_total` that calls have announced, but not submitted yet.
         self._announced = 0
         self._feeding = 0
@@ -75,12 +76,17 @@ class Progress(PoolObserver):
                 self._end_if_done()
 
     def settled(self, work_item: WorkItem, first: int, count: int, error: BaseException | None) -> None:
-        """Count `count` tasks as done, and also as failed if `error` is not None. Then update the bar."""
+        """Count `count` tasks as done, and also as failed if `error` is not None. Then update the bar.
+
+        Tasks that were cancelled, or had no result when the pool was terminated, are neither done nor failed.
+        """
         with self._drawing():
-            self._done += count
-            self._failed += count if error is not None else 0
+            self._settled += count
+            is_dropped = error is not None and is_a(error, (CancelledError, PoolTerminatedError))
+            self._dropped += count if is_dropped else 0
+            self._failed += count if error is not None and not is_dropped else 0
             if self._bar is not None:
-                self._bar.update(count)
+                self._bar.update(0 if is_dropped else count)
                 self._bar.set_postfix_str(self._note(), refresh=False)
                 self._end_if_done()
 
@@ -108,7 +114,8 @@ class Progress(PoolObserver):
     def _note(self) -> str:
         rows, size = self._received()
         received = f"{rows:,} rows, {self._tqdm.format_sizeof(size, 'B')}"
-        return f"{self._failed} failed, {received}" if self._failed else received
+        counts = ((self._failed, "failed"), (self._dropped, "dropped"))
+        return ", ".join([*(f"{count} {what}" for count, what in counts if count), received])
 
     def _grow(self, name: str, count: int) -> None:
         self._total += count
@@ -122,7 +129,7 @@ class Progress(PoolObserver):
         self._bar.total = self._total
 
     def _end_if_done(self) -> None:
-        if self._done >= self._total and not self._feeding:
+        if self._settled >= self._total and not self._feeding:
             self._end()
 
     def _end(self) -> None:
@@ -131,4 +138,4 @@ class Progress(PoolObserver):
             self._bar.set_postfix_str(self._note(), refresh=True)
             self._bar.close()
         self._bar = None
-        self._done = self._failed = self._total = self._announced = 0
+        self._settled = self._failed = self._dropped = self._total = self._announced = 0

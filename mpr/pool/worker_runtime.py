@@ -18,6 +18,7 @@ from mpr.pool.options import PoolOptions
 from mpr.pool.runtime import PoolRuntime
 from mpr.processes.start import make_launcher
 from mpr.recording.shared_recording import SharedRecording
+from mpr.recording.task_calls import TaskCalls
 from mpr.scheduler.dispatcher import Dispatcher
 from mpr.scheduler.worker_supervisor import WorkerSupervisor
 from mpr.worker.config import MAIN, WorkerConfig
@@ -75,6 +76,7 @@ class WorkerRuntime(PoolRuntime):
                 self._supervisor,
                 self._rows.aggregator.soon,
                 self._display.observer(),
+                TaskCalls(self._rows).describe,
             )
             self.size: int = options.size
             self.calls: PoolCalls = PoolCalls(self._dispatcher, options.size)

@@ -9,21 +9,28 @@ from multiprocessing import process
 
 from mpr.threads import check_threads
 
+#: The exit code of a worker that has met a new pool while it imported `__main__`, and the reason in words.
+NO_GUARD_EXIT = 79
+NO_GUARD = (
+    "mpr.Pool was created while a worker imported the main script. Put the code that starts the program under a guard, "
+    "or every worker starts a pool of its own:\n\n    if __name__ == '__main__':\n        main()\n"
+)
+
 
 def prepare_main() -> None:
     """Check that this process may start workers. Delete `__main__.__file__` if it is `<stdin>`, which is no file.
 
-    Raises `RuntimeError` in a process that `multiprocessing` or mpr has started and that is importing `__main__`,
-    because each worker would start a pool of its own.
+    In a process that is importing `__main__`, a pool cannot be made, because each worker would start a pool of its own.
+    A worker of mpr then ends with `NO_GUARD_EXIT`, and its parent raises the error. A process that `multiprocessing`
+    has started raises `RuntimeError`.
     Raises `ConfigError` if gevent or eventlet has replaced the threads of this process.
     """
     check_threads()
     if getattr(process.current_process(), "_inheriting", False):
-        raise RuntimeError(
-            "mpr.Pool was created while a worker imported the main script. Put the code that starts the program "
-            "under a guard, or every worker starts a pool of its own:\n\n"
-            "    if __name__ == '__main__':\n        main()\n"
-        )
+        if process.current_process().name.startswith("mpr-worker-"):
+            # At once and silently, because the traceback of each worker would hide the error of the parent.
+            os._exit(NO_GUARD_EXIT)
+        raise RuntimeError(NO_GUARD)
     main = sys.modules.get("__main__")
     if getattr(main, "__file__", None) == "<stdin>":
         # The file name `<stdin>` is removed, because `multiprocessing` would make workers import a file of this name.

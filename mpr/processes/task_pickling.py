@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.context import set_spawning_popen
-from multiprocessing.pool import (  # type: ignore[attr-defined]  # public by use, not in typeshed
-    MaybeEncodingError,
-    RemoteTraceback,
-)
-from typing import Any, NoReturn
+from multiprocessing.pool import RemoteTraceback  # type: ignore[attr-defined]  # public by use, not in typeshed
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from mpr.errors import TaskError, TaskLoadError, UnpicklableTaskError
 from mpr.processes.pickle_errors import find_culprit
 from mpr.processes.pickling import PICKLE_PROTOCOL, Portable, dumps, dumps_plain, loads, pickled
 from mpr.transport.packing import Buffer
 from mpr.user_code import describe, is_a, passes, plain_name, represent, traceback_text
+
+if TYPE_CHECKING:
+    # The stubs of Python's library do not have this class.
+    class MaybeEncodingError(Exception):
+        exc: str
+        value: str
+
+        def __init__(self, exc: object, value: object) -> None: ...
+
+else:
+    from multiprocessing.pool import MaybeEncodingError
 
 # --- tasks --------------------------------------------------------------------------------------------------------
 
@@ -133,6 +142,12 @@ def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, 
 
 
 def _load_error(what: str, error: BaseException) -> TaskLoadError:
+    if is_a(error, AttributeError) and "'__mp_main__'" in describe(error):
+        # The worker has imported the main script without the part under the guard.
+        return TaskLoadError(
+            f"a worker cannot load {what}: {describe(error)}. Define it at the top of the main script, above the guard "
+            "(\"if __name__ == '__main__':\"), because workers import the script without the part under the guard"
+        )
     text = f"a worker cannot load {what}: {describe(error)}. Its module must be importable in the workers, and must "
     text += "not fail there on import."
     if is_a(error, AttributeError):
@@ -153,7 +168,7 @@ def load_arguments(payload: Sequence[Buffer]) -> list[Any]:
     try:
         arguments: list[Any] = loads(payload)
     except BaseException as error:
-        raise TaskLoadError(f"a worker cannot load the arguments of a task: {describe(error)}") from error
+        raise _load_error("the arguments of a task", error) from error
     return arguments
 
 
@@ -185,6 +200,22 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
+class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):
+    """The result of a task cannot be pickled. The note (`__notes__`) names the task.
+
+    This error is a `MaybeEncodingError` of `multiprocessing`, too, because `multiprocessing.Pool` raises that one.
+    """
+
+    def __init__(self, reason: str, result: str) -> None:
+        MaybeEncodingError.__init__(self, _Shown(reason), _Shown(result))
+
+    def __str__(self) -> str:
+        return f"the result of a task cannot be pickled: {self.value} ({self.exc})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.exc, self.value)
+
+
 class Failure:
     """Replaces the result of a task that has raised `error`, in a worker's list of results.
 
@@ -207,16 +238,18 @@ class _Shown:
         return self._text
 
 
-def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
+def dump_results(results: list[Any], note: Callable[[int], str] | None = None) -> tuple[list[Buffer], bool]:
     """Pickle the results of tasks. Returns a list (the pickle and its buffers), and a bool.
+
+    `note(position)` returns the note for the error of the task whose result has this position in `results`.
 
     The bool is True if the results were pickled together, as one list. This happens if all consist of built-in types
     only, or if there is a single result that can be pickled. Other results are pickled one by one, so that the parent
     gets the rest if it cannot unpickle one of them. `parts_of_results` splits such a pickle.
 
-    The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by a
-    `MaybeEncodingError`, because `multiprocessing.Pool` raises this error, too. But if pickling has raised an error
-    that is no `Exception`, such as `SystemExit`, this error replaces the result.
+    The result of a task that raised is a `Failure`. A result that cannot be pickled is replaced by an
+    `UnpicklableResultError`. But if pickling has raised an error that is no `Exception`, such as `SystemExit`, this
+    error replaces the result.
     """
     if len(results) > 1:
         plain = dumps_plain(results)
@@ -228,14 +261,14 @@ def dump_results(results: list[Any]) -> tuple[list[Buffer], bool]:
             return dumps(results), True
     entries: list[tuple[bool, bytes, int]] = []
     buffers: list[Buffer] = []
-    for result in results:
-        has_raised, (data, *others) = _dump_result(result)
+    for position, result in enumerate(results):
+        has_raised, (data, *others) = _dump_result(result, None if note is None else functools.partial(note, position))
         entries.append((has_raised, bytes(data), len(others)))
         buffers += others
     return [pickle.dumps(entries, PICKLE_PROTOCOL), *buffers], False
 
 
-def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
+def _dump_result(result: object, note: Callable[[], str] | None) -> tuple[bool, list[Buffer]]:
     """Pickle `result`. Returns a pair: True if the task has failed, and a list (the pickle and its buffers).
 
     A task whose result cannot be pickled has failed, too. If the task has failed, the pickle is that of the error.
@@ -245,10 +278,12 @@ def _dump_result(result: object) -> tuple[bool, list[Buffer]]:
     try:
         return False, dumps(result)
     except Exception as error:  # noqa: BLE001  # a user's `__reduce__` may raise anything
-        failure: BaseException = MaybeEncodingError(_Shown(represent(error)), _Shown(represent(result)))
+        culprit = find_culprit(result)
+        reason = f"{culprit}: {describe(error)}" if culprit else describe(error)
+        failure: BaseException = UnpicklableResultError(reason, represent(result))
     except BaseException as error:  # noqa: BLE001  # `sys.exit` in a `__reduce__` is the task's error too
         failure = error
-    return True, dump_exception(failure)
+    return True, dump_exception(failure, "" if note is None else note())
 
 
 def parts_of_results(payload: Sequence[Buffer], count: int) -> list[tuple[bool, list[Buffer]]]:

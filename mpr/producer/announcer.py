@@ -6,8 +6,10 @@ Does not cover: how rows get into the outbox (`outbox_writer.py`), which results
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ from mpr.user_code import log as _log
 
 # The pause between two looks for the parent's answer (seconds).
 _POLL_SECS = 0.001
+# The time after which the parent is asked again to open an outbox (seconds). It may have lacked descriptors before.
+_ASK_AGAIN_SECS = 1.0
 
 
 @dataclass(slots=True)
@@ -231,8 +235,12 @@ class Announcer:
     def have_opened(self, fresh: Outbox) -> None:
         """Ask the parent to open the outbox `fresh`. Wait until the parent has answered, or the recording is gone."""
         self._opened.clear()
-        self._connection.send(NewOutbox(fresh.address))
-        while not self._opened.wait(_POLL_SECS) and not self._watch.is_gone():
+        asked = -math.inf
+        while not self._opened.is_set() and not self._watch.is_gone():
+            if time.monotonic() - asked > _ASK_AGAIN_SECS:
+                self._connection.send(NewOutbox(fresh.address))
+                asked = time.monotonic()
+            self._opened.wait(_POLL_SECS)
             self._inbox.take_answers()
 
     def switch_to(self, fresh: Outbox, calls_before: int, rows: int) -> Outbox:

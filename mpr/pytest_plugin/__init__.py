@@ -28,7 +28,7 @@ If a test uses the fixture `mpr_golden`, `Recorder.snapshot` copies the rows tha
 
 A test that uses a fixture in `RECORDED_FIXTURES` (`options.py`) is recorded in every mode. If the mode alone would not
 record this test, its recording is removed at the end of the test. No test is recorded if the environment variable
-`RERUN` is `off`, or if the disk is full.
+`RERUN` is `off`, `0` or `false`, or if less than `mpr_min_free_space` (500 MB by default) is free on the disk.
 
 If the mode is `off`, and no test has the marker `mpr` or a fixture in `RECORDED_FIXTURES`, pytest imports only this
 module, `options.py` and `hookspecs.py` of this package.

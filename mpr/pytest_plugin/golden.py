@@ -43,6 +43,8 @@ FOLDER = "__recordings__"
 USED, WRITTEN = "mpr_golden", "mpr_golden_written"
 # Entities with rows about the run. These rows are not compared, because they do not belong to the test.
 _OF_RUN = (*compare.IGNORED_ENTITIES, f"/{ROOT}/**")
+# What reading and writing a recording may raise: errors of the system, and those of the SDK's reader.
+_FAILURES = (OSError, RuntimeError, ValueError, LookupError, TypeError)
 # The largest number of golden recordings that the summary names.
 _MOST_LINES = 20
 
@@ -137,9 +139,10 @@ class Golden:
                 self._differs(golden, actual, ignored, found)
 
     def at_teardown(self) -> None:
-        """Call this object without arguments if the call phase has passed and has not called this object.
+        """Compare the rows as `__call__` does without arguments, unless the test has called this object already.
 
-        If the rows differ, the teardown of the test fails. Does nothing if the test is not recorded.
+        Does nothing if the call phase has not passed, or if the test is not recorded. If the rows differ, the teardown
+        of the test fails.
         """
         __tracebackhide__ = True
         running = self._recorder.current if self._recorder is not None else None
@@ -180,10 +183,11 @@ class Golden:
     def _update(
         self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]
     ) -> None:
-        """Replace the rows in `golden` by those of `actual`, without the entities in `ignored`.
+        """Replace the rows in `golden` by the rows of `actual`, without the entities in `ignored`.
 
-        Copies of the old and the new file are kept for the report, with the differences `found`. If a copy cannot be
-        written, the report does not show the change. Fails the test if there are no rows to write.
+        Copies of the old and the new file are kept for the report, with the first of the differences `found`. If a copy
+        cannot be written, the report does not show the change. Fails the test if there are no rows to write, or if
+        `golden` cannot be written.
         """
         __tracebackhide__ = True
         before = _content(golden)
@@ -206,17 +210,18 @@ class Golden:
         )
 
     def _kept(self, golden: Path, actual: Path, ignored: Collection[str], found: Sequence[compare.Difference]) -> str:
-        """Write the rows of `actual`, without the entities in `ignored`, to a file in `Recorder.artifacts`.
+        """Write the rows of `actual`, without the entities in `ignored`, to a file in `Recorder.artifacts()`.
 
-        Returns a sentence for the message of the failed test: the command that shows `golden` and the new file, or the
-        reason if there is no new file.
+        Also note the differences `found` for the report. Returns a sentence for the message of the failed test: the
+        command that shows `golden` and the new file. If there are no rows, or if a file cannot be written, the sentence
+        says this instead.
         """
         try:
             kept = self._artifact(golden)
             if not self._store(kept, actual, ignored):
                 return "There is nothing in the new one."
             self._note_change(golden, _content(golden), kept, found, written=False)
-        except (OSError, RuntimeError) as error:
+        except _FAILURES as error:
             return f"The new one could not be kept: {error}"
         return f"See both: {shlex.join(['rerun', self._shown(golden), self._shown(kept)])}"
 
@@ -227,10 +232,11 @@ class Golden:
     def _note_change(
         self, golden: Path, before: bytes, kept: Path, found: Sequence[compare.Difference], *, written: bool
     ) -> None:
-        """Note for the report that `before`, the old content of `golden`, differs from the new rows in the file `kept`.
+        """Note for the report that the new rows in the file `kept` differ from the golden recording `golden`.
 
-        `found` has the differences. `written` is true if `golden` was replaced by the new rows. Raises `OSError` if the
-        copy of the old content cannot be written.
+        `before` is the content of `golden` before any change. It is copied to a file beside `kept`. `found` has at
+        least one difference. `written` is true if the new rows have replaced `golden`. Raises `OSError` if the copy
+        cannot be written.
         """
         running = self._recorder.current if self._recorder is not None else None
         assert running is not None
@@ -257,7 +263,7 @@ class Golden:
                 if not self._store(part, actual, ignored):
                     _fail("mpr_golden: this test has logged nothing that could be compared")
                 part.replace(golden)
-        except (OSError, RuntimeError) as error:
+        except _FAILURES as error:
             _fail(f"mpr_golden: cannot write {self._shown(golden)}: {getattr(error, 'strerror', None) or error}")
         self._note(WRITTEN, golden)
 
@@ -265,7 +271,7 @@ class Golden:
         """Write the rows of the recording `actual`, without the entities in `ignored`, to the new recording `target`.
 
         Returns True if rows were written. Returns False and writes nothing if all rows belong to ignored entities.
-        Raises `OSError` or the SDK's `RuntimeError` if the rows cannot be written.
+        Raises one of `_FAILURES` if the rows cannot be read or written.
         """
         from mpr.pytest_plugin import golden_file
         from mpr.sdk.reader import quiet_reader
@@ -298,7 +304,7 @@ _checked: dict[Path, tuple[tuple[int, ...], str | None]] = {}
 def _content(golden: Path) -> bytes:
     """Return the content of the file `golden`; empty if it cannot be read.
 
-    It is also empty if `golden` is no regular file, because reading a pipe may block.
+    The result is also empty if `golden` is no regular file, because reading a pipe may block.
     """
     try:
         return golden.read_bytes() if golden.is_file() else b""
@@ -307,11 +313,12 @@ def _content(golden: Path) -> bytes:
 
 
 def _check(golden: Path) -> None:
-    """Raise `RecordingError` if the file `golden` is damaged, or if the SDK cannot read it or crashes at it.
+    """Raise `RecordingError` if the file `golden` is damaged, or if the SDK cannot read it or crashes.
 
-    A subprocess reads the file with the SDK, because a crash would end this process. It also reads the other golden
-    recordings in the folder that are not checked yet, because starting a subprocess for each file takes more time. A
-    result is kept until the file changes. Also raises `RecordingError` if the subprocess cannot start or fails.
+    A subprocess reads the file with the SDK, because a crash would end this process. The subprocess also reads the
+    other golden recordings in the folder that are not checked yet, because starting a subprocess for each file takes
+    more time. A result is kept until the file changes. Also raises `RecordingError` if the subprocess cannot start or
+    fails.
     """
     if not _is_checked(golden):
         paths = [golden, *(path for path in golden.parent.glob("*.rrd") if path != golden and not _is_checked(path))]
@@ -343,8 +350,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 def _stream(application_id: str, _pid: int) -> TestStream:
     """Return the `TestStream` with which this process writes golden recordings.
 
-    It is made only once for each `application_id`, because each new stream starts threads of the SDK. `_pid`, the
-    process id, is an argument so that a forked child does not get its parent's stream from the cache.
+    The stream is made only once for each `application_id`, because each new stream starts threads of the SDK. `_pid`,
+    the process id, is an argument so that a forked child does not get its parent's stream from the cache.
     """
     from mpr.pytest_plugin.recording.test_stream import TestStream
 

@@ -31,7 +31,7 @@ _KIND = b"rerun:kind"
 
 
 def write(target: str, chunks: Iterable[Chunk], stream: TestStream, ignored_timelines: Collection[str]) -> None:
-    """Write the rows of `chunks` to the file `target` by the stream `stream`, which has no open file before and after.
+    """Write the rows of `chunks` to the file `target` with the stream `stream`, which must have no open file.
 
     The times on `ignored_timelines` are left out (see `canonical`). The recording gets an id that depends only on the
     application id of `stream`. Raises `OSError` or the SDK's `RuntimeError` if the file cannot be written.
@@ -51,8 +51,8 @@ def canonical(chunks: Iterable[Chunk], ignored_timelines: Collection[str]) -> li
     """Return the rows of `chunks` in one chunk for each entity and set of columns.
 
     The same rows give the same chunks, also if they were logged in another order. The times on `ignored_timelines` are
-    left out. If a chunk has no other times, its `log_time` is kept, but replaced by the number of each row in the chunk
-    (from 0).
+    left out. If a chunk has times only on these timelines, its `log_time` stays, but has the number of each row in the
+    chunk (from 0). If such a chunk has no `log_time`, the times on one timeline stay as they are.
     """
     import pyarrow as pa
     from rerun.chunk import Chunk

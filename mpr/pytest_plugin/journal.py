@@ -4,8 +4,8 @@ An event is the start or the end of a test, the start of a phase (setup, call, t
 repair of a recording by `mpr recover`.
 
 The `Controller` reads the journals of a run when all tests have ended. A test with a start but no end in a journal then
-counts as crashed. The `workeroutput` of pytest-xdist cannot replace the journal, because a worker that crashes
-sends no `workeroutput`.
+counts as crashed. The `workeroutput` of pytest-xdist, which is the data that a worker sends at its end, cannot replace
+the journal: a worker that crashes sends no `workeroutput`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reads the options of the plugin from pytest's command line, its configuration file, and the marker `mpr`.
 
-Covers: declaring and checking the options, and the part of them that workers of pytest-xdist are sent.
+Covers: declaring and checking the options, and the options that are sent to workers of pytest-xdist.
 Does not cover: the effect of an option, for example of the mode (`recording/retention.py`).
 """
 
@@ -126,7 +126,7 @@ class Settings:
     summary:
         The recordings that pytest names at the end of the run: "failed", "all" or "none".
     strict:
-        If true, an error of mpr while a test is recorded (or if it cannot be recorded) fails the teardown of the test.
+        If true, the teardown of a test fails if mpr cannot record the test, or has an error while it records the test.
     capture:
         The threads in which plain `rr.log` is recorded. "global": all threads that have no recording of their own.
         "thread": only the thread of the test.
@@ -144,8 +144,8 @@ class Settings:
     screenshot_timeout_secs, screenshots_secs:
         The longest time in seconds for one picture, and for all pictures of a run.
     screenshot_updates:
-        If true, golden recordings that are written again get a picture of before and after. False if the command line
-        has `--mpr-screenshot=off`.
+        If true, a golden recording that is replaced gets two pictures, one of the old rows and one of the new rows.
+        False if the command line has `--mpr-screenshot=off`.
     artifact_url:
         The URL at which the folder `output` will be served; empty if there is none.
     serve_port:
@@ -193,7 +193,7 @@ class Settings:
 
 
 def value(config: pytest.Config, name: str) -> Any:
-    """Return the value of the option `name`: from the command line, else from the configuration file or its default."""
+    """Return the value of the option `name`: from the command line, else the configuration file, else its default."""
     given = config.getoption(name, None)
     return config.getini(name) if given is None else given
 
@@ -201,7 +201,7 @@ def value(config: pytest.Config, name: str) -> Any:
 def settings_of(config: pytest.Config, run: str) -> Settings:
     """Return the settings of the run with the name `run`, from the configuration `config` of pytest.
 
-    A worker of pytest-xdist ignores `run`, and uses the name that the process in which pytest was started has sent.
+    A worker of pytest-xdist ignores `run`, and uses the name that it got from the process in which pytest was started.
     Raises `pytest.UsageError` if an option has a value that cannot be used.
     """
     given = getattr(config, "workerinput", {}).get("mpr")

@@ -57,7 +57,8 @@ class GoldenChange:
     name:
         The path of the golden recording, relative to the folder in which pytest was started.
     before, after:
-        The paths of a copy of the golden recording and of a file with the new rows, relative to the run's folder.
+        The path of a copy of the golden recording before any change, and the path of a file with the new rows. These
+        paths are relative to the run's folder.
     written:
         True if the new rows have replaced the golden recording.
     first:

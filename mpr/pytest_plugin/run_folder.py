@@ -31,9 +31,10 @@ _IGNORE = ".gitignore"
 def make_run_folder(settings: Settings, folder: str, output: str) -> None:
     """Make the folder of the run, with a first `run.json`, if the folder is missing. Raises `OSError` if this fails.
 
-    `folder` is the folder of the run, and `output` the folder above it, which has all runs. If `output` is made too, it
-    gets a `.gitignore` for all its files. The two folders are `str` and not `Path`, because a test may have replaced
-    functions that the methods of `Path` call.
+    The first `run.json` has mpr's version, the process id and the CI job from `settings`. `folder` is the folder of the
+    run, and `output` the folder above it, which has all runs. If `output` is made too, it gets a `.gitignore` for all
+    its files. The two folders are `str` and not `Path`, because a test may have replaced functions that the methods of
+    `Path` call.
     """
     if not system.exists(folder):
         is_new = not system.exists(output)
@@ -49,9 +50,10 @@ def make_run_folder(settings: Settings, folder: str, output: str) -> None:
 def finish_run_folder(settings: Settings, results: Sequence[RecordedTest]) -> None:
     """Remove the journals, write `run.json`, and remove old runs.
 
-    Call this function when all other files of the run are written, because `run.json` lists them. If no file but
-    `run.json` is left, remove the run's folder instead, and no old runs. Raises `OSError` if a journal cannot be
-    removed, or `run.json` not be written.
+    Call this function when all other files of the run are written, because `run.json` lists them. If the run has no
+    file except `run.json` and journals, remove the run's folder instead, and keep the old runs. If `settings.output`
+    then has only its `.gitignore`, remove `settings.output` too. Raises `OSError` if a journal cannot be removed, or if
+    `run.json` cannot be written.
     """
     folder = settings.folder
     for path in journal_files(folder):

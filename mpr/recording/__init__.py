@@ -17,5 +17,5 @@ Telemetry is the rows that a pool logs about its workers and tasks. The layout i
 Covers: the user's calls (`shared_recording.py`), starting and ending all parts (`runtime.py`), options, statistics, the
 viewer in a notebook.
 Does not cover: workers (`pool`), how rows get to the sinks (`aggregator`, `sinks`), making telemetry (`telemetry`).
-May import: sdk, transport, processes, rrd, producer, sinks, tasks, live, aggregator, blueprint.
+May import: sdk, transport, processes, rrd, datasets, producer, sinks, tasks, live, aggregator, blueprint.
 """

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from mpr import limits
 from mpr.errors import WrongProcessError
@@ -20,7 +20,7 @@ from mpr.recording.options import RecordingOptions, Route, SinksLike
 from mpr.recording.runtime import RecordingRuntime
 from mpr.recording.statistics import RecordingStatistics
 from mpr.sdk import private_names
-from mpr.tasks.wrapped import Wrapped
+from mpr.tasks import wrapped
 from mpr.threads import check_threads, run_to_completion
 from mpr.transport import connection_info
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class SharedRecording:
@@ -112,7 +113,7 @@ class SharedRecording:
 
     @property
     def paths(self) -> list[Path]:
-        """The files of the durable sinks. The files of single tasks in a `DirectorySink` are not in the list.
+        """The files that the durable sinks have written until now.
 
         After the file of each sink come the files of recordings that tasks have made themselves.
         """
@@ -144,7 +145,13 @@ class SharedRecording:
     def _propagation_text(self) -> str:
         return connection_info.to_text(self._runtime.connection_info(start.check_processes(None)))
 
-    def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]:
+    @overload
+    def wrap(self, fn: type[T], /) -> type[T]: ...
+
+    @overload
+    def wrap(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+
+    def wrap(self, fn: Callable[..., Any], /) -> Callable[..., Any]:
         """Return a function that calls `fn`, and logs to this recording from any process of this user on this machine.
 
         Use the returned function with other engines, such as Dask or joblib. It can be pickled with pickle and with
@@ -155,12 +162,14 @@ class SharedRecording:
         complete call, its rows are not logged again. A call after the end of the recording raises
         `RecordingClosedError`.
 
+        If `fn` is a class, such as that of an actor, the result is a subclass. Its `__init__`, `__call__` and all
+        methods without two underscores at both ends are wrapped functions. Only cloudpickle can pickle this class.
+
         `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a
-        class.
+        class that cannot have subclasses.
         """
         self._runtime.check_usable()
-        wrapped: Callable[P, R] = Wrapped(fn, self._runtime.connection_info(start.check_processes(None)))
-        return wrapped
+        return wrapped.wrap(fn, self._runtime.connection_info(start.check_processes(None)))
 
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink (such as a file) has all rows that this process has logged to the recording.

@@ -11,9 +11,9 @@ Does not cover: the form of a frame (`framing.py`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from mpr.errors import ReleasedError
 from mpr.rrd import framing, store_id
@@ -149,7 +149,39 @@ class MessageBytes:
         return offset - self._base
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
+@dataclass(eq=False, frozen=True, slots=True, weakref_slot=True)
+class TaskCall:
+    """Describes the call of one task, for sinks that write the rows of each task separately.
+
+    Attributes
+    ----------
+    arguments:
+        The fields of the arguments with their plain values, such as `{"lr": 0.1}` (see `datasets/arguments.py`).
+    function:
+        The name of the task function.
+    digest:
+        The digest of the call (see `datasets/digest.py`); "" if it has none, or if no sink needs it.
+    obstacle:
+        Says why the call has no digest; "" if it has one.
+    floats:
+        The names of the parameters whose annotation is `float`.
+    index, length:
+        The index of the task in its call, and the number of tasks of the call; None if they are not known yet.
+    is_complete:
+        True if the task need not run, because its recording of an earlier run is complete.
+    """
+
+    arguments: Mapping[str, Any]
+    function: str = ""
+    digest: str = ""
+    obstacle: str = ""
+    floats: frozenset[str] = frozenset()
+    index: int | None = None
+    length: int | None = None
+    is_complete: bool = False
+
+
+@dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)
 class TaskInfo:
     """Describes one attempt at one task.
 
@@ -176,6 +208,8 @@ class TaskInfo:
         The duration of the attempt in seconds; 0 while the attempt runs.
     error:
         A text about the exception that the attempt raised; None if there is none.
+    call:
+        The call of the task; None if nobody has described it.
     """
 
     number: int
@@ -188,6 +222,7 @@ class TaskInfo:
     is_over: bool = False
     seconds: float = 0.0
     error: str | None = None
+    call: TaskCall | None = None
 
     def ended(self, seconds: float, error: str | None) -> None:
         """Mark the attempt as over.

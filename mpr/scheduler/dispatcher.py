@@ -31,7 +31,7 @@ from mpr.scheduler.outcomes import Outcome
 from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolLimits, PoolState
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import Describe, TaskFunction, WorkItem, describe_nothing
 from mpr.scheduler.worker_events import WorkerEvents
 from mpr.scheduler.worker_handle import Soon, WorkerActivity, WorkerControl
 from mpr.threads import Latch, aside
@@ -60,12 +60,16 @@ class Dispatcher(TaskDispatcher):
         Called with a function. The aggregator's thread then calls this function.
     observer:
         Gets a call for each event of tasks and workers; None for no observer.
+    describe:
+        See the attribute.
 
     Attributes
     ----------
     by_value:
         False: functions of `__main__` are pickled with their code only if workers do not import `__main__`
         (`processes/main_module.py`).
+    describe:
+        Describes the tasks of a call for the sinks (see `Describe` in `work_item.py`).
     listener:
         Gets the aggregator's reports about the pool's workers and their results.
     """
@@ -79,7 +83,9 @@ class Dispatcher(TaskDispatcher):
         control: WorkerControl,
         soon: Soon,
         observer: PoolObserver | None = None,
+        describe: Describe = describe_nothing,
     ) -> None:
+        self.describe: Describe = describe
         self._soon = soon
         self._observer = PoolObservers([] if observer is None else [observer])
         self._books = PoolBooks(down)

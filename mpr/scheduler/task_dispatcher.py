@@ -13,7 +13,7 @@ from typing import Protocol
 from mpr.scheduler.callbacks import Callbacks
 from mpr.scheduler.pending_work import PendingWork
 from mpr.scheduler.state import PoolLifecycle, PoolState
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import Describe, TaskFunction, WorkItem
 
 
 class TaskDispatcher(Protocol):
@@ -24,6 +24,8 @@ class TaskDispatcher(Protocol):
     by_value:
         True if functions and classes of `__main__` are pickled with their code, because the workers have another
         `__main__`.
+    describe:
+        Describes the tasks of a call for the sinks (see `Describe` in `work_item.py`).
     callbacks:
         Runs the callbacks of the callers.
     lifecycle:
@@ -33,6 +35,7 @@ class TaskDispatcher(Protocol):
     """
 
     by_value: bool
+    describe: Describe
     callbacks: Callbacks
     lifecycle: PoolLifecycle
     work: PendingWork

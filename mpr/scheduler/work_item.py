@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from mpr.processes import task_pickling
-from mpr.rrd.segment import TaskInfo
+from mpr.rrd.segment import TaskCall, TaskInfo
 from mpr.transport.messages import CALL, Hello, TaskBegan, Tasks
 from mpr.transport.packing import Buffer
 from mpr.transport.status_page import At
@@ -19,6 +19,33 @@ from mpr.transport.status_page import At
 #: Takes the outcome of tasks of a call. The arguments are the index of the first task, the number of tasks, and either
 #: their results and None, or None and one error for all of them.
 OnOutcome = Callable[[int, int, Sequence[Any] | None, BaseException | None], None]
+
+
+class Describe(Protocol):
+    """Describes tasks for the sinks."""
+
+    def __call__(
+        self,
+        function: Callable[..., Any],
+        name: str,
+        mode: int,
+        items: Sequence[Any],
+        start: int | None = None,
+        length: int | None = None,
+        /,
+    ) -> Sequence[TaskCall]:
+        """Return a description of each task, or an empty sequence if no sink needs one.
+
+        `function` and `name` are the task function and its name, `mode` is the mode of the work item, and `items` has
+        one entry of the pickled arguments per task. `start` is the index of the first task in its call, and `length` is
+        the number of tasks of the call; None if it is not known.
+
+        Raises `ConfigError` if a sink cannot take these tasks.
+        """
+
+
+#: The same for one function and one mode. The arguments are the items, and the index of the first of them.
+DescribeItems = Callable[[Sequence[Any], int], Sequence[TaskCall]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +75,18 @@ class TaskFunction:
         return cls(task_pickling.task_name(function), *task_pickling.dump_function(function, by_value=by_value))
 
 
+def describe_nothing(
+    _function: object,
+    _name: str,
+    _mode: int,
+    _items: object,
+    _start: int | None = None,
+    _length: int | None = None,
+) -> Sequence[TaskCall]:
+    """Return no descriptions. This is the `Describe` of a pool whose sinks need none."""
+    return ()
+
+
 def _ignore(_first: int, _count: int, _values: object, _error: object) -> None:
     """Do nothing. This function is the `on_outcome` of a work item until `connect` sets another one."""
 
@@ -69,6 +108,8 @@ class WorkItem:
         How the function is called (`CALL`, `EACH` or `STAR` of `transport/messages.py`), and the pickled arguments.
     on_outcome:
         Called with the outcomes of one or more tasks. See `OnOutcome` for the arguments.
+    calls:
+        A description of each task for the sinks; empty if no sink needs one.
     on_start:
         Called once, before a worker gets the work item. Returns False if the caller has cancelled the work item. None
         if there is nothing to call, or if it has returned True.
@@ -93,6 +134,7 @@ class WorkItem:
     mode: int = CALL
     payload: Sequence[Buffer]
     on_outcome: OnOutcome = _ignore
+    calls: Sequence[TaskCall] = ()
     on_start: Callable[[], bool] | None = None
     number: int = 0
     first_task: int = 0
@@ -183,6 +225,7 @@ class WorkItem:
             worker=hello.worker,
             pid=hello.pid,
             started_nanos=began.started_nanos,
+            call=self.calls[began.task] if began.task < len(self.calls) else None,
         )
 
     def message(self) -> Tasks:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from mpr.aggregator.listener import SurvivingRows
 from mpr.errors import InitializerError, RecordingClosedError, describe_exit, describe_process, died_at_start
 from mpr.processes import task_pickling
+from mpr.processes.main_module import NO_GUARD, NO_GUARD_EXIT
 from mpr.rrd.segment import TaskInfo
 from mpr.scheduler.books import PoolBooks
 from mpr.scheduler.delivery import OutcomeDelivery
@@ -233,12 +234,13 @@ class WorkerEvents:
                     self._settle_lost([each for each in had if each in books.work], loss, outcomes, notes)
                 state = books.lifecycle.state
                 is_needed = state is PoolState.RUNNING or (state is PoolState.CLOSED and books.has_work())
-                is_hopeless = is_needed and handle is None and not self._budget.died_at_start()
+                is_unguarded = handle is None and exitcode == NO_GUARD_EXIT
+                is_hopeless = is_needed and handle is None and (is_unguarded or not self._budget.died_at_start())
         finally:
             # In any case, as in `result`.
             self._delivery.deliver(outcomes)
         if is_hopeless:
-            self.broken(died_at_start(exitcode, self._control.start_obstacle()))
+            self.broken(died_at_start(exitcode, NO_GUARD if is_unguarded else self._control.start_obstacle()))
         elif is_needed:
             if not said_goodbye:
                 _log.info("worker %d %s and is replaced", worker, describe_exit(exitcode))

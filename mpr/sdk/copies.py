@@ -10,7 +10,8 @@ A handle is the SDK's object that stands for one recording. A target (`Target`) 
 Covers: the SDK's calls that log rows, set times and change sinks.
 Does not cover: blueprints, and the names and starts of recordings.
 
-The calls are wrapped while there is a target. Only the last target gets copies.
+The calls are wrapped while there is a target. Only the last target gets copies. The wrappers have the variable
+`__tracebackhide__`, so that pytest does not show them if a call of the SDK raises an error.
 """
 
 from __future__ import annotations
@@ -152,6 +153,7 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(original)
         def log(entity_path: str, components: Any, static_: bool, recording: Any = None) -> Any:
+            __tracebackhide__ = True
             # Its own wrapper, because packing and unpacking any arguments would make each `rr.log` slower.
             copy = _copy_of(recording)
             result = original(entity_path, components, static_, recording)
@@ -164,6 +166,7 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         copy = _copy_of(kwargs.get("recording"))
         if copy is not None and args and hasattr(args[0], "__next__"):
             # An iterator of chunks can be read only once.
@@ -182,6 +185,7 @@ def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Itera
 
     Errors of `send` are ignored.
     """
+    __tracebackhide__ = True
     for chunk in chunks:
         with suppress(Exception):
             send(chunk, recording=copy)
@@ -191,6 +195,7 @@ def _copied(chunks: Iterator[Any], send: Callable[..., Any], copy: Any) -> Itera
 def _send_call(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def send(given: Any, recording: Any = None) -> Any:
+        __tracebackhide__ = True
         copy = _copy_of(recording)
         if copy is None or not hasattr(given, "__iter__"):
             result = original(given, recording)
@@ -305,6 +310,7 @@ def _makes_current(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         result = original(*args, **kwargs)
         if _target() is not None and kwargs.get("make_default", True):
             _leave_thread()
@@ -337,6 +343,7 @@ def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         target = _target()
         if target is not None and kwargs.get("recording") is None and _is_current(target):
             handle = target.make_recording()
@@ -352,6 +359,7 @@ def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
 def _disconnect(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def disconnect(recording: Any = None) -> Any:
+        __tracebackhide__ = True
         target = _target()
         if target is None or recording is not None:
             return original(recording)
@@ -369,6 +377,7 @@ def _disconnect(original: Callable[..., Any]) -> Callable[..., Any]:
 def _finalize(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def finalize_deferred_sinks(recording: Any = None) -> Any:
+        __tracebackhide__ = True
         target = _target()
         # The SDK would finish the file of the test's recording at the end of a `with stream:` block.
         if target is not None and target.is_ours(Native.ids(recording)):

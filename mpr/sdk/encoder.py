@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,10 +23,13 @@ from mpr.sdk.reader import ReadableFile
 from mpr.sdk.recordings import Ids
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     import rerun as rr
     import rerun.blueprint as rrb
 
 
+# More than the stream of a blueprint usually has, in bytes.
+_BLUEPRINT_MAX_BYTES = 1024 * 1024
 #: The ids of the recordings that mpr has made for itself in this process.
 own_recordings: set[Ids] = set()
 
@@ -168,12 +171,40 @@ def as_blueprint(blueprint: Any) -> rrb.Blueprint:
         ) from error
 
 
+class _TypedArray:
+    """A component batch whose array is `array` itself. The SDK never changes its type."""
+
+    def __init__(self, array: pa.Array) -> None:
+        self._array = array
+
+    def as_arrow_array(self) -> pa.Array:
+        return self._array
+
+
+def send_typed_property(stream: rr.RecordingStream, name: str, columns: Mapping[str, pa.Array]) -> None:
+    """Set the property `name` of the recording of `stream`. `columns` are its parts with their values.
+
+    `rr.AnyValues` would cast a value to the type of an earlier value with the same name in this process, or drop it.
+    """
+    import rerun as rr
+
+    if columns:
+        batches = [
+            rr.DescribedComponentBatch(_TypedArray(array), rr.ComponentDescriptor(key))
+            for key, array in columns.items()
+        ]
+        stream.send_property(name, batches)
+
+
 def encoded_blueprint(application_id: str, blueprint: Any) -> bytes:
     """Return an encoded stream that makes `blueprint` the active and the default blueprint of `application_id`.
 
-    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts.
+    Raises `ConfigError` if `blueprint` is no value that `rr.send_blueprint` accepts, and `OSError` if there is no space
+    to write the stream.
     """
-    with ReadableFile(b"") as path, internal():
+    # If the SDK has no space for the file, it waits for ever. So mpr writes into the file first. The SDK then
+    # overwrites these bytes.
+    with ReadableFile(bytes(_BLUEPRINT_MAX_BYTES)) as path, internal():
         as_blueprint(blueprint).save(application_id, path)
         return Path(path).read_bytes()
 

@@ -116,6 +116,7 @@ def keeping(name: str, times_of: Callable[[Any], Times | None], wrapped: Callabl
 
     @functools.wraps(wrapped)
     def call(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
         if _open:
             recording = args[place] if len(args) > place else kwargs.get("recording")
             times = times_of(recording)

@@ -91,8 +91,12 @@ class ReadableFile:
     def __init__(self, data: bytes) -> None:
         self._file = files.MemoryFile("mpr-reader")
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file.fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._file.fd, view) :]
+        except OSError:
+            self._file.close()
+            raise
 
     def __enter__(self) -> str:
         return self._file.path

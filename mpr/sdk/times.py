@@ -43,6 +43,7 @@ def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | N
     def watched_set(original: SetTime) -> SetTime:
         @functools.wraps(original)
         def call(timeline: str, value: Any, recording: Any = None) -> None:
+            __tracebackhide__ = True
             original(timeline, value, recording)
             noted(ids_of(recording), timeline, (original, value))
 
@@ -51,6 +52,7 @@ def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | N
     def watched_disable(original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def call(timeline: str, recording: Any = None) -> None:
+            __tracebackhide__ = True
             original(timeline, recording)
             noted(ids_of(recording), timeline, None)
 
@@ -59,6 +61,7 @@ def watch_times(noted: Callable[[Ids | None, str | None, tuple[SetTime, Any] | N
     def watched_reset(original: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(original)
         def call(recording: Any = None) -> None:
+            __tracebackhide__ = True
             original(recording)
             noted(ids_of(recording), None, None)
 

@@ -22,5 +22,5 @@ These words have the same meaning in all modules:
 
 Covers: the classes of sinks, reading sinks from text, and the writers of durable sinks.
 Does not cover: the processes that feed viewers (`live`) and the file format (`rrd`).
-May import: sdk, rrd.
+May import: sdk, rrd, datasets.
 """

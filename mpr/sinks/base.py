@@ -17,7 +17,7 @@ from typing import ClassVar, Protocol, TypeAlias
 from mpr.errors import SinkError
 from mpr.rrd import store_id
 from mpr.rrd.byte_log import ByteLog
-from mpr.rrd.segment import Segment
+from mpr.rrd.segment import Segment, TaskCall
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,11 @@ class Sink(ABC):
     #: Whether workers can write to the sink without the parent (`route="direct"`). A durable sink then has a file in
     #: `Writer.paths`.
     takes_direct_rows: ClassVar[bool] = False
+
+    @property
+    def needs_digests(self) -> bool:
+        """True if the tasks that the sink expects must have digests (see `datasets/digest.py`)."""
+        return False
 
     @abstractmethod
     def _places(self) -> tuple[str, ...]:
@@ -142,6 +147,14 @@ class Writer(ABC):
     @abstractmethod
     def open(self, preamble: bytes) -> None:
         """Write `preamble`, the stream with which a file begins. Raises `SinkError` if this fails."""
+
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        """Note that a call will submit the tasks `calls`. Returns for each if it need not run, because it is complete.
+
+        Raises `ConfigError` if that cannot work. The thread of the caller calls this method, perhaps in a handler of a
+        signal, while another thread calls the other methods.
+        """
+        return [False] * len(calls)
 
     @abstractmethod
     def accept(self, segment: Segment, *, published: bool) -> None:

@@ -6,34 +6,29 @@ their own manifest, and the file of the task is finished before the caller gets 
 
 from __future__ import annotations
 
+import functools
 import os
-import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from mpr import errors
+from mpr.datasets.data_set import DataSet, DataSetOptions
+from mpr.datasets.template import NameTemplate
 from mpr.errors import ConfigError, SinkError
-from mpr.rrd import framing, manifest, relabel, store_id
-from mpr.rrd.relabel import Relabeller
-from mpr.rrd.segment import PREAMBLE, MessageBytes, Segment, TaskInfo
+from mpr.rrd import framing, store_id
+from mpr.rrd.segment import PREAMBLE, Segment, TaskCall, TaskInfo
 from mpr.rrd.writer import FileWriter
-from mpr.sdk import encoder
 from mpr.sinks.base import OpenContext, Sink
 from mpr.sinks.file_router import FileRouter
 from mpr.sinks.per_recording import PerRecordingWriter
-
-if TYPE_CHECKING:
-    import rerun as rr
-
+from mpr.sinks.task_file import EpisodeFile, Place, TaskFile
 
 SHARED = "shared.rrd"
 
-# The outbox number of a store info that this module makes for a file. No outbox has this number.
-_STORE_INFO = -1
-# The characters of a function's name that are replaced in a file name.
-_UNUSUAL = re.compile(r"[^A-Za-z0-9_\-.]")
+# The number of the task is unique in a pool, so no name is ever changed.
+_DEFAULT_NAME = "{task:06d}-{name}.rrd"
+_RESUMED_NAME = "{name}-{digest:.8}.rrd"
 
 
 class DirectoryWriter:
@@ -41,36 +36,36 @@ class DirectoryWriter:
 
     Parameters
     ----------
-    folder:
-        The folder, which is made if it is missing.
-    name:
-        The name of a task's file, with the fields `{task}`, `{name}`, `{index}`, `{attempt}` and `{worker}`.
-    application_id, recording_id:
-        The ids of the shared recording.
+    options:
+        The settings of the data set.
+    recording_id:
+        The id of the shared recording.
 
     Raises
     ------
     SinkError
-        If the folder or the file `shared.rrd` cannot be made.
+        If the folder, its manifest or the file `shared.rrd` cannot be made.
     """
 
     # There is no `ByteLog`, because the recording is in many files.
     log = None
 
-    def __init__(self, folder: Path, name: str, application_id: str, recording_id: str) -> None:
-        self._folder = folder.absolute()
-        self._name = name
-        self._application_id = application_id
+    def __init__(self, options: DataSetOptions, recording_id: str) -> None:
+        self._folder = options.folder
+        self._application_id = options.application_id
         self._recording_id = recording_id
-        self._store = store_id.store_id(application_id, recording_id)
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+        self._store = store_id.store_id(options.application_id, recording_id)
+        _make(self._folder)
         #: The file for rows that belong to no task. Recordings that tasks make themselves are in `shared-<id>.rrd`.
         self.path: Path = self._folder / SHARED
         self._shared = FileWriter(self.path)
-        self._router = FileRouter(_TaskFile(self._shared, self._store, self._store), _task_of, self._open_file)
+        try:
+            self._data = DataSet(options, SHARED)
+        except BaseException:
+            self._shared.abort()
+            raise
+        shared = TaskFile(self._shared, self._store, self._store)
+        self._router = FileRouter(shared, _task_of, self._open_file)
         self._header = b""
         # The store info of the shared recording. Every file gets a copy with the store id of the file.
         self._info = b""
@@ -79,8 +74,13 @@ class DirectoryWriter:
         self._layouts: list[tuple[Segment, bytes]] = []
         # The last of these streams, until its `END` frame comes.
         self._latest: Segment | None = None
-        # The names of all files.
-        self._taken: set[str] = {SHARED}
+        # The places of all files of tasks, and those without a digest in their names by the keys of the names.
+        self._places: list[Place] = []
+        self._alike: dict[str, list[Place]] = {}
+        for line in self._data.earlier:
+            self._add_earlier(line)
+        # The open files of tasks by their paths.
+        self._open: dict[Path, TaskFile] = {}
 
     @property
     def name(self) -> str:
@@ -88,7 +88,8 @@ class DirectoryWriter:
 
     @property
     def paths(self) -> Sequence[Path]:
-        return [self.path] if self.published else []
+        shared = [self.path] if self.published else []
+        return [*shared, *(each.path for each in list(self._places) if each.is_written)]
 
     @property
     def published(self) -> bool:
@@ -101,6 +102,9 @@ class DirectoryWriter:
             (preamble[each.payload : each.end] for each in frames if each.kind == framing.SET_STORE_INFO), b""
         )
         self._shared.open(preamble)
+
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        return self._data.expect(calls)
 
     def accept(self, segment: Segment, *, published: bool) -> None:
         if segment.telemetry:
@@ -131,15 +135,42 @@ class DirectoryWriter:
         return None
 
     def close(self) -> None:
-        self._router.close()
+        try:
+            self._router.close()
+        finally:
+            self._data.close()
 
     def abort(self) -> None:
         self._router.abort()
+        self._data.close()
 
-    def _open_file(self, task: TaskInfo) -> _TaskFile:
-        path = self._folder / self._free_name(task)
-        store = store_id.store_id(self._application_id, f"{self._recording_id}-{path.stem}")
-        file = _TaskFile(FileWriter(path), self._store, store, task)
+    def _add_earlier(self, line: dict[str, Any]) -> None:
+        """Note the file of an earlier run, which must leave its name if another task wants the name."""
+        key, other = line.get("key"), line.get("other")
+        if isinstance(key, str) and isinstance(other, str) and other != line["path"]:
+            place = Place(self._folder / line["path"], self._folder / other, self._data.moved)
+            place.finished()
+            self._alike.setdefault(key, []).append(place)
+
+    def _open_file(self, task: TaskInfo) -> TaskFile:
+        names = self._data.names
+        path = self._folder / names.name(task)
+        if path in self._open:
+            # An earlier attempt at the same task, whose worker has died. This attempt replaces its file.
+            self._open[path].close()
+        _make(path.parent)
+        place = Place(path, self._folder / names.contested_name(task), self._data.moved)
+        self._places.append(place)
+        key = names.episode(task).key
+        if names.is_contested(key):
+            for each in self._alike.pop(key, []):
+                each.leave()
+        else:
+            self._alike.setdefault(key, []).append(place)
+        recording_id = self._id_of(task, path)
+        store = store_id.store_id(self._application_id, recording_id)
+        episode = EpisodeFile(task, place, recording_id, self._data, functools.partial(self._open.pop, path, None))
+        file = self._open[path] = TaskFile(FileWriter(path), self._store, store, episode)
         try:
             file.begin(self._header, self._info, self._layouts)
         except BaseException:
@@ -147,132 +178,34 @@ class DirectoryWriter:
             raise
         return file
 
-    def _free_name(self, task: TaskInfo) -> str:
-        """Return a name for the file of `task`. If the file of an earlier task has the name, a number is added."""
-        name = self._name.format(
-            task=task.number,
-            name=_UNUSUAL.sub("_", task.name),
-            index=task.index,
-            attempt=task.attempt,
-            worker=task.worker,
-        )
-        stem, suffix = Path(name).stem, Path(name).suffix
-        count = 1
-        while name in self._taken:
-            count += 1
-            name = f"{stem}-{count}{suffix}"
-        self._taken.add(name)
-        return name
+    def _id_of(self, task: TaskInfo, path: Path) -> str:
+        """Return the recording id of `task`. Without a digest, the id is new in each run."""
+        if task.call is not None and task.call.digest:
+            return self._data.names.recording_id(task)
+        return f"{self._recording_id}-{path.stem}"
+
+
+def _make(folder: Path) -> None:
+    """Make `folder` if it is missing. Raises `SinkError` if that is not possible."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SinkError(error.errno, f"cannot make the folder {folder}: {error.strerror}") from error
+
+
+class _FolderWriter(PerRecordingWriter):
+    """The writer of a `DirectorySink`: `folder` for the shared recording, and a file for every other recording."""
+
+    def __init__(self, folder: DirectoryWriter, store: bytes) -> None:
+        super().__init__(folder, store, lambda path, _application_id, _recording_id: FileWriter(path))
+        self._folder = folder
+
+    def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
+        return self._folder.expect(calls)
 
 
 def _task_of(segment: Segment) -> TaskInfo | None:
     return None if segment.outbox == PREAMBLE else segment.task
-
-
-class _TaskFile:
-    """Writes the rows of one task into a file with its own recording id, or the rows of no task into `shared.rrd`.
-
-    Parameters
-    ----------
-    writer:
-        The writer of the file.
-    old, new:
-        The encoded store ids of the shared recording and of the recording in this file. They are the same for
-        `shared.rrd`.
-    task:
-        The task, or None for rows that belong to no task.
-    """
-
-    def __init__(self, writer: FileWriter, old: bytes, new: bytes, task: TaskInfo | None = None) -> None:
-        self._writer = writer
-        self._old = old
-        self._new = new
-        self._task = task
-        self._outboxes: dict[int, Relabeller] = {}
-        # The components of the recording's properties that the task has set, such as its name.
-        self._said: set[str] = set()
-
-    def begin(self, header: bytes, info: bytes, layouts: Sequence[tuple[Segment, bytes]]) -> None:
-        """Write the beginning of the file: `header` (of a stream), the store info `info`, and `layouts` (blueprints).
-
-        Each layout is a pair: the segment, and the payload of the `END` frame. If `info` is empty, no store info is
-        written.
-        """
-        self._writer.begin(header)
-        if info:
-            # The outbox with the rows of the task has a store info, too. But the store info may have come before the
-            # task began, and it is in another file then.
-            payload = store_id.info_of(info, self._new)
-            data = framing.frame_header(framing.SET_STORE_INFO, len(payload)) + payload
-            frames, _ = framing.scan(lambda at, size: data[at : at + size], 0, len(data))
-            self._writer.accept(Segment(_STORE_INFO, MessageBytes(0, data), frames), published=False)
-        for segment, footer in layouts:
-            self._writer.accept(segment, published=False)
-            self._writer.add_manifests(PREAMBLE, footer)
-
-    def accept(self, segment: Segment, *, published: bool) -> None:
-        if segment.outbox != PREAMBLE:
-            relabeller = self._outboxes.get(segment.outbox)
-            if relabeller is None:
-                relabeller = self._outboxes[segment.outbox] = Relabeller(self._old, self._new)
-            segment = relabeller.segment(segment)
-        self._writer.accept(segment, published=published)
-
-    def add_manifests(self, outbox: int, footer: bytes) -> bool:
-        if outbox == PREAMBLE:
-            self._writer.add_manifests(outbox, footer)
-            return False
-        try:
-            self._writer.take_manifests(outbox, self._outboxes.pop(outbox).manifests(footer))
-            self._said |= manifest.components_of(footer, self._old, "/__properties")
-        except (errors.FormatError, LookupError, ValueError, TypeError, ArithmeticError):
-            # This manifest cannot be used. When the file is closed, the SDK makes a manifest for all chunks that have
-            # none.
-            return False
-        return self._task is not None and self._task.is_over
-
-    def close(self) -> None:
-        if not self._writer.published:
-            # There is no row, because the task has logged nothing, or has logged to a recording that it made itself.
-            self._writer.abort()
-            return
-        if self._task is not None:
-            stream = relabel.relabelled(_properties(self._writer.path.stem, self._task, self._said), self._new)
-            frames = framing.frames_of(stream)
-            end = frames.pop()
-            self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
-            self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
-        self._writer.close()
-
-    def abort(self) -> None:
-        self._writer.abort()
-
-
-def _properties(recording_name: str, task: TaskInfo, said: Container[str]) -> bytes:
-    """Return an encoded stream with the properties of the recording of `task`, such as its name and its start time.
-
-    `said` are the components of the properties that the task has set itself. A name or a start time in `said` is left
-    out. The caller replaces the store id of the stream.
-    """
-    import rerun as rr
-
-    values: dict[str, Any] = {
-        "function": task.name,
-        "index": task.index,
-        "attempt": task.attempt,
-        "worker": task.worker,
-        "seconds": task.seconds,
-        "outcome": (task.error or "returned") if task.is_over else "not finished",
-    }
-
-    def write(stream: rr.RecordingStream) -> None:
-        if "RecordingInfo:name" not in said:
-            stream.send_recording_name(recording_name)
-        if "RecordingInfo:start_time" not in said:
-            stream.send_recording_start_time_nanos(task.started_nanos)
-        stream.send_property("task", rr.AnyValues(**values))
-
-    return encoder.encoded_by_sdk(write)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,20 +225,32 @@ class DirectorySink(Sink):
     path:
         The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
     name:
-        The name of a task's file, with fields as in `str.format`. `task` is the number of the task in the pool, from 0.
-        `name` is the name of the function. `index` is the index of the task in its `map`, from 0. For an `apply` or
-        `submit`, it is the same as `task`. `attempt` is 1, or more after retries. `worker` is the number of the worker.
-        If two files would have the same name, a number is added to the name of the second file.
+        The name of a task's file with fields as in `str.format`, such as `"{name}/lr={lr:.3g}-seed={seed:04d}.rrd"`.
+        A field is a parameter of the function, a part of it (`{cfg.lr}` for a dataclass or a dict), or one of these:
+        `name` is the name of the function. `task` is the number of the task in the pool, from 0. `index` is the index
+        of the task in its `map`, from 0; for an `apply` or `submit`, it is the same as `task`. `attempt` is 1, or more
+        after retries. `worker` is the number of the worker. `digest` is a hash of the function's name and the
+        arguments. `docs/sinks.md` says what happens to characters that names cannot have, and to two tasks with one
+        name.
+    resume:
+        If True, a task is not run if the folder has a complete recording of the same call that has returned. Its result
+        is then `mpr.SKIPPED`. Each argument must have a digest. All attempts of a task have one file, and the default
+        `name` is `"{name}-{digest:.8}.rrd"`.
+    version:
+        A part of the digest of each task. Change it if the function has changed, so that all tasks run again.
 
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` has another field or does not give the
-        name of an `.rrd` file.
+        If the path is empty, a file, a URL, or of a wrong type, or if `name` cannot be the name of an `.rrd` file. A
+        call of the pool raises it if its function has no parameter for a field of `name`, and with `resume` if an
+        argument has no digest.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
-    name: str = "{task:06d}-{name}.rrd"
+    name: str = _DEFAULT_NAME
+    resume: bool = False
+    version: str = ""
 
     keeps_tasks_apart = True
 
@@ -316,15 +261,20 @@ class DirectorySink(Sink):
             raise ConfigError(f"{self.path!r} is a URL, and DirectorySink needs the path of a folder")
         if Path(self.path).exists() and not Path(self.path).is_dir():
             raise ConfigError(f"DirectorySink needs the path of a folder, and {str(self.path)!r} is a file")
-        try:
-            example = self.name.format(task=0, name="function", index=0, attempt=1, worker=1)
-        except (AttributeError, IndexError, KeyError, ValueError) as error:
-            raise ConfigError(
-                f"{self.name!r} cannot be filled in ({error!r}): "
-                "use {task}, {name}, {index}, {attempt} and {worker}"
-            ) from None
-        if os.sep in example or not example.endswith(".rrd") or example.startswith("."):
-            raise ConfigError(f"{self.name!r} is no name of an .rrd file: it would be {example!r}")
+        if not isinstance(self.version, str):
+            raise ConfigError(f"the version of a DirectorySink is a str such as '2', got {self.version!r}")
+        if "attempt" in self._template().fields and self.resume:
+            raise ConfigError("with resume=True, all attempts of a task have one file: take {attempt} out of the name")
+
+    @property
+    def needs_digests(self) -> bool:
+        """True with a `name` or `resume=True`."""
+        return self.resume or self.name != _DEFAULT_NAME
+
+    def _template(self) -> NameTemplate:
+        # The numbers of the tasks change if some are skipped.
+        is_default = self.resume and self.name == _DEFAULT_NAME
+        return NameTemplate(_RESUMED_NAME if is_default else self.name)
 
     def _places(self) -> tuple[str, ...]:
         return (str(Path(self.path).resolve()),)
@@ -336,5 +286,13 @@ class DirectorySink(Sink):
         format of the SDK.
         """
         context.check_format("a DirectorySink needs")
-        folder = DirectoryWriter(Path(self.path), self.name, context.application_id, context.recording_id)
-        return PerRecordingWriter(folder, context.store, lambda path, _application_id, _recording_id: FileWriter(path))
+        options = DataSetOptions(
+            folder=Path(self.path).absolute(),
+            template=self._template(),
+            application_id=context.application_id,
+            has_manifest=self.needs_digests,
+            resume=self.resume,
+            version=self.version,
+        )
+        folder = DirectoryWriter(options, context.recording_id)
+        return _FolderWriter(folder, context.store)

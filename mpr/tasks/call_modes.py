@@ -1,13 +1,14 @@
 """Defines how a task function gets its arguments, by the mode of its work item (`CALL`, `EACH` or `STAR`).
 
-Also describes such a call for people.
+Also makes the notes that name a task in its errors.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from mpr.transport.messages import CALL, EACH, STAR
@@ -17,6 +18,7 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 # The longest description of a call, in characters.
 _LONGEST = 200
+_BEGIN = "mpr: task "
 
 
 def _call(function: Callable[..., Any], argument: Any) -> Any:
@@ -36,20 +38,62 @@ def _each(function: Callable[..., Any], argument: Any) -> Any:
 CALLS: Final[dict[int, Callable[[Callable[..., Any], Any], Any]]] = {CALL: _call, EACH: _each, STAR: _star}
 
 
-def note(name: str, mode: int, index: int, argument: Any, *, worker: int, attempt: int) -> str:
-    """Return a text that names the task which this worker runs, for the error that the task has raised.
+class TaskNotes:
+    """Makes the notes for the errors of the tasks of one work item.
 
     Parameters
     ----------
-    name, mode, index, argument:
-        The name of the task function, the mode of the work item, the index of the task (not shown for `CALL`), and the
-        `argument` of the function in `CALLS`. Long arguments are shortened.
-    worker, attempt:
-        The number of the worker, and the number of the attempt, from 1 (not shown for 1).
+    name, mode, index:
+        The name of the task function, the mode of the work item, and the index of its first task (not shown for
+        `CALL`).
+    arguments:
+        The arguments of the tasks, each as the function in `CALLS` gets it. Long ones are shortened.
+    where:
+        A text that names the worker and its process.
+    attempt, again_until:
+        Tasks with a number below `again_until` run for the `attempt`-th time, all others for the first.
     """
-    title = name if mode == CALL else f"{name}[{index}]"
+
+    __slots__ = ("_again_until", "_arguments", "_attempt", "_index", "_mode", "_name", "_where")
+
+    def __init__(
+        self, name: str, mode: int, index: int, arguments: Sequence[Any], where: str, attempt: int, again_until: int
+    ) -> None:
+        self._name, self._mode, self._index, self._arguments, self._where = name, mode, index, arguments, where
+        self._attempt, self._again_until = attempt, again_until
+
+    def of(self, number: int) -> str:
+        """Return a text that names task `number` (counted from 0 in the work item), which this process runs."""
+        title = self._name if self._mode == CALL else f"{self._name}[{self._index + number}]"
+        attempt = self._attempt if number < self._again_until else 1
+        return note(title, self._name, _arguments(self._mode, self._arguments[number]), self._where, attempt)
+
+
+def note(title: str, name: str, arguments: str, where: str, attempt: int) -> str:
+    """Return a text for the error of the task `title`, which this process has run just now.
+
+    `name` and `arguments` describe the call, `where` names the worker and its process, and `attempt` counts from 1. The
+    text ends with the time of the error on the timeline `log_time`.
+    """
     again = f", attempt {attempt}" if attempt > 1 else ""
-    return f"mpr: task {title} in worker {worker} (pid {os.getpid()}){again}: {name}({_arguments(mode, argument)})"
+    moment = datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S.%fZ")
+    return f"{_BEGIN}{title} in {where}{again}: {name}({arguments}); log_time {moment}"
+
+
+def add_note(error: BaseException, text: str) -> None:
+    """Add the note `text` to `error`, in place of earlier notes of this kind. Does nothing if `error` refuses notes.
+
+    A task may raise one object again and again, so an earlier note may be of another task.
+    """
+    with contextlib.suppress(Exception):
+        notes = getattr(error, "__notes__", [])
+        notes[:] = [each for each in notes if not str(each).startswith(_BEGIN)]
+        error.add_note(text)
+
+
+def described(positional: Iterable[Any], keywords: Mapping[str, Any]) -> str:
+    """Return the arguments of a call as text, in at most about 200 characters. Returns "..." if a `repr` raises."""
+    return _arguments(CALL, (positional, keywords))
 
 
 def _arguments(mode: int, argument: Any) -> str:

@@ -27,7 +27,7 @@ from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a
 
 if TYPE_CHECKING:
-    from mpr.tasks.execution import Execution
+    from mpr.tasks.execution import Call, Execution
 
 
 P = ParamSpec("P")
@@ -64,7 +64,8 @@ def task(
 
     When the function has returned or raised, its rows are in every durable sink (such as a file). In a worker of
     `mpr.Pool`, they are there when the pool's caller gets the result. If the function has raised, the text of the
-    exception is in the recording, too, at the entity path `mpr/tasks/<name>`.
+    exception is in the recording, too, at the entity path `mpr/tasks/<name>`, and the exception has a note that names
+    the task (in a pool, the task of the pool).
 
     The function starts without any times set. After the call, the times of its caller are set again. If another
     decorated or wrapped function calls it in the same thread, it is a part of that task. If an undecorated task of a
@@ -144,7 +145,8 @@ def decorated(
     is_exit = sys.is_finalizing
 
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Execution:
-        return _begin(options, config, prefix.arguments_of(options.entity_path_prefix, function, args, kwargs))
+        fields = prefix.arguments_of(options.entity_path_prefix, function, args, kwargs)
+        return _begin(options, config, fields, (args, kwargs))
 
     if inspect.iscoroutinefunction(function):
 
@@ -246,7 +248,7 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
     return function, TaskOptions(function=name, name=name)
 
 
-def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[str, Any]) -> Execution:
+def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[str, Any], call: Call) -> Execution:
     # Imported only when a task runs, so that a module which defines decorated functions needs no SDK and no ZeroMQ.
     if _EXECUTION not in sys.modules:
         # In another thread, because a handler of a signal in this one could raise, or run a task, in mid-import. Some
@@ -254,7 +256,7 @@ def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[
         aside(lambda: importlib.import_module(_EXECUTION))
     from mpr.tasks.execution import Execution
 
-    return Execution(options, config, arguments)
+    return Execution(options, config, arguments, call)
 
 
 class _Executing:

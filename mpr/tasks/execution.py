@@ -8,22 +8,26 @@ Does not cover: running tasks of a pool and delivering their rows (`worker/loop.
 from __future__ import annotations
 
 import itertools
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from mpr.errors import RecordingError
+from mpr.errors import RecordingError, describe_process
 from mpr.producer import async_delivery, membership, muted
 from mpr.producer.producer import Producer
 from mpr.producer.route_state import thread_state
-from mpr.tasks import context, current, engine_task, prefix
+from mpr.tasks import call_modes, context, current, engine_task, prefix
 from mpr.tasks.current import CurrentTask, TaskOptions
 from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import around, is_a, traceback_text
 from mpr.user_code import log as _log
+
+#: The positional and the keyword arguments of a call.
+Call: TypeAlias = tuple[tuple[Any, ...], Mapping[str, Any]]
 
 # Counts the tasks of this process that have no recording to join.
 _unrecorded = itertools.count()
@@ -45,6 +49,8 @@ class Execution:
         inherited.
     arguments:
         The arguments of the call, by name, for the fields of the prefix; None for none.
+    call:
+        The positional and the keyword arguments of the call, for the note of an error.
 
     Raises
     ------
@@ -57,10 +63,15 @@ class Execution:
     """
 
     def __init__(
-        self, options: TaskOptions, config: ConnectionInfo | None = None, arguments: Mapping[str, Any] | None = None
+        self,
+        options: TaskOptions,
+        config: ConnectionInfo | None = None,
+        arguments: Mapping[str, Any] | None = None,
+        call: Call = ((), {}),
     ) -> None:
         self._context: context.TaskContext | None = None
         self._is_over = False
+        self._call = call
         if thread_state.context is not None:
             # Another task calls this one, so this one is a part of that task.
             return
@@ -167,12 +178,21 @@ class Execution:
         if self._context is None or self._context.forked or self._is_over:
             return None
         self._is_over = True
+        raised = None if error is None or _is_an_ending(error) else error
+        if raised is not None and not self._in_pool:
+            # In a pool, the process that gets the error adds a note with the task of the pool.
+            call_modes.add_note(raised, self._note())
         if self._is_muted:
             return None
-        if error is not None and not _is_an_ending(error):
+        if raised is not None:
             with self.step():
-                note_error(self._task.name, error)
+                note_error(self._task.name, raised)
         return self._producer if self._context.has_logged and not self._in_pool else None
+
+    def _note(self) -> str:
+        task, arguments = self._task, call_modes.described(*self._call)
+        where = describe_process(task.worker or 0, os.getpid())
+        return call_modes.note(f"{task.name}[{task.index}]", task.name, arguments, where, task.attempt)
 
     def _keys(self, error: BaseException | None) -> bytes:
         """Return the key of the engine's task, which is complete when its rows are delivered.

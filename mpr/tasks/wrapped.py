@@ -1,29 +1,38 @@
 """Makes the result of `SharedRecording.wrap`: a function with the connection info of a recording.
 
 Covers: calling and pickling such a function.
-Does not cover: the run of the function as a task (`decorator.py`, `execution.py`).
+Does not cover: classes (`wrapped_class.py`), the run of the function as a task (`decorator.py`, `execution.py`).
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from mpr.errors import UnpicklableTaskError
 from mpr.processes import task_pickling
 from mpr.tasks.decorator import decorated, undecorated
 from mpr.tasks.function_like import FunctionLike, real_function
+from mpr.tasks.wrapped_class import wrapped_class
 from mpr.transport import connection_info
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a
+
+
+def wrap(fn: Callable[..., Any], config: ConnectionInfo) -> Callable[..., Any]:
+    """Return the function or class `fn` as one whose rows go to the recording of `config`.
+
+    Raises `UnpicklableTaskError` if `fn` is not callable, or is a class that cannot have a subclass.
+    """
+    return wrapped_class(cast("type", fn), config) if is_a(fn, type) else Wrapped(fn, config)
 
 
 class Wrapped(FunctionLike):
     """Calls `function` as a task, whose rows go to the recording of `config`.
 
     A call works in any process of this user on this machine, as long as the recording is open. The pickle has
-    `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable, or is a class.
+    `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable.
     """
 
     __slots__ = ("_made_of",)
@@ -31,9 +40,6 @@ class Wrapped(FunctionLike):
     def __init__(self, function: Callable[..., Any], config: ConnectionInfo) -> None:
         if not callable(function):
             raise UnpicklableTaskError(f"only what can be called can be wrapped, got {function!r}")
-        if is_a(function, type):
-            # Only `__init__` would log to the recording. What other methods log would be lost without a message.
-            raise UnpicklableTaskError(f"a class cannot be wrapped, got {function!r}: wrap the functions that log")
         call = _WrappedCall(function, config)
         FunctionLike.__init__(self, real_function(call, call.task), function)
         self._made_of = call

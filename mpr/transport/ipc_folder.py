@@ -12,6 +12,7 @@ import errno
 import fcntl
 import functools
 import itertools
+import mmap
 import os
 import pwd
 import shutil
@@ -22,6 +23,7 @@ import weakref
 from collections.abc import Iterator
 from multiprocessing import process, util
 from pathlib import Path
+from typing import Final
 
 from mpr.files import MemoryFile
 
@@ -34,8 +36,8 @@ _OWNER = "owner"
 # The names of files that say which rows are lost begin with `_LOST`. mpr reads `_NOTE_CHARS` characters of each.
 _LOST = "lost-"
 _NOTE_CHARS = 1000
-# If a file cannot be opened because of one of these errors, it may exist: this process lacks descriptors or memory.
-_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+#: If a file cannot be opened because of one of these errors, it may exist: this process lacks descriptors or memory.
+PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class SocketFolder:
@@ -87,7 +89,12 @@ class SocketFolder:
         if (loss := self.loss()) is not None:
             return loss
         try:
-            MemoryFile("mpr-outbox", self.path).close()
+            probe = MemoryFile("mpr-outbox", self.path)
+            try:
+                # The file can be made on a full disk, but nothing can be written into it.
+                os.pwrite(probe.fd, bytes(mmap.PAGESIZE), 0)
+            finally:
+                probe.close()
         except OSError as error:
             return f"a process has no place for its rows: {error.strerror}"
         return None
@@ -167,7 +174,7 @@ def is_owned(folder: Path) -> bool:
     try:
         fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        return error.errno in _PASSING
+        return error.errno in PASSING
     try:
         return _is_locked(fd)
     finally:

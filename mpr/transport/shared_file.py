@@ -78,6 +78,15 @@ def _open_memory(path: str, name: str) -> int:
     return _checked(fd, check)
 
 
+def has_ended(pid: int) -> bool:
+    """Return True if the process `pid` of this user has ended, even if its parent has not waited for it yet."""
+    try:
+        # A process that has ended has no descriptors.
+        return sys.platform == "linux" and not os.listdir(f"/proc/{pid}/fd")
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ESRCH)
+
+
 def is_sealed(fd: int) -> bool:
     """Return True if `fd` is a memory file that cannot become smaller. Returns False if the system is not Linux.
 

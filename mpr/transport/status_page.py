@@ -12,6 +12,7 @@ Does not cover: the results behind the page in the same file (`result_journal.py
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import sys
@@ -101,9 +102,10 @@ class StatusPage:
         if sys.platform == "linux":
             self._file = Outbox(folder)
             self.address, self.fd = self._file.address, self._file.fd
-            # Reserve the space now. If the file is on a full disk, a later write into the mapped page would kill this
-            # process.
-            os.posix_fallocate(self.fd, 0, PAGE_BYTES)
+            # Take the space now. If the file is on a full disk, a later write into the mapped page would kill this
+            # process. Not by `posix_fallocate`, which some systems do not have.
+            if os.pwrite(self.fd, bytes(PAGE_BYTES), 0) < PAGE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self.counters: memoryview = memoryview(mmap.mmap(self.fd, PAGE_BYTES)).cast("Q")
         else:
             self.counters = memoryview(bytearray(PAGE_BYTES)).cast("Q")

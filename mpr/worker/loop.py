@@ -7,15 +7,17 @@ Does not cover: the start of a worker (`main.py`), sending (`producer/result_sen
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable
 from typing import Any
 
 from mpr import failpoints
+from mpr.errors import describe_process
 from mpr.processes import task_pickling
 from mpr.producer.producer import Producer
 from mpr.producer.result_sender import TOGETHER_MICROS
-from mpr.tasks.call_modes import CALLS, note
+from mpr.tasks.call_modes import CALLS, TaskNotes
 from mpr.tasks.current import set_common
 from mpr.transport.function_cache import FunctionCache
 from mpr.transport.messages import APART, EACH, RAISED, RETURNED, Function, Result, Skipped, Stop, Tasks
@@ -117,6 +119,8 @@ class WorkerLoop:
         marks, prints = producer.config.marks_tasks, self._capture.takes_output
         first, again_until = message.first, message.first + message.again
         position_of_task = [2 * first + 1]
+        where = describe_process(producer.worker, os.getpid())
+        notes = TaskNotes(name, message.mode, message.index, arguments, where, message.attempt, again_until)
         set_common((name, message.index, again_until, message.attempt, producer.worker, position_of_task))
         results: list[Any] = []
         began_ns, raised = started_ns, None
@@ -127,7 +131,7 @@ class WorkerLoop:
                 ticked[0] = each
                 if results:
                     # Hand over these results now, so that they are not lost if the worker dies in a later task.
-                    self._hand_over_results(message, first, results, started_ns, last=False)
+                    self._hand_over_results(message, first, results, notes, started_ns, last=False)
                     first, results = task, []
                 counters[SINCE] = clock()
             if log_counters.sdk_used:
@@ -147,12 +151,7 @@ class WorkerLoop:
             except BaseException as error:  # noqa: BLE001  # SystemExit and KeyboardInterrupt are the task's errors too
                 if is_child[0]:
                     exit_with(error)
-                task = position // 2
-                attempt = 1 if task >= again_until else message.attempt
-                where = note(
-                    name, message.mode, message.index + task, argument, worker=producer.worker, attempt=attempt
-                )
-                results.append(task_pickling.Failure(error, where))
+                results.append(task_pickling.Failure(error, notes.of(position // 2)))
                 raised = describe(error)
             if is_child[0]:
                 exit_with(None)
@@ -163,14 +162,14 @@ class WorkerLoop:
                 producer.status_page.end(position // 2)
                 producer.mark_end((ended_ns - began_ns) / 1e9, raised)
         set_common(None)
-        self._hand_over_results(message, first, results, started_ns, last=True)
+        self._hand_over_results(message, first, results, notes, started_ns, last=True)
 
     def _hand_over_results(
-        self, message: Tasks, first: int, results: list[Any], started_ns: int, *, last: bool
+        self, message: Tasks, first: int, results: list[Any], notes: TaskNotes, started_ns: int, *, last: bool
     ) -> None:
         count = len(results)
         self._producer.status_page.end(first + count - 1)
-        payload, together = task_pickling.dump_results(results)
+        payload, together = task_pickling.dump_results(results, lambda position: notes.of(first + position))
         status = RETURNED if together else APART
         self._hand_over(message, first, count, status, payload, started_ns, last=last)
 

@@ -252,6 +252,73 @@ def test_a_test_sees_nothing_of_the_plugin(tmp_path: Path) -> None:
     assert "Counted" in report
 
 
+_FIXTURES_THAT_FAIL = """
+import pytest
+import rerun as rr
+
+@pytest.fixture
+def set_up():
+    raise ValueError
+
+@pytest.fixture(scope="module")
+def set_up_once():
+    rr.RecordingStream("app").save("/no/such/folder.rrd")
+
+@pytest.fixture
+def torn_down():
+    yield
+    raise ValueError
+
+@pytest.fixture(scope="module")
+def torn_down_once():
+    yield
+    raise ValueError
+"""
+
+# pytest shows the frames of all files if the error was raised in another file than that of the test.
+_FAILURES = """
+import pytest
+import rerun as rr
+import rerun_bindings
+
+stream = rr.RecordingStream("app").to_native()
+
+def test_set_up(set_up): pass
+def test_set_up_once(set_up_once): pass
+def test_torn_down(torn_down): pass
+
+@pytest.mark.parametrize("call", [
+    lambda: rerun_bindings.log_arrow_msg("x", {1: 2}, False, stream),
+    lambda: rerun_bindings.send_arrow_chunk("x", {}, {"a": 1}, recording=stream),
+    lambda: rerun_bindings.send_chunks((int(each) for each in "x"), recording=stream),
+    lambda: rerun_bindings.set_time_sequence("x", "y"),
+    lambda: rerun_bindings.disable_timeline(1),
+    lambda: rerun_bindings.reset_time(1),
+    lambda: rerun_bindings.new_recording(),
+    lambda: rerun_bindings.disconnect(1),
+    lambda: rr.RecordingStream("app").save("/no/such/folder.rrd"),
+])
+def test_call(call):
+    call()
+
+def test_torn_down_once(torn_down_once): pass
+"""
+
+
+def test_a_failure_shows_no_frame_of_the_plugin(tmp_path: Path) -> None:
+    files = {"conftest": _FIXTURES_THAT_FAIL, "test_x": _FAILURES}
+    arguments = ("-q", "--tb=short", "--showlocals")
+    without = inner.run(tmp_path / "without", *arguments, "-p", "no:mpr", **files)
+    recorded = inner.run(tmp_path / "recorded", *arguments, "--mpr=on", **files)
+    assert len(without.failed()) == 13
+    assert without.reports == recorded.reports
+    assert without.masked() == recorded.masked()
+    # pytest then shows all frames, also its own.
+    all_frames = inner.run(tmp_path / "all", "--tb=native", "--mpr=on", "-k", "not call", **files)
+    assert "pluggy" in all_frames.stdout
+    assert not re.findall(r"File .*/pytest_plugin/recording/.*", all_frames.stdout)
+
+
 def test_the_signals_of_a_test_do_not_reach_threads_of_the_sdk(tmp_path: Path) -> None:
     found = inner.run(tmp_path, "--mpr=on", test_x=_BLOCKS)
     assert 0 == found.code, found.stdout[-3000:]

@@ -4,10 +4,10 @@ There are two cases:
 
 - The test makes an `mpr.Pool` or an `mpr.SharedRecording`, and names no sinks (destinations of rows). The rows then go
   to the test's recording (`mpr/sinks/active_recording.py`).
-- The test starts processes by `multiprocessing` or `subprocess`, which call `mpr.join()` or functions decorated by
-  `@mpr.task`. These processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording. This module
-  makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its setup.
-  Otherwise, these processes cannot log into the test's recording.
+- The test starts processes by `multiprocessing` or `subprocess`, and these processes call `mpr.join()` or functions
+  decorated by `@mpr.task`. The processes inherit an `mpr.SharedRecording`, whose only sink is the test's recording.
+  This module makes the shared recording if the process of the test has imported `@mpr.task` before the test, or in its
+  setup. Otherwise, the started processes cannot log into the test's recording.
 
 Covers: making the shared recording, and noting pools that are still open when the test ends.
 Does not cover: how a child process joins the shared recording (`mpr/producer/propagation.py`).

@@ -1,10 +1,10 @@
 """Writes the rows that a fixture has logged in its setup also into the recordings of later tests that use it.
 
-A fixture of a wider scope than a test (class, module, package or session) is set up only in the first of its tests.
-Without this module, only the recording of this first test would have the rows, and golden recordings would depend on
-the order of the tests.
+A fixture of a wider scope than a test (class, module, package or session) is set up only in the first test that uses
+it. Without this module, only the recording of this first test would have the rows, and golden recordings would depend
+on the order of the tests.
 
-Covers: the rows of the setup in a recorded test, also of methods such as `setUpClass`.
+Covers: the rows that a setup, also a method such as `setUpClass`, logs while a test is recorded.
 Does not cover: rows that a fixture logs later, and rows above the limits in `mpr/sdk/kept_calls.py`.
 """
 
@@ -26,9 +26,9 @@ _NO_PARAMETER = object()
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """Holds one setup of a fixture: the calls that logged rows, the fixture's parameter, and the node id of the test.
+    """Holds the calls by which one setup of a fixture has logged rows, and the fixture's parameter.
 
-    `parameter` is `_NO_PARAMETER` if the fixture has none. The test is the one in which the setup was run.
+    `parameter` is `_NO_PARAMETER` if the fixture has none. `nodeid` is the node id of the test that ran the setup.
     """
 
     calls: KeptCalls
@@ -70,10 +70,10 @@ class FixtureRows:
         self._setups.pop(fixturedef, None)
 
     def begin(self, running: RunningTest) -> None:
-        """Write the rows of fixtures that an earlier test has set up, and that the test `running` uses, too.
+        """Write the rows of fixtures into the recording of the test `running`.
 
-        They go into the recording of `running`. Only a setup with the same parameter counts. If a fixture has logged
-        too many rows to keep, add a note to `running.notes` instead.
+        This is done for each fixture that the test uses, and that an earlier test has set up with the same parameter.
+        If a fixture has logged too many rows to keep, add a note to `running.notes` instead.
         """
         self._of_test.clear()
         self._repeat(running, _fixtures_of(running.item))

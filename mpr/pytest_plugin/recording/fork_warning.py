@@ -56,10 +56,10 @@ class Watch:
         self._ours = set(_threads()) - self._before
 
     def hides(self, threads: dict[str, str]) -> bool:
-        """Return True if a test runs, and at most one thread (the main thread) is neither of mpr nor of the SDK.
+        """Return True if the warning must be suppressed: a test runs, and has no thread besides the main thread.
 
-        `threads` has the names of all threads of this process by their ids. It is empty if there is no `/proc`. Then
-        the result is True if a test runs.
+        Threads of mpr and of the SDK do not count. `threads` has the names of all threads of this process by their ids.
+        If there is no `/proc`, `threads` is empty, and the result is True if a test runs.
         """
         theirs = [name for thread, name in threads.items() if thread not in self._ours]
         return self.running() is not None and sum(not name.startswith(_COME_AND_GO) for name in theirs) <= 1

@@ -54,7 +54,10 @@ class InternalErrors:
                 raise
 
     def report(self, sort: str, text: str) -> None:
-        """Add `text`, which describes an error, to `of_test`. Pass the first error of each `sort` to `write`, too."""
+        """Add `text`, which describes an error, to `of_test`.
+
+        `sort` is equal for all errors of one sort. If this is the first error of its sort, also pass `text` to `write`.
+        """
         self.of_test.append(text)
         self._counts[sort] += 1
         if self._counts[sort] == 1:

@@ -74,7 +74,7 @@ class LogSources:
         self.log_end: Final = test_rows.log_end
 
     def make_streams(self, application_ids: Iterable[str]) -> None:
-        """Make a stream for each of `application_ids`, so that the first test of each need not wait for its stream."""
+        """Make a stream for each of `application_ids`, so that no test has to wait until its stream is made."""
         with warnings.catch_warnings():
             # Warnings of the SDK's own modules must not fail a test that turns warnings into errors.
             warnings.simplefilter("ignore")
@@ -92,9 +92,9 @@ class LogSources:
     def attach(self, running: RunningTest) -> None:
         """Send the rows from all sources to the recording of the test `running` from now on.
 
-        The test's recording becomes the current one, unless other code has made a recording current. The rows of such a
-        recording are copied. If the test's option `capture` is "thread", `rr.log` is recorded only in the calling
-        thread.
+        The test's recording becomes the SDK's current recording, unless other code has made a recording of its own the
+        current one. The rows of that recording are then copied. If the test's option `capture` is "thread", `rr.log` is
+        recorded only in the calling thread.
         """
         self._children.attach(running.stream)
         self._fixtures.begin(running)
@@ -116,7 +116,7 @@ class LogSources:
     def phase_has_ended(self, running: RunningTest, phase: str) -> None:
         """Write the rows of fixtures that the test `running` has requested in `phase`, which is "setup" or "call".
 
-        The times that the test has set are set again with its next row, because writing rows of fixtures removes them.
+        Writing rows of fixtures removes the times that the test has set. These times are set again before the next row.
         After the setup, `Children.attach` is called again, because the setup may have imported `@mpr.task`.
         """
         self._fixtures.phase_has_ended(running)

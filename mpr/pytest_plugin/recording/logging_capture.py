@@ -4,9 +4,9 @@ pytest's plugin `logging` has a handler that formats each record, and then adds 
 the line) to the text. `LogCapture` replaces this attribute by one that also writes the formatted text into the
 recording. So mpr adds no handler to `logging`, and calls nothing that a test may have replaced.
 
-The recording has the records of the section "Captured log" of pytest's report, except those of mpr's own loggers and
-those that cannot be written. If pytest runs without its plugin `logging` (`-p no:logging`), the recording has no
-records.
+The recording has the records that pytest's report has in its section "Captured log". Records of mpr's own loggers, and
+records that cannot be written, are left out. If pytest runs without its plugin `logging` (`-p no:logging`), the
+recording has no records.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class LogCapture:
     running:
         A function that returns the test that runs in this process. If it returns None, nothing is written.
     path_prefix:
-        The entity path above the entities of the loggers. The parts of a logger's name are the parts below.
+        The entity path above the entities of the loggers. The logger `a.b` has the entity `<path_prefix>/a/b`.
     """
 
     def __init__(self, config: pytest.Config, running: Callable[[], RunningTest | None], path_prefix: str) -> None:
@@ -86,7 +86,7 @@ class LogCapture:
         return found
 
     def forget(self) -> None:
-        """Release the last record, because the test has ended: what its arguments keep alive must not live longer."""
+        """Release the last record, because its arguments may keep objects of the test alive. Call this after a test."""
         self._last = None
 
     def close(self) -> None:

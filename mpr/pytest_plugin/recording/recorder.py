@@ -117,7 +117,11 @@ class Recorder:
         return result
 
     @pytest.hookimpl(wrapper=True)
-    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        if call.excinfo is not None:
+            self.errors.attempt("hide frames", test_facts.remove_own_frames, call.excinfo.value)
         report = yield
         self.errors.attempt("note an outcome", self._reported, item, report)
         if report.when == TEARDOWN:
@@ -160,7 +164,7 @@ class Recorder:
     # --- for fixtures -----------------------------------------------------------------------------------------------
 
     def snapshot(self, target: Path) -> None:
-        """Copy the rows that the running test has logged until now to the file `target`.
+        """Copy the recording of the running test, as it is now, to the file `target`.
 
         The copy has no footer, which is the index at the end of an `.rrd` file. Raises `RuntimeError` if no test is
         recorded now, or if the SDK cannot write the rows to the disk in `flush_timeout_secs`. Raises `OSError` if a
@@ -173,9 +177,10 @@ class Recorder:
         target.write_bytes(framing.whole(system.read_all(self.current.path)))
 
     def artifacts(self) -> Path:
-        """Return the path of the folder for files of the running test, beside its recording. Make a missing folder.
+        """Return the path of the folder for files of the running test. It lies beside the test's recording.
 
-        Call this method only while a test is recorded. Raises `OSError` if the folder cannot be made.
+        If the folder is missing, this method makes it. Call this method only while a test is recorded. Raises `OSError`
+        if the folder cannot be made.
         """
         assert self.current is not None
         folder = self.current.path.removesuffix(".rrd")

@@ -100,10 +100,10 @@ class RunningTest:
         return sections[before:]
 
     def raised(self, phase: str, error: BaseException) -> None:
-        """Set the outcome of `phase`, which the exception `error` has ended. Add a failed teardown to `failed`.
+        """Set the outcome of `phase`, which the exception `error` has ended.
 
-        pytest reports the teardown only after the recording is finished, and usually does not report an interruption. A
-        report that comes in time overrides this outcome (`reported`).
+        If pytest reports this phase later, its report overrides the outcome (`reported`). pytest usually does not
+        report an interruption.
         """
         if isinstance(error, pytest.skip.Exception):
             self.outcomes[phase] = "skipped"

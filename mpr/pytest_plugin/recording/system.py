@@ -150,7 +150,8 @@ def run_bounded(step: Callable[[], object], timeout_secs: float) -> bool:
     """Run `step` in a thread of its own. Return True if `step` has ended within `timeout_secs` seconds.
 
     If `step` raises an exception, it has ended too, and the exception is not raised here. If `step` has not ended in
-    time, return False, and `step` continues in its thread.
+    time, return False, and `step` continues in its thread. If no thread can be started, `step` runs in the calling
+    thread, without a limit.
     """
     done = System.lock()
     done.acquire()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import pytest
@@ -21,14 +22,18 @@ _BEGIN, _END = 4_000, 12_000
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 # The line of pytest that says where an error was raised, such as "tests/test_a.py:12: AssertionError".
 _PLACE = re.compile(r"(\S.*?:\d+): .*")
+# The package of the plugin's hooks that run around a phase or a fixture.
+_HOOKS = __name__.rpartition(".")[0]
+# The class of an error may be the test's own, and may do something else for `error.__traceback__`.
+_traceback_of, _context_of = (vars(BaseException)[name].__get__ for name in ("__traceback__", "__context__"))
 
 
 def parameters_of(item: pytest.Item) -> dict[str, str]:
     """Return the parameters of the test `item` as texts, by their names. Empty if it has none.
 
-    The text of an object of another type than `str`, `int`, `float`, `bool` or None is its part of the test's id. If
-    the number of parts in the id is not that of the parameters, the text is the name of the object's type. The `repr`
-    of the object is not used, because it may be code of the test. A text has at most 80 characters.
+    If a parameter is not a `str`, `int`, `float`, `bool` or None, its text is its part of the test's id, such as `b` in
+    `test_x[1-b]`. If the id does not have one part for each parameter, the text is its type, such as `<Box>`.
+    The `repr` of such a parameter is not used, because it may be code of the test. A text has at most 80 characters.
     """
     spec: Any = getattr(item, "callspec", None)
     if spec is None:
@@ -47,7 +52,7 @@ def parameters_of(item: pytest.Item) -> dict[str, str]:
 
 
 def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str) -> tuple[FailedPhase, ...]:
-    """Return why each phase in `failed` has failed. Phases with the same text of pytest give only one result.
+    """Return why each phase in `failed` has failed. If several phases have the same text, only the first is returned.
 
     Each element of `failed` has the name of a phase, and pytest's report of it or text about it. `root` is the path of
     the rootdir, to which the paths of files are relative.
@@ -60,11 +65,30 @@ def failures_of(failed: Sequence[tuple[str, pytest.TestReport | str]], root: str
     return tuple(found.values())
 
 
+def remove_own_frames(error: BaseException | None) -> None:
+    """Remove the frames of the plugin's hooks from the tracebacks of `error` and of the errors before it.
+
+    A hook that runs around a phase or a fixture is a frame in the traceback of each error that comes out of it. pytest
+    would show this frame in reports.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        traceback: TracebackType | None = _traceback_of(error)
+        while traceback is not None:
+            below = traceback.tb_next
+            if below is not None and below.tb_frame.f_globals.get("__name__", "").startswith(_HOOKS):
+                traceback.tb_next = below.tb_next
+            else:
+                traceback = below
+        error = _context_of(error)
+
+
 def _failure(phase: str, text: str, crash: Any, root: str) -> FailedPhase:
     """Return the failure of `phase` that pytest describes by `text`.
 
-    `crash` is pytest's object with the message and the place of the error. If it is None, they are read from `text`.
-    `root` is the path of the rootdir, to which the place is relative.
+    `crash` is pytest's object with the message and the place of the error. If `crash` is None, both are read from
+    `text`. `root` is the path of the rootdir, to which the place is relative.
     """
     lines = text.splitlines()
     errors = [number for number, line in enumerate(lines) if line.startswith("E  ")]

@@ -121,9 +121,9 @@ class TestStream:
             raise
 
     def is_taken(self) -> bool:
-        """Return True if other code has ended the test's file, for example by `rr.save`, or if it cannot be opened.
+        """Return True if other code has ended the test's file, for example by `rr.save`.
 
-        Call this method only while a file is open.
+        Also returns True if the file cannot be opened. Call this method only while a file is open.
         """
         assert self.path is not None
         try:

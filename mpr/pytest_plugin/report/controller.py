@@ -1,7 +1,7 @@
 """Finishes a run when all tests have ended, in the process in which pytest was started.
 
-Covers: making the list of results, the order of the steps, and errors in the steps. Also, while tests run, the path of
-the recording in pytest's report of a test in which a worker of pytest-xdist has crashed.
+Covers: making the list of results, the order of the steps, and errors in the steps. Also, while tests run: if a worker
+of pytest-xdist has crashed in a test, pytest's report of the crash gets the path of the test's recording.
 Does not cover: the steps themselves, which are in the other modules of this package and in `run_folder.py`.
 """
 
@@ -58,7 +58,7 @@ class Controller:
         self._errors = InternalErrors(self._problems.append)
 
     def crashed(self, nodeid: str, report: pytest.TestReport) -> None:
-        """Add the path of the recording of the test `nodeid`, in which a worker has crashed, to the report `report`.
+        """Add the path of the test's recording to `report`, which says that a worker has crashed in the test `nodeid`.
 
         Adds nothing if the test was not recorded. An error is shown in the summary, and not raised.
         """
@@ -79,8 +79,9 @@ class Controller:
     def pytest_sessionfinish(self, exitstatus: int) -> None:
         """Finish the run. pytest calls this hook when all tests and all workers of pytest-xdist have ended.
 
-        In a job of GitHub Actions, also write the summary of the job, if there is anything to name. If `exitstatus`
-        says that the user has pressed Ctrl-C, no pictures are drawn. Errors are shown in the summary, and not raised.
+        In a job of GitHub Actions, also write the summary of the job, if there are recordings or errors to name. If
+        `exitstatus` says that the user has pressed Ctrl-C, no pictures are drawn. Errors are shown in the summary, and
+        not raised.
         """
         if self.settings.folder.exists():
             # A user who presses Ctrl-C does not want to wait for pictures.

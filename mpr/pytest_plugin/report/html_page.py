@@ -69,7 +69,7 @@ def artifact_viewer(settings: Settings) -> Viewer | None:
 def write(folder: Path, results: Sequence[RecordedTest], viewer: Viewer | None = None) -> Path:
     """Write the page of a run into `folder`, the folder of the run, and return the path of the page.
 
-    The parameters are those of `page`. The page replaces an existing page as a whole. Raises `OSError` if the page
+    `results` and `viewer` are as in `page`. The page replaces an existing page as a whole. Raises `OSError` if the page
     cannot be written.
     """
     path = folder / NAME

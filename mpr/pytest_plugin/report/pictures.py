@@ -111,7 +111,8 @@ class _Pictures:
     def draw(self, wishes: Sequence[_Wish]) -> dict[Path, str | None]:
         """Draw pictures in the order of `wishes`, which must not be empty. Up to four are drawn at the same time.
 
-        Returns for each recording that was tried, by its path: None if its picture was drawn, else the error.
+        Returns a dict with the path of each recording that was tried. The value is None if the picture was drawn, else
+        the text of the error.
         """
         # The first picture is drawn alone: if this machine cannot draw, there is only one error.
         outcomes = [self._draw(wishes[0])]

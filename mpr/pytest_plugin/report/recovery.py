@@ -48,7 +48,8 @@ class KilledRuns:
         result = repair.repaired(folder, test, errors)
         if errors:
             raise SinkError("; ".join(errors))
-        with contextlib.suppress(OSError, FormatError):
+        # The recording is whole already. Without the layout it is only harder to look at.
+        with contextlib.suppress(Exception):
             layout.add_layout(path)
         journal = Journal(str(folder), "recover")
         try:

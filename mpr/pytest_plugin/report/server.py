@@ -87,7 +87,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
     page:
         The page as encoded HTML.
     viewer:
-        The URL of the web viewer. Of pages from other servers, a browser lets only those of this viewer read the files.
+        The URL of the web viewer. Besides pages of this server, a browser lets only pages of this web viewer read the
+        files.
     """
 
     def __init__(self, *args: Any, page: bytes, viewer: str, **kwargs: Any) -> None:

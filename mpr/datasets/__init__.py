@@ -1,0 +1,15 @@
+"""Describes the calls of a data set: a folder with one recording per task (`sinks/directory.py`).
+
+```
+function, arguments ─► arguments.py ─► TaskCall ─┬► properties.py ─► typed columns of the recording's properties
+                         digest.py ───┘          ├► naming.py, template.py ─► name of the file, id of the recording
+                                                 └► data_set.py ◄──► manifest.py: what is complete already
+```
+
+A *property* is a value of a whole recording. A *field* is a named part of the arguments of a task, such as `lr` or
+`cfg.lr`. A catalog server makes a table of the properties of many recordings, with one column per field.
+
+Covers: the fields of a call, and the types and names of its properties.
+Does not cover: the files (`sinks`), and the calls of a pool (`pool`).
+May import: transport, rrd.
+"""
