@@ -1,6 +1,7 @@
 """Makes the viewer layout (blueprint) of a recording whose pools record telemetry.
 
-If the user gives a layout and wants to see the pools, the new layout is that of the user with views of the pools added.
+If the user gives a layout and wants to see the pools, the new layout is the user's layout with views of the pools
+added.
 
 ```
 rows of all processes ─► contents.py: which entities there are ─► updates.py: whether a new layout is needed

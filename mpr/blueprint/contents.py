@@ -1,8 +1,9 @@
 """Finds the entities, kinds of data and timelines of a recording, as far as the layout needs them.
 
 A chunk is a table with rows of one entity. A frame is one message of the file format. A segment is a piece of a stream
-of rows, made of frames. A manifest is a table at the end of a stream, with the entities and columns of the stream.
-Entities whose paths begin with `/mpr` or `/__` are left out: mpr's own rows, and the properties of the recording.
+of rows, made of frames. A manifest is a table at the end of a stream, with the entities and columns of the stream. The
+entity `/mpr` and all entities below it are left out, because mpr itself logs them. Entities whose paths begin with
+`/__` are left out too, such as the properties of the recording.
 """
 
 from __future__ import annotations

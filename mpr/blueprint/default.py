@@ -1,8 +1,9 @@
 """Makes the layout of a recording: large views of the user's data, and the views of the pools below.
 
 In the viewer's own layout, each chart of a pool would be as large as a view of the user's data. A state timeline is a
-row of coloured states in the viewer, one for each worker that the pools have at a time. If there are many, the views of
-the pools get more room. The archetypes of an entity are the kinds of data that it has, such as `Points2D`.
+row of coloured states in the viewer, one for each worker that the pools have at a time. If there are 12 state timelines
+or more, the views of the pools get more room. The archetypes of an entity are the kinds of data that it has, such as
+`Points2D`.
 """
 
 from __future__ import annotations
@@ -63,14 +64,14 @@ def blueprint(
     kinds:
         The archetypes of each entity of the user.
     timeline:
-        The timeline that the viewer shows first, if `user_blueprint` names none. None: the viewer chooses.
+        The timeline that the viewer shows first, if `user_blueprint` names no timeline. If None, the viewer chooses.
     state_timelines:
         The number of state timelines: the number of workers that each pool has at a time, added up over all pools.
     recorded:
         The kinds of telemetry that the pools record, as in `mpr.Pool(telemetry=...)`.
     user_blueprint:
         The user's blueprint (or a view or a container), or None. Its views and panels are kept, and replace the views
-        that are made from `kinds`. If it has no views, these are made.
+        that are made from `kinds`. If it has no views, the views are made from `kinds`.
     pools_visible:
         True if the viewer shows the views of the pools, false if it hides them until the user shows them.
     """
@@ -204,8 +205,8 @@ def _spaces(paths: Sequence[str], kinds: Kinds) -> list[str]:
     """Return the origins of the 2D views for the 2D entities at `paths`. A view shows all data at and below its origin.
 
     `kinds` has the archetypes of each entity. If there is at most one image, or if there is data at the common path of
-    all entities, one view at the common path shows everything. Otherwise, the entities are grouped by the next part of
-    their paths, and this function makes the views of each group. The list is empty if `paths` is empty.
+    all entities (`_common`), one view at the common path shows everything. Otherwise, the entities are grouped by the
+    next part of their paths, and this function makes the views of each group. The list is empty if `paths` is empty.
     """
     if not paths:
         return []
@@ -243,7 +244,7 @@ def _parts(path: str) -> list[str]:
 
 
 def bucket(state_timelines: int) -> int:
-    """Return 8, 11 or 12, a number of state timelines that has the same layout as `state_timelines`.
+    """Return 8, 11 or 12: a number of state timelines for which the layout is the same as for `state_timelines`.
 
     Layouts are cached under this number, because the layout changes only above 8 and above 11 state timelines.
     """

@@ -57,9 +57,10 @@ class BlueprintUpdates:
     def refresh(self) -> tuple[bytes, bool]:
         """Return the encoded layout for the present contents, and True if it was made anew.
 
-        It is made anew if the pools, the entities, or the timeline that the viewer shows first have changed since the
-        last call. Otherwise the layout of the last call is returned, and False. The layout is a whole stream in the
-        format of `.rrd` files. It is empty (with False) if mpr makes no layout. There are four possible reasons:
+        The layout is made anew if the pools, the entities, or the timeline that the viewer shows first have changed
+        since the last call. Otherwise the layout of the last call is returned, and False. The layout is a whole stream
+        in the format of `.rrd` files. The stream is empty (with False) if mpr makes no layout. There are four possible
+        reasons:
 
         - No pool records telemetry.
         - A process has sent a blueprint along with its rows.

@@ -85,8 +85,8 @@ class _Numbers(NamedTuple):
     """Holds the bytes of an array whose elements are numbers or times, or vectors of these (fixed-size lists).
 
     `data` has `width` bytes for each element. The bytes of nulls are 0. `gaps` is empty if nothing is null. Otherwise
-    it has an array of truth values for the elements, and one for each level of vectors in them. Each array has a row
-    for each element, and true stands for null.
+    it has an array of truth values for the elements, and one more array for each level of vectors in the elements. Each
+    array has a row for each element, and true stands for null.
     """
 
     data: memoryview
@@ -113,7 +113,7 @@ class _Numbers(NamedTuple):
 
 
 def _numbers(values: pa.Array) -> _Numbers | None:
-    """Return the bytes of `values`; None if the elements are neither numbers or times nor vectors of these.
+    """Return the bytes of `values`; None if the elements are neither numbers, nor times, nor vectors of these.
 
     Truth values do not count as numbers.
     """
@@ -211,7 +211,7 @@ def are_close(one: pa.Array, other: pa.Array, tolerance: float) -> bool:
 def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) -> npt.NDArray[np.bool_]:
     """Return an array that is true for each element in which two arrays of one shape and type differ.
 
-    `one` has the expected elements. `tolerance` is that of `are_close`.
+    `one` has the expected elements. `tolerance` is as in `are_close`.
     """
     different: npt.NDArray[np.bool_] = np.not_equal(one, other)
     if one.dtype.kind != "f":
@@ -225,7 +225,7 @@ def unequal(one: npt.NDArray[Any], other: npt.NDArray[Any], tolerance: float) ->
 
 
 def words(cell: pa.Array) -> str:
-    """Return the values of a cell as a short text. For more than 16 numbers or truth values, it only says how many."""
+    """Return the values of a cell as a short text: of more than 16 numbers or truth values, only how many there are."""
     many = _many_numbers(cell)
     if many is not None:
         return f"{many.size} values"
@@ -235,10 +235,10 @@ def words(cell: pa.Array) -> str:
 def words_of_both(expected: pa.Array, found: pa.Array, tolerance: float) -> str:
     """Return a text that says how the cell `found` differs from the cell `expected`.
 
-    Tensors of different shapes or types of numbers are described by these. Cells of more than 16 numbers are described
-    by their sizes, or by how many values differ and how much. Other cells are described by their values, shortened: of
-    two texts the part around the first difference, of two structs only the fields that differ, and of two lists the
-    first element that differs, if the shortened lists are equal. `tolerance` is that of `are_close`.
+    If the shapes of tensors or their types of numbers differ, the text names these. Cells of more than 16 numbers are
+    described by their sizes, or by how many values differ, and by how much. Other cells are described by their values,
+    shortened: of two texts the part around the first difference, of two structs only the fields that differ. If two
+    shortened lists are equal, only the first element that differs is described. `tolerance` is as in `are_close`.
     """
     shapes = _shape_of_tensor(expected), _shape_of_tensor(found)
     if shapes[0] != shapes[1] and None not in shapes:
@@ -283,7 +283,7 @@ def _words_of_numbers(
     """Return in words how many values differ, the first of them, and the largest difference; None if all are equal.
 
     `expected` and `found` are the results of `_many_numbers` for two cells, and have the same shape and type. `cell` is
-    the expected cell. If its values are vectors, each vector counts as one value. `tolerance` is that of `are_close`.
+    the expected cell. If its values are vectors, each vector counts as one value. `tolerance` is as in `are_close`.
     """
     size = found.size // len(cell) if pa.types.is_fixed_size_list(cell.type) and found.size % len(cell) == 0 else 1
     one, other = expected.reshape(-1, size), found.reshape(-1, size)

@@ -61,10 +61,10 @@ def differences(
 ) -> list[str]:
     """Return the differences between two recordings in words. The list is empty if there are none.
 
-    For each series (all cells with times of one component of one entity, or all its static cells), only the first cell
-    that differs is described, with the number of the others. If the rows of a series are only shifted in time, the text
-    says by how much. The order of rows and chunks is not compared, and neither is the number of equal static values.
-    The calling process holds both recordings in memory.
+    A series is all cells with times, or all static cells, of one component of one entity. For each series, only the
+    first cell that differs is described, with the number of the other cells that differ. If the rows of a series are
+    only shifted in time, the text says by how much. The order of rows and chunks is not compared, and neither is the
+    number of equal static values. The calling process holds both recordings in memory.
 
     Some files make the SDK crash, which ends the calling process. `mpr.compare.reading.unreadable` finds such files.
 
@@ -121,7 +121,7 @@ def all_differences(
 ) -> list[Difference]:
     """Return all differences between two recordings; empty if there are none.
 
-    The parameters and errors are those of `differences`.
+    The parameters and the errors are as in `differences`, except that there is no `limit`.
     """
     check_level(level)
     ignored = (set(ignore_timelines), matcher(ignore_entities))
@@ -224,7 +224,7 @@ def _of_timelines(one: Entity, other: Entity, reported: set[str]) -> Iterator[Di
 
 
 class _Pair:
-    """Compares the series of one entity: either those with times, or the static ones.
+    """Compares the series of one entity: either the series with times, or the static series.
 
     Parameters
     ----------
@@ -324,7 +324,7 @@ class _Pair:
         """Return in words how the pixels of two images differ; empty if no pixel differs by more than the tolerance.
 
         `cell` and `its` are the expected and the found cell of the component `name` at the times `stamp`. Returns None
-        if the component is no image buffer, or if the format of an image is missing or not covered by `pixels.py`.
+        if the component is no image buffer, if an image has no format, or if `pixels.words_of_pixels` returns None.
         """
         from mpr.compare.pixels import words_of_pixels
 
@@ -339,8 +339,8 @@ class _Pair:
     def _format(self, series: Series | None, stamp: tuple[Any, ...]) -> pa.Array | None:
         """Return the cell of `series` with the format of the image at the times `stamp`.
 
-        `series` has the formats of the images. If it has none at `stamp`, return its first one, because the format may
-        be logged only once, before all images. Returns None if `series` is None or empty.
+        `series` has the formats of the images. If `series` has no cell at `stamp`, return its first cell, because the
+        format may be logged only once, before all images. Returns None if `series` is None or empty.
         """
         if series is None:
             return None
@@ -350,10 +350,10 @@ class _Pair:
 
 
 def _shift(one: Series, other: Series, timelines: dict[str, str], tolerance: float) -> str | None:
-    """Return in words by how much time all rows of `other` are shifted against those of the expected series `one`.
+    """Return in words by how much time all rows of `other` are shifted against the rows of the expected series `one`.
 
     Both series must have the same number of cells. Returns None if not all rows are shifted by the same time, or if the
-    series also differ in another way. `timelines` and `tolerance` are those of `_Pair`.
+    series also differ in another way. `timelines` and `tolerance` are as in `_Pair`.
     """
     from mpr.compare.cells import are_close
 

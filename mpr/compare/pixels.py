@@ -32,9 +32,9 @@ def words_of_pixels(
 ) -> str | None:
     """Return in words how two images differ in size, type or pixels; empty if no pixel differs.
 
-    `expected` and `found` are cells with the bytes of the pixels. The next two parameters are the cells with the
-    formats of the images. Floating point numbers within `tolerance` count as equal, as in `cells.are_close`. Returns
-    None if the module does not cover a format, or if the bytes do not fit their format.
+    `expected` and `found` are cells with the bytes of the pixels. `expected_format` and `found_format` are cells with
+    the formats of these images. Floating point numbers within `tolerance` count as equal, as in `cells.are_close`.
+    Returns None if the module does not cover a format, or if the bytes do not fit their format.
     """
     one, other = _image(expected, expected_format), _image(found, found_format)
     if one is None or other is None:

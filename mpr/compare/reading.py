@@ -87,7 +87,8 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
     """Return a sentence with the path and the reason for each file that is damaged or that the SDK cannot read.
 
     The dict is empty if all files can be read. Call this function before `entities`, because some files make the SDK
-    crash, and `entities` uses the SDK in the calling process. Here the SDK reads the files in another process.
+    crash, and `entities` uses the SDK in the calling process. This function lets the SDK read the files in another
+    process.
 
     Raises `RecordingError` if the other process cannot start, fails, or does not end within 10 minutes. If the other
     process crashes, this function raises no error, but returns a sentence for the file that it was reading.
@@ -105,7 +106,7 @@ def unreadable(paths: Sequence[Path]) -> dict[Path, str]:
 def _damage(path: Path) -> str | None:
     """Return the reason why the SDK must not read the file at `path`, or None if the SDK may read it.
 
-    A file that does not exist or is damaged is refused. A damaged file is refused here, because the SDK's reader may
+    A file that does not exist or is damaged is refused. The SDK must not read a damaged file, because its reader may
     need much time and memory for broken messages. A file of a format that mpr does not know is not refused.
     """
     from mpr import files

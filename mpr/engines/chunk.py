@@ -74,7 +74,7 @@ class Answer:
         The number of the engine's worker in the recording (0: the chunk as a whole has failed), and its process id.
     micros, flush_micros:
         The time from the start of the chunk until its rows were delivered, and the part of this time after the last
-        task. Both are in microseconds.
+        task. The two times are in microseconds.
     rows:
         The number of rows that the process has logged in this time.
     ended_nanos:
@@ -92,7 +92,10 @@ class Answer:
 
 
 def key_of(pool: bytes, work_item: int) -> bytes:
-    """Return the key of the chunk with the number `work_item`. `pool` are random bytes of the pool."""
+    """Return the key of the chunk with the number `work_item`.
+
+    `pool` has the random bytes of one pool, so that the chunks of two pools do not have equal keys.
+    """
     return blake2b(work_item.to_bytes(8, "little"), key=pool, digest_size=KEY_BYTES).digest()
 
 
@@ -145,11 +148,12 @@ def _run(chunk: Chunk, started_ns: int) -> Answer:
 
 
 def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool) -> tuple[list[Any], TaskNotes]:
-    """Run the tasks one after another. Return what each has returned, or a `Failure` with the error it has raised.
+    """Run the tasks one after another. Return (list of their results, notes for their errors).
 
-    Also return the notes for errors of the tasks.
+    If a task has raised, the list has a `Failure` with the error in place of the result.
 
-    A task shares the context of the task before, unless that one has changed it, for example by setting a time.
+    A task shares the context of the task before it, unless that task has changed the context, for example by setting a
+    time. If the function has a prefix or a timeline of its own, each task has a new context.
     """
     from mpr.producer import muted
     from mpr.tasks.context import TaskContext
@@ -194,7 +198,7 @@ def _run_tasks(chunk: Chunk, producer: Producer, attempt: int, *, is_muted: bool
 
 
 def _check_open(config: ConnectionInfo) -> None:
-    """Raise `RecordingClosedError` if the pool was terminated, because nobody wants the results of more tasks."""
+    """Raise `RecordingClosedError` if the recording was closed, because nobody wants the results of more tasks."""
     if not ipc_folder.is_owned(config.folder):
         raise RecordingClosedError(f"the recording {config.application_id!r} was closed meanwhile")
 

@@ -49,8 +49,8 @@ class EngineDispatcher(TaskDispatcher):
     observer:
         Gets a call for each event of tasks and workers; None for no observer.
     first_seen:
-        Called with the number of each worker of the engine when its first answer arrives. The observer gets its call
-        after that.
+        Called with the number of a worker of the engine when the first answer of this worker arrives, before the
+        observer is called.
 
     Attributes
     ----------
@@ -131,7 +131,7 @@ class EngineDispatcher(TaskDispatcher):
             self._give(work_item)
 
     def _give(self, work_item: WorkItem) -> None:
-        """Submit `work_item` to the engine. If the engine refuses it, the error is the outcome of its tasks."""
+        """Submit `work_item` to the engine. If the engine refuses this, the tasks get the error as their outcome."""
         chunk = Chunk(
             recording=self._recording,
             function=work_item.function.code,
@@ -149,7 +149,7 @@ class EngineDispatcher(TaskDispatcher):
         future.add_done_callback(lambda done: self._thread.soon(lambda: self._settle(work_item, done)))
 
     def pid(self, worker: int) -> int | None:
-        """Return the process id of the engine's worker `worker` (a number); None if it has not sent an answer."""
+        """Return the process id of the engine's worker number `worker`; None if no answer of this worker has come."""
         return self._pids.get(worker)
 
     def begin_feeding(self, feeder: object) -> None:
@@ -164,9 +164,10 @@ class EngineDispatcher(TaskDispatcher):
         self._thread.soon(end)
 
     def cancel(self, work_item: WorkItem, *, running: bool) -> bool:
-        """Cancel `work_item`, and return True, if its future can be cancelled (see `Engine.submit`). Else return False.
+        """Cancel `work_item` if its future can be cancelled (see `Engine.submit`).
 
-        `running` makes no difference. The tasks get a `CancelledError`, even if the engine still runs them.
+        Returns True if this call has cancelled `work_item`, and else False. `running` makes no difference. The tasks
+        get a `CancelledError`, even if the engine still runs them.
         """
         cancelled: list[bool] = []
         self._thread.do(lambda: cancelled.append(self._cancel(work_item)))
@@ -251,7 +252,7 @@ class EngineDispatcher(TaskDispatcher):
         self._thread.do(self.lifecycle.finish)
 
     def terminate(self, error: BaseException | None = None) -> None:
-        """End the pool, and ask the engine to cancel its chunks. The engine may still run some of them.
+        """End the pool, and ask the engine to cancel the pool's chunks. The engine may still run some of them.
 
         Every task without an outcome gets `error`, or a `PoolTerminatedError` if `error` is None.
         """

@@ -24,7 +24,7 @@ class Engine(ABC):
     name:
         The name of the engine in messages.
     size:
-        The number of workers, or of threads in workers.
+        About the number of chunks that the engine can run at a time.
     runs_again:
         True if the engine may run a chunk again, for example because a worker has died.
     """
@@ -37,9 +37,9 @@ class Engine(ABC):
     def submit(self, chunk: Chunk) -> Future[Answer]:
         """Have the engine run `run_chunk(chunk)`, and return the future of its answer.
 
-        Raises the engine's error if it takes no more work. With an executor, `Future.cancel` returns True if the chunk
-        has not begun. With Ray and Dask, it returns True if the chunk has not ended, and asks the engine to cancel it:
-        Ray may interrupt a chunk that runs, and Dask runs it to its end.
+        If the engine takes no more work, raises the engine's error. With an executor, `Future.cancel` returns True if
+        the chunk has not begun. With Ray and Dask, `Future.cancel` returns True if the chunk has not ended, and asks
+        the engine to cancel the chunk. If the chunk runs already, Ray may interrupt it, and Dask runs it to its end.
         """
 
     @abstractmethod
@@ -51,7 +51,7 @@ class Engine(ABC):
         """End the engine if this object has started it."""
 
     def failure(self, error: BaseException, task: str) -> BaseException:
-        """Return the error for the tasks of a chunk, if the engine has raised `error` instead of an answer.
+        """Return the error for the tasks of a chunk, if the engine has raised `error` instead of returning an answer.
 
         This is `error` itself, or a `WorkerDiedError` with `error` as its cause if the worker has died. `task` is the
         name of the first task.
@@ -64,7 +64,7 @@ class Engine(ABC):
 
 
 class ChunkFuture(Future[Answer]):
-    """A future of `concurrent.futures` for a chunk, for engines that have futures of their own: Ray and Dask.
+    """A future of `concurrent.futures` for a chunk, for engines whose own futures are of another kind: Ray and Dask.
 
     Parameters
     ----------

@@ -19,12 +19,12 @@ class ExecutorEngine(Engine):
     executor:
         The executor.
     options, retries:
-        The arguments of the pool about the engine, and its `retries`.
+        The arguments of the pool about the engine, and the pool's argument `retries`.
 
     Raises
     ------
     ConfigError
-        If there are options or retries, which executors do not have.
+        If `options.options` is not empty or `retries` is not 0, because executors accept neither.
     """
 
     runs_again = False

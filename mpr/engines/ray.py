@@ -17,10 +17,12 @@ class RayEngine(Engine):
     Parameters
     ----------
     options:
-        The arguments of the pool about the engine. `processes` is the number of CPUs of a new cluster (None: all CPUs
-        of this machine). `options` are those of `ray.remote` for each chunk, such as `{"num_gpus": 1}`.
+        The arguments of the pool about the engine. `options.processes` is the number of CPUs of a new cluster (None:
+        all CPUs of this machine). `options.options` has the arguments of `ray.remote` for each chunk, such as
+        `{"num_gpus": 1}`.
     retries:
-        The number of times that Ray runs a chunk again if its worker has died (`max_retries` of Ray).
+        The number of times that Ray runs a chunk again if its worker has died (`max_retries` of Ray). If
+        `options.options` has `max_retries`, that number is used instead.
 
     Raises
     ------

@@ -25,7 +25,7 @@ class StepThread:
     name:
         The name of the thread.
     after_each:
-        Called in the thread after each step.
+        Called after each step, in the thread that has run the step.
     """
 
     def __init__(self, name: str, after_each: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class StepThread:
     def do(self, step: Callable[[], object]) -> None:
         """Have the thread run `step`, and wait until it has ended. In the thread itself, `step` runs at once.
 
-        Only in the thread itself, an error of `step` is raised.
+        If `step` raises, `do` raises the error only in the thread itself. For other callers, the error is only logged.
         """
         if threading.current_thread() is self._thread:
             step()
@@ -63,7 +63,7 @@ class StepThread:
         is_over.wait()
 
     def close(self) -> None:
-        """End the thread after the steps that it has. This method does not wait."""
+        """End the thread when it has run all steps that were given before. This method does not wait."""
         self._steps.put(None)
 
     def _run(self) -> None:

@@ -52,9 +52,9 @@ def main() -> None:
     """Draw the picture that the file `order` (a pickled `rendering.Order`) describes, and write `picture.png`.
 
     The only argument of the command line is the folder of these files. The process also writes the JSON file `answer`
-    to the folder, with the errors of views that the viewer reports, or with the error that has prevented the picture.
-    For such an error, `everywhere` says if it prevents the picture of every recording (`NoViewerError`). This function
-    does not return, but ends the process.
+    to the folder. If there is a picture, the key `reports` has the errors of views that the viewer reports. If not,
+    `error` has the reason as text, and `everywhere` is true if this machine can draw no recording at all
+    (`NoViewerError`). This function does not return, but ends the process.
     """
     folder = Path(sys.argv[1])
     order: Order = pickle.loads((folder / "order").read_bytes())  # noqa: S301  # written by the caller
@@ -118,7 +118,7 @@ def _draw(order: Order, viewers: list[subprocess.Popen[bytes]]) -> list[str]:
 
 
 def _stores(recording: Path) -> tuple[list[str], bool]:
-    """Return the application ids of the recordings in a file, and True or False: if the file has a blueprint.
+    """Return the application ids of the recordings in a file, and True if the file has a blueprint, else False.
 
     Raises `PictureError` if Rerun cannot read the file.
     """
@@ -324,9 +324,9 @@ def _patiently(ask: Callable[[], _T]) -> _T:
 def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: int | None) -> None:
     """Let the viewer show the time `at` on `timeline`. `state` is the present state of the viewer.
 
-    `at` is a sequence number or in nanoseconds. By default (None), use the last time, and the timeline that the viewer
-    has chosen. Do nothing if there is no data on that timeline. Raises `PictureError` if `timeline` is given, and the
-    recording has no data on it.
+    `at` is a sequence number or in nanoseconds. If `at` is None, use the last time on the timeline. If `timeline` is
+    None, use the timeline that the viewer has chosen, and do nothing if there is no data on it. Raises `PictureError`
+    if `timeline` is given, and the recording has no data on it.
     """
     (recording,) = (each for each in state.recordings if each.store_id == state.active_recording)
     name = timeline or recording.current_timeline
@@ -341,8 +341,8 @@ def _go_to(client: ViewerClient, state: ViewerState, timeline: str | None, at: i
 def settled(client: ViewerClient) -> bytes:
     """Wait until three screenshots of the viewer are equal, and return one of them (the bytes of a PNG file).
 
-    At least 17 frames are drawn between the first and the others. The picture changes for a while, because the viewer
-    fetches data on demand and hides notifications after some time. The wait has no limit (see `_patiently`).
+    At least 17 frames are drawn between the first screenshot and the next two. The picture changes for a while, because
+    the viewer fetches data on demand and hides notifications after some time. The wait has no limit (see `_patiently`).
     """
     before = _patiently(client.take_screenshot)
     while True:

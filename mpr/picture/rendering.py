@@ -1,6 +1,6 @@
 """Draws a picture of a recording with the real viewer, without a window.
 
-A process of its own controls the viewer, so that `render` can end both if they take too long.
+Another process controls the viewer. So `render` can end that process and the viewer if they take too long.
 
 Covers: the limit on the time for drawing, ending processes, removing temporary files, errors.
 Does not cover: the commands to the viewer, and finding out when the viewer has drawn everything (`process.py`).

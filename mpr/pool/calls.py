@@ -55,8 +55,8 @@ class PoolCalls:
         """Submit the call `function(*args, **kwds)` as one task. Returns the object that will have the result.
 
         Later, `callback` is called with the result, or `error_callback` with the exception. Raises
-        `UnpicklableTaskError` if the function or an argument cannot be pickled. But an error of a user's `__reduce__`,
-        such as a `ValueError`, is raised itself.
+        `UnpicklableTaskError` if the function or an argument cannot be pickled. An error that a user's `__reduce__`
+        raises, such as a `ValueError`, is raised unchanged.
         """
         task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
         result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))

@@ -57,7 +57,10 @@ class PoolDisplay:
         activities: Callable[[], list[WorkerActivity]],
         pid: Callable[[int], int | None],
     ) -> None:
-        """Begin to write telemetry into the recording of `rows`, if the pool has telemetry.
+        """Connect the displays with the recording `rows`.
+
+        The progress bar, if there is one, then counts the rows of the recording. The telemetry, if there is any, is
+        then written into the recording.
 
         `activities()` returns the activity of each worker at this moment. `pid(worker)` returns the process id of a
         worker; None if it is not known.
@@ -78,7 +81,7 @@ class PoolDisplay:
     def worker_ended(self, worker: int, exitcode: int | None) -> None:
         """Record in the telemetry, if there is any, that the process of `worker` has ended.
 
-        `exitcode` is negative for a signal, and None if unknown.
+        `exitcode` is -N if signal number N has ended the process, and None if it is not known.
         """
         if self._sampler is not None:
             self._sampler.worker_ended(worker, exitcode)
@@ -90,7 +93,7 @@ class PoolDisplay:
         return aside(self.telemetry.insights)
 
     def close(self) -> None:
-        """Write the last telemetry. Does not close the progress bar, because the dispatcher closes its observer."""
+        """Write the last telemetry. Does not close the progress bar, because the dispatcher does this."""
         # Writing the last rows takes a moment. Meanwhile the workers end, and the system releases their memory.
         if self._sampler is not None:
             self._sampler.close()

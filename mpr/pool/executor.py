@@ -84,7 +84,7 @@ class TaskFuture(Future[R]):
         super().add_done_callback(call)
 
     def submit(self, work_item: WorkItem) -> Self:
-        """Submit `work_item`, and return this future, which gets its outcome. Only mpr itself calls this."""
+        """Submit `work_item`, and return this future, which gets the outcome. Only mpr itself calls this method."""
         self._work_item = work_item
         work_item.connect(self._deliver, self.set_running_or_notify_cancel)
         self._dispatcher.submit(work_item)

@@ -45,7 +45,7 @@ class PoolOptions:
     limits:
         The limits of tasks and workers.
     capture:
-        The choice of the output and the `logging` records of workers that go into the recording.
+        Says whether the output and the `logging` records of workers go into the recording.
     telemetry:
         The kinds of telemetry (rows about the pool) that are recorded: some of 'workers', 'tasks', 'resources' and
         'pool'.
@@ -141,8 +141,8 @@ def check_recording(
 ) -> Callable[[], SharedRecording]:
     """Check the arguments of `mpr.Pool` about its recording. Returns a function that makes a new recording.
 
-    If `recording` is not None, check that the pool can log into it. If it is None, check that a new recording can be
-    made with the other arguments.
+    If `recording` is not None, check that the pool can log into `recording`. The pool then does not call the returned
+    function. If `recording` is None, check that a new recording can be made with the other arguments.
 
     Raises
     ------
@@ -153,7 +153,7 @@ def check_recording(
     RecordingClosedError, WrongProcessError
         If `recording` is closed, or if another process has made it.
     SinkError
-        If `route='direct'` is not possible with the sinks.
+        If `route='direct'` is not possible, because mpr does not know the file format of the SDK.
     """
     if recording is not None and (sinks, recording_id, blueprint) != (None, None, None):
         raise TypeError("give either recording, or sinks, recording_id and blueprint: they belong to a new one")

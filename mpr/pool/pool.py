@@ -37,10 +37,10 @@ P = ParamSpec("P")
 
 
 class Pool:
-    """Runs tasks in worker processes, and collects all rows that the tasks log in one recording.
+    """Runs tasks in worker processes, and collects all rows of the tasks in one recording.
 
-    The methods are those of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result of
-    a task, every durable sink (such as a file) has every row of the task. If not, the method raises an error.
+    The class has the methods of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result
+    of a task, every durable sink (such as a file) has every row of the task. If not, the method raises an error.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ class Pool:
     progress:
         If True, a progress bar (by `tqdm`) shows tasks, failed tasks, rows, and the bytes that the sinks have.
     capture_logging, capture_output:
-        If True, `logging` records of workers go into the recording, under `mpr/logs/<logger>`, and lines that workers
-        print, under `mpr/output/`.
+        With `capture_logging`, `logging` records of workers go into the recording, under `mpr/logs/<logger>`. With
+        `capture_output`, lines that workers print go there too, under `mpr/output/`.
     telemetry:
         The kinds of telemetry (rows about the pool itself) that are recorded under `mpr/`: some of `"workers"`,
         `"tasks"`, `"resources"` and `"pool"`. True: all. False: none. See `docs/telemetry.md`.
@@ -157,7 +157,7 @@ class Pool:
     # --- calls -------------------------------------------------------------------------------------------------
 
     def apply(self, func: Callable[..., R], args: Iterable[Any] = (), kwds: Mapping[str, Any] | None = None) -> R:
-        """Return the result of `func(*args, **kwds)` in a worker, or raise its exception.
+        """Call `func(*args, **kwds)` in a worker. Return the result, or raise the exception of this call.
 
         Raises `UnpicklableTaskError` if the call cannot be pickled. Raises `PoolClosedError` if the pool accepts no new
         calls, or the error that has ended the pool, such as `InitializerError`.
@@ -175,7 +175,7 @@ class Pool:
         """Submit the call of `apply`, and return an `AsyncResult` at once. Its method `get` returns the result later.
 
         When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A
-        callback may log and wait for results, but not for other callbacks of the pool.
+        callback may log, and may wait for results, but must not wait for other callbacks of the pool.
         """
         self._check_running()
         return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
@@ -195,7 +195,7 @@ class Pool:
     def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
         """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
 
-        If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
+        If `chunksize` is None, each worker gets about four chunks. If tasks fail, the earliest error is raised when all
         tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
         Raises `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1.
         """
@@ -211,7 +211,7 @@ class Pool:
     ) -> AsyncResult[list[R]]:
         """Submit the tasks of `map`, and return an `AsyncResult` at once. Its method `get` returns the list later.
 
-        When all tasks have ended, `callback` is called with the list, or `error_callback` with the first error.
+        When all tasks have ended, `callback` is called with the list, or `error_callback` with the earliest error.
         """
         self._check_running()
         return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
@@ -238,7 +238,7 @@ class Pool:
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        `next` raises the error of a failed task. `imap` raises `PoolClosedError` if the pool accepts no new calls.
+        `next` raises the error of a failed task. Errors of `imap` itself, such as `PoolClosedError`, are as in `map`.
         """
         self._check_running()
         return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
@@ -274,8 +274,8 @@ class Pool:
         """Wait until all tasks, and all workers of mpr, have ended. If the pool has made the recording, close it.
 
         After `terminate`, do nothing. Raises `ValueError` if neither `close` nor `terminate` was called before, and
-        `RuntimeError` in a callback. After `close`, raises the errors of `SharedRecording.close` if it closes the
-        recording, and the error that has ended the pool, unless a call has raised that error before.
+        `RuntimeError` in a callback. If `join` closes the recording, it raises the errors of `SharedRecording.close`.
+        If an error has ended the pool, `join` raises this error, unless a call has raised it before.
         """
         self._check_process()
         self._runtime.join()

@@ -57,16 +57,16 @@ class Progress(PoolObserver):
             self._grow(name, count)
 
     def submitted(self, name: str, count: int) -> None:
-        """Count `count` tasks of function `name` as submitted. Add those that no call has announced to the bar."""
+        """Count `count` tasks of function `name` as submitted. Add the tasks that no call has announced to the bar."""
         with self._drawing():
             known = min(count, self._announced)
             self._announced -= known
             self._grow(name, count - known)
 
     def feeding(self, change: int) -> None:
-        """Count an `imap` call that begins (`change` is 1) or ends (-1) to submit tasks.
+        """Count an `imap` call that begins to submit tasks (`change` is 1), or that has ended (`change` is -1).
 
-        When the last `imap` ends, the tasks that were announced and not submitted are removed from the bar.
+        When the last `imap` ends, the tasks that were announced, but not submitted, are removed from the bar.
         """
         with self._drawing():
             self._feeding += change
@@ -99,7 +99,7 @@ class Progress(PoolObserver):
     def _drawing(self) -> Any:
         """Hold the lock within the `with` block. If the block raises, ignore the error, and draw no bar from then on.
 
-        Only an error that may come from Ctrl-C or another signal's handler is raised.
+        But an error that may come from the handler of a signal, such as Ctrl-C, is raised.
         """
         with self._lock:
             try:

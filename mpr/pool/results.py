@@ -32,7 +32,7 @@ class AsyncResult(Generic[R]):
     """The result of `apply_async`, `map_async` or `starmap_async`, for which the caller can wait.
 
     When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
-    `call_back(step)` runs `step`, which makes this call.
+    `call_back(step)` runs `step`, a function that calls `callback` or `error_callback`.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class AsyncResult(Generic[R]):
         return self._event.is_set()
 
     def successful(self) -> bool:
-        """Return True if the call has ended without an exception. Raises `ValueError` if the call has not ended."""
+        """Return True if the call has ended without an exception. Raises `ValueError` if `ready` returns False."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._error is None
@@ -97,12 +97,12 @@ class AsyncResult(Generic[R]):
 
 
 class SingleResult(AsyncResult[R]):
-    """The result of `apply_async`: of a call that is one task."""
+    """The result of `apply_async`, whose call is one task."""
 
     def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
         """Keep the outcome of the task: the only value in `values`, or `error` if `values` is None.
 
-        Then have the callback run, and wake the threads that wait after its end.
+        Then have the callback run. When the callback has ended, wake the threads that wait for the result.
         """
         self._settle(None if values is None else values[0], error)
 
@@ -132,7 +132,7 @@ class MapResult(AsyncResult[list[R]]):
         """Keep the outcomes of `count` tasks, from task `first` on.
 
         `values` are the results. If `values` is None, all these tasks have failed with `error`. After the last task,
-        have the callback run, and wake the threads that wait after its end.
+        have the callback run. When the callback has ended, wake the threads that wait for the result.
         """
         with self._lock:
             self._left -= count
@@ -176,7 +176,8 @@ class ResultIterator(Generic[R], Iterator[R]):
     def next(self, timeout: float | None = None) -> R:
         """Return the next result, or raise the exception of its task. Raises `StopIteration` after the last result.
 
-        Raises `multiprocessing.TimeoutError` if no result comes within `timeout` seconds (None: no limit).
+        If `finish` got an error, this error is raised before `StopIteration`. Raises `multiprocessing.TimeoutError` if
+        no result comes within `timeout` seconds (None: no limit).
         """
         if self._ready.empty():
             check_may_wait()

@@ -174,7 +174,7 @@ class PoolRuntime(ABC):
         self._ending.run(self._end_stopped)
 
     def _forget_pool(self) -> None:
-        """Do nothing more when the pool is garbage-collected, because its parts have ended."""
+        """Undo `end_with`, because the parts of the pool are being ended already."""
         if self._finalizer is not None:
             self._finalizer.cancel()
 

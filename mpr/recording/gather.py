@@ -59,7 +59,7 @@ class WorkerFiles:
     path:
         The path of the recording's own file.
     has_blueprint:
-        True if the user has given the recording a blueprint. Frames that would replace it by a worker's blueprint are
+        True if the user has given the recording a blueprint. Frames that make a worker's blueprint the active one are
         then not copied.
 
     Raises

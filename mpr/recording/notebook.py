@@ -56,8 +56,8 @@ class NotebookView:
     def show(self, wait_secs: float) -> None:
         """Display the viewer in the output of the running cell.
 
-        Wait up to `wait_secs` seconds until the page shows the viewer. With ipykernel 7 or newer, return at once,
-        because the kernel gets no messages of the page while a cell runs.
+        Wait up to `wait_secs` seconds until the page shows the viewer. With ipykernel 7 or newer, and outside of a
+        notebook, return at once, because no messages of the page arrive while a cell runs.
         """
         from IPython import get_ipython
         from IPython.display import display

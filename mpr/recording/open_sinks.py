@@ -37,7 +37,7 @@ class OpenSinks:
     urls:
         For each live sink, the URL at which a person sees the rows.
     served:
-        Those of `urls` that belong to servers and web pages of mpr.
+        The URLs of servers and web pages that mpr itself starts. Each of them is also in `urls`.
     open_to_senders:
         For each live sink, the URL to which a process can send rows with `route="direct"`.
     """

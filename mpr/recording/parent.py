@@ -69,8 +69,8 @@ class ParentMembership:
     def propagate(self, new_text: Callable[[], str]) -> None:
         """Let child processes that start from now on join the recording.
 
-        They inherit an environment variable with the text that `new_text()` returns. Workers of a `multiprocessing`
-        pool then send the rows of a task before its result. Only the first call has an effect.
+        Child processes inherit an environment variable with the text that `new_text()` returns. Workers of a
+        `multiprocessing` pool then send the rows of a task before its result. Only the first call has an effect.
         """
         if self._propagation is None:
             exits.protect_pools()

@@ -210,7 +210,7 @@ class RecordingRuntime:
         )
 
     def obstacle(self) -> str | None:
-        """Return why no process can join, and the names of the sinks that have the rows; None if processes can join."""
+        """Return a text: why no process can join, and which sinks have the rows. Return None if processes can join."""
         reason = self.sockets.obstacle()
         return reason and f"{reason}. {self._where_rows_are()}"
 
@@ -223,15 +223,15 @@ class RecordingRuntime:
         return self.aggregator.numbers.new_process()
 
     def new_pool(self, size: int, kinds: frozenset[str]) -> int:
-        """Add a pool of `size` workers with `kinds` of telemetry to the layout. Return its number, from 1."""
+        """Add a pool (`size` workers, telemetry `kinds`) to the layout. Return the number of the pool, from 1."""
         self._blueprint_updates.add_pool(size, kinds)
         return next(self._pool_numbers)
 
     def accept_telemetry(self, stream: bytes) -> None:
         """Have the aggregator write `stream`, an encoded stream of telemetry or b"", with the ids of the recording.
 
-        Does not wait. A new layout is written too, if a sink can be read meanwhile (a viewer or a stream). Nothing is
-        written without a durable sink, if mpr does not know the SDK's file format, or after the aggregator's end.
+        Does not wait. If there is a live sink or a `BinaryStreamSink`, a new layout is written too. Nothing is written
+        if there is no durable sink, if mpr does not know the SDK's file format, or if the aggregator has ended.
         """
         if not self._takes_telemetry():
             return
@@ -331,7 +331,7 @@ class RecordingRuntime:
         return failure
 
     def _write_count(self, writer: Writer) -> None:
-        """Write the number of rows with times, and of lost rows, to the sink of `writer`, for `mpr verify`.
+        """Write the number of rows with times, and the number of lost rows, to the sink of `writer`, for `mpr verify`.
 
         Nothing is written if no pool records telemetry (the recording then has only rows of the user), if the sink
         cannot count its rows, or if mpr does not know the file format of the SDK.

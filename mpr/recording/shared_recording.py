@@ -38,22 +38,24 @@ class SharedRecording:
     """One recording that many processes log into.
 
     A process can join if it is started within the `with` block of the recording, or with the environment variables that
-    `environ()` returns. It must run on this machine and as this user. It joins when it calls `mpr.join()`, or a
-    function that is decorated with `@mpr.task`. Processes that do not inherit the variables, such as those of Dask, log
-    to the recording by a function that `wrap` returns.
+    `environ()` returns. The process must run on this machine and as this user. It joins when it calls `mpr.join()`, or
+    a function that is decorated with `@mpr.task`. If processes do not inherit the variables, such as the workers of
+    Dask, let them call a function that `wrap` returns.
 
     Parameters
     ----------
     application_id:
         The application id, as in `rr.init`: 1 to 180 ASCII letters, digits, spaces and `_-[]:`.
     recording_id:
-        The recording id, as in `rr.init`. By default, a new random id.
+        The recording id, as in `rr.init`. By default, a new random id. In cases 2 and 3 of `sinks`, the default is the
+        id of the recording that gets the rows.
     sinks:
         The destinations of the rows: one or several sinks of mpr, paths (`"run.rrd"`, or `"episodes/"` for a folder)
         and URLs of viewers. A path must end with `.rrd` or `/`. With None, mpr uses the first of these that exists:
 
         1. The sinks in the environment variable `MPR_SINKS` (see `mpr.add_arguments`).
-        2. The active recording of this process, if `rr.init` was called with these ids.
+        2. The active recording of this process (`rr.init`), if it has this application id, and this recording id if you
+           give one.
         3. The recording of the running test, if mpr's pytest plugin records this test.
         4. A new file `<application id>-<time>-<short id>.rrd` in the working directory.
 
@@ -155,9 +157,10 @@ class SharedRecording:
         Use the returned function with other engines, such as Dask or joblib. It can be pickled with pickle and with
         cloudpickle. The pickle contains a secret.
 
-        When the returned function has returned or raised, its rows are in every durable sink (such as a file). If they
-        cannot get there, the call raises `DeliveryError`, unless `fn` has raised. If Ray or Dask repeats a complete
-        call, its rows are not logged again. A call after the end of the recording raises `RecordingClosedError`.
+        When the returned function has returned or raised, its rows are in every durable sink (such as a file). If the
+        rows cannot get there, the call raises `DeliveryError`, unless `fn` has raised. If Ray or Dask repeats a
+        complete call, its rows are not logged again. A call after the end of the recording raises
+        `RecordingClosedError`.
 
         If `fn` is a class, such as that of an actor, the result is a subclass. Its `__init__`, `__call__` and all
         methods without two underscores at both ends are wrapped functions. Only cloudpickle can pickle this class.
@@ -171,8 +174,9 @@ class SharedRecording:
     def flush(self, timeout: float = limits.SINK_TIMEOUT_SECS) -> None:
         """Wait until every durable sink (such as a file) has all rows that this process has logged to the recording.
 
-        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds, the error of the
-        recording if there was one, such as `SinkError` if a sink has failed, and the same errors as `stream`.
+        Rows of tasks need no flush. Raises `TimeoutError` if this takes more than `timeout` seconds. If an error has
+        occurred in the recording, such as `SinkError` if a sink has failed, raises this error. Also raises the same
+        errors as `stream`.
         """
         self._runtime.check_usable()
         self._runtime.flush(timeout)
@@ -221,7 +225,7 @@ class SharedRecording:
     def close(self) -> None:
         """Receive the rows that were sent before, finish all files, and end the processes that feed live sinks.
 
-        A second call only waits for the first one. If a live sink lacks rows, a warning is logged, and
+        A second call only waits until the first one has ended. If a live sink lacks rows, a warning is logged, and
         `stats().live_sinks` has the number of missing chunks. The end of the `with` block closes the recording, too. If
         the block has raised, only the first two of these errors are raised:
 

@@ -29,9 +29,9 @@ class RecordingStatistics:
         The number of processes that ended while they logged, because they were killed or the recording was closed. Some
         of the last rows of such a process may be missing.
     counted_rows, accepted_rows:
-        The number of rows that processes have counted when they logged, and the number of rows that have arrived. Both
-        are updated when a process ends, and after about 256 MiB or 65,536 rows of a process. `accepted_rows` may be
-        higher, because processes do not count the rows of importers and properties.
+        The number of rows that processes have counted when they logged, and the number of rows that have arrived. The
+        two numbers are updated when a process ends, and after about 256 MiB or 65,536 rows of a process.
+        `accepted_rows` may be higher, because processes do not count the rows of importers and properties.
     lost_rows:
         The number of counted rows that have not arrived. If it is not 0, `close` raises `DeliveryError`, unless the
         `with` block has raised, or another error comes first.

@@ -1,8 +1,8 @@
 """Uses the active recording of the calling program as a sink.
 
 The *active recording* is the one to which plain `rr.log` logs, for example after `rr.init(...)`. The *ambient
-recording* is the recording of the test that the pytest plugin runs. It gets the rows if the user has named no sinks,
-and if no active recording has the ids of mpr's recording.
+recording* is the recording that the pytest plugin makes of the running test. The ambient recording gets the rows of mpr
+if the user has named no sinks, and if no active recording has the ids of mpr's recording.
 
 The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the sinks of
 the active recording may hang. Blueprints that workers send are left out.
@@ -92,8 +92,7 @@ class ActiveRecordingWriter(Writer):
     """Sends rows to the active recording of the calling program, or to the ambient recording.
 
     If the sinks of that recording need more than `SINK_TIMEOUT_SECS` seconds for one segment, this writer logs a
-    warning and sends nothing more, so that results do not wait for these sinks. `close` logs how many chunks were not
-    sent.
+    warning and sends nothing more. So results do not wait for these sinks. `close` logs how many chunks were not sent.
 
     Making a writer raises `SinkError` if the active or ambient recording is gone.
     """
@@ -236,5 +235,5 @@ def closed(writer: Any) -> None:
 
 
 def open_writers() -> int:
-    """Return how many open shared recordings, including those of pools, write to ambient recordings."""
+    """Return how many open shared recordings, including the recordings of pools, write to ambient recordings."""
     return len(_writers)

@@ -84,7 +84,8 @@ class Sink(ABC):
     def open(self, context: OpenContext) -> Writer:
         """Open the sink for a new recording, and return its writer. Only mpr itself calls this.
 
-        Raises `SinkError` if the sink cannot be opened. A live sink has no writer, so this method raises `TypeError`.
+        Raises `SinkError` if the sink cannot be opened. If the sink is a live sink, which has no writer, raises
+        `TypeError`.
         """
         raise TypeError(f"no writer for {self!r}")
 
@@ -205,7 +206,7 @@ class Writer(ABC):
 class Observer(Protocol):
     """The interface of an object that looks at all rows of a recording, for example to list the entities.
 
-    An observer gets the rows after the durable sinks. It need not keep them.
+    An observer gets the rows after the durable sinks, and need not keep them.
     """
 
     def peek(self, segment: Segment) -> None:

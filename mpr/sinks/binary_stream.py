@@ -27,8 +27,8 @@ _COPY_BYTES = 32 * 1024 * 1024
 class StreamFile:
     """The file of one stream: in memory if possible, until it has more than `memory_bytes` bytes, and then on the disk.
 
-    The file is closed, and its space is released, when nothing refers to this object any more. The methods are those
-    that a `FileWriter` (`rrd/writer.py`) needs of its file.
+    The file is closed, and its space is released, when nothing refers to this object any more. The class has the
+    attributes and methods that a `FileWriter` (`rrd/writer.py`) needs of its file.
     """
 
     # `published` is always True, because readers may have read any byte already, so the stream has to be finished.
@@ -51,7 +51,7 @@ class StreamFile:
         util.Finalize(self, file.remove, exitpriority=-1)
 
     def check(self, size: int) -> None:
-        """Move the file to the disk if `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
+        """Move the file to the disk if its `size` is more than `memory_bytes`. Raises `OSError` if this fails."""
         if not self._in_memory or size <= self._memory_bytes:
             return
         fd = _temporary()
@@ -74,7 +74,8 @@ class StreamFile:
     def reader(self) -> tuple[framing.Read, None]:
         """Return (function, None). The function reads the file by offset and size in bytes, also after `close`.
 
-        The second value is the size of a file that may be written anew. It is None, because this file never is.
+        The second value is the size of a file that may be written anew. It is None, because this file is never written
+        anew.
         """
         return self._read, None
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class DecodingWriter:
-    """Writes one `.rrd` file with the SDK's own file sink. The methods do the same as those of a `Writer` (`base.py`).
+    """Writes one `.rrd` file with the SDK's own file sink. The methods do the same as in a `Writer` (`base.py`).
 
     Parameters
     ----------

@@ -41,7 +41,7 @@ class FileSink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a folder, a FIFO, a device, a URL, or of a wrong type, or has a null character, or if
+        If `path` has a wrong type, is empty, has a null character, or is a folder, a FIFO, a device or a URL. Also if
         `compact` is true and `write_footer` is false.
     """
 

@@ -15,7 +15,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class RoutedFile(Protocol):
-    """The interface of a file that gets some of the segments. The methods are those of a `Writer` (`base.py`)."""
+    """The interface of a file that gets some of the segments. The methods do the same as in a `Writer` (`base.py`)."""
 
     def accept(self, segment: Segment, *, published: bool) -> None: ...
 
@@ -68,7 +68,8 @@ class FileRouter(Generic[K]):
     def accept(self, segment: Segment, *, published: bool) -> None:
         """Give `segment` to the file of its key. If the file is not open, open it first.
 
-        Raises `SinkError` if the file cannot be opened or written.
+        Raises `SinkError` if the file cannot be opened or written, or if another file has to be closed for it and
+        cannot be finished.
         """
         key = self._key_of(segment)
         file = self._main if key is None else self._file_of(key)
@@ -78,9 +79,10 @@ class FileRouter(Generic[K]):
         file.accept(segment, published=published)
 
     def add_manifests(self, outbox: int, footer: bytes) -> None:
-        """Give the manifests of outbox number `outbox` to each file that has segments of it.
+        """Give the manifests of outbox number `outbox` to each file that has segments of this outbox.
 
-        `footer` is the payload of the `END` frame of the outbox. Files that are now complete are closed.
+        `footer` is the payload of the `END` frame of the outbox. If a file for a key was closed meanwhile, no file for
+        this key gets the manifests. Files that are now complete are closed.
         """
         for key, file in self._by_outbox.pop(outbox, {}).items():
             if file is not None and file.add_manifests(outbox, footer) and key is not None:

@@ -37,10 +37,10 @@ _UNUSUAL = re.compile(r"[^A-Za-z0-9_\-\[\]]")
 
 
 def as_sinks(sinks: SinkLike | Sequence[SinkLike] | None, application_id: str, recording_id: str) -> tuple[Sink, ...]:
-    """Return the sinks for the `Sink` objects, paths and URLs in `sinks`, or for a single one of them.
+    """Return the sinks for `sinks`: a `Sink` object, a path or a URL, or a sequence of these.
 
-    If `sinks` is None, the only sink is a new file in the working directory. The name of the file has both ids and the
-    time. Raises `ConfigError` in these cases:
+    If `sinks` is None, the only sink is a new file in the working directory. The name of the file has the application
+    id, the time, and the first characters of the recording id. Raises `ConfigError` in these cases:
 
     - An item is no sink, or its path or URL cannot be used.
     - A path ends neither with `.rrd` nor with `/`.
@@ -75,7 +75,7 @@ def _checked(sinks: object, application_id: str, recording_id: str) -> tuple[Sin
 
 
 def sinks_of_environment() -> list[Sink] | None:
-    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is not set or names none.
+    """Return the sinks in the environment variable `MPR_SINKS`; None if the variable is not set or names no sink.
 
     The value of the variable is words as in `sink_of_word`, separated by commas. Raises `ConfigError` if a word is no
     sink.

@@ -23,7 +23,7 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The interface of the file or folder of the shared recording. The members are those of a `Writer` (`base.py`).
+    """The interface of the file or folder of the shared recording. The members are as in a `Writer` (`base.py`).
 
     `path` is the path of a file. The files of other recordings are beside this file.
     """
@@ -53,7 +53,7 @@ class MainFile(RoutedFile, Protocol):
 
 
 class OneFile(MainFile, Protocol):
-    """The interface of a file for the shared recording or for another one.
+    """The interface of a file for the shared recording, or for another recording.
 
     For the shared recording, `open` is called first. For another recording, `begin` is called first, because the
     preamble has only the properties of the shared recording.

@@ -58,7 +58,7 @@ class LiveSink(Sink):
         """Return the URL at which the viewer or server gets rows, such as `rerun+http://127.0.0.1:9876/proxy`."""
 
     def _reached_at(self) -> str:
-        """Return the URL that a person opens to see the recording: that of a web page, or else the same as `_url`."""
+        """Return the URL at which a person sees the rows: of a web page if the sink has one, else `_url()`."""
         return self._url()
 
     def _places(self) -> tuple[str, ...]:
