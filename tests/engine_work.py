@@ -113,6 +113,20 @@ def fail_once(number: int, folder: str) -> int:
     return number
 
 
+def wait_for_file(number: int, folder: str) -> int:
+    """Log a row, and then another one when there is a file `go-on`."""
+    rr.log("n", rr.Scalars(float(number)))
+    stream = rr.get_data_recording()
+    assert stream is not None
+    stream.flush()
+    (Path(folder) / f"run-{number}-{os.getpid()}").touch()
+    deadline = time.monotonic() + _DEADLINE_SECS
+    while not (Path(folder) / "go-on").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    rr.log("n", rr.Scalars(float(number)))
+    return number
+
+
 def wait_for_another(number: int, folder: str) -> int:
     """Log ten rows in two runs that happen at the same time."""
     (Path(folder) / f"run-{number}-{os.getpid()}").touch()
