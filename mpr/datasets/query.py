@@ -187,7 +187,8 @@ def shown(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     text = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
-    text = "".join(each if each.isprintable() else "?" for each in text)
+    if not text.isprintable():
+        text = "".join(each if each.isprintable() else "?" for each in text)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
