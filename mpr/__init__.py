@@ -144,6 +144,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from mpr.datasets.query import read_runs as read_runs
     from mpr.errors import ConfigError as ConfigError
     from mpr.errors import ConflictError as ConflictError
     from mpr.errors import DeliveryError as DeliveryError
@@ -207,6 +208,7 @@ _HOME = {
     "TaskFuture": "pool.executor",
     "SharedRecording": "recording.shared_recording",
     "RecordingStatistics": "recording.statistics",
+    "read_runs": "datasets.query",
     "BinaryStreamSink": "sinks.binary_stream",
     "add_arguments": "sinks.arguments",
     "from_arguments": "sinks.arguments",

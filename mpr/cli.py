@@ -1,7 +1,11 @@
-"""Defines the commands of the command line `mpr`: `run`, `doctor`, `recover`, `verify` and `compare`.
+"""Defines the commands of the command line `mpr`.
+
+The commands are `run`, `doctor`, `recover`, `verify` and `compare`, and for a folder with one recording per task `ls`,
+`open` and `index`.
 
 Covers: the options, the texts that the commands print, and their exit statuses.
-Does not cover: the work of the commands (`run/command.py`, `rrd/recover.py`, `rrd/verify.py`, `compare/compare.py`).
+Does not cover: the work of the commands (`run/command.py`, `rrd/recover.py`, `rrd/verify.py`, `compare/compare.py`,
+`datasets/query.py`, `sinks/index.py`).
 """
 
 from __future__ import annotations
@@ -255,6 +259,87 @@ def compare(
     for each in found:
         _echo(each)
     sys.exit(1 if found else 0)
+
+
+_WHERE = click.option("--where", metavar="CONDITION", help="Such as \"lr < 0.1 and outcome != 'returned'\".")
+_SORT = click.option("--sort", metavar="COLUMN", help="-COLUMN is the reverse order.")
+_FOLDER = click.argument("folder", type=click.Path(path_type=Path))
+
+
+def _runs(folder: Path, where: str | None, sort: str | None) -> list[dict[str, Any]]:
+    from mpr.datasets import query
+    from mpr.errors import MprError
+
+    try:
+        return query.selected(query.runs(folder), where, sort)
+    except MprError as error:
+        raise click.ClickException(str(error)) from error
+
+
+@main.command()
+@_FOLDER
+@_WHERE
+@_SORT
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON with all columns for each recording.")
+def ls(folder: Path, where: str | None, sort: str | None, *, as_json: bool) -> None:
+    """List the recordings of the tasks in FOLDER, from its manifest.
+
+    The columns are the path, the outcome, the arguments that differ, the seconds and the bytes. In a CONDITION, there
+    are all arguments (cfg.lr too), and function, index, attempt, worker, host, error, started, digest, recording_id and
+    name. A comparison with a missing value is false.
+    """
+    import json
+
+    from mpr.datasets import query
+
+    found = _runs(folder, where, sort)
+    for line in map(json.dumps, found) if as_json else query.shown(found):
+        _echo(line)
+
+
+@main.command("open")
+@_FOLDER
+@_WHERE
+@_SORT
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="Open this many at most.")
+@click.argument("options", nargs=-1, type=click.UNPROCESSED)
+def open_(folder: Path, where: str | None, sort: str | None, limit: int, options: tuple[str, ...]) -> None:
+    """Open the recordings of the tasks in FOLDER in one viewer.
+
+    The OPTIONS after -- go to the viewer, which is the program rerun.
+    """
+    import os
+
+    from mpr.sdk import programs
+
+    found = [str(folder / each["path"]) for each in _runs(folder, where, sort)]
+    if not found:
+        raise click.ClickException(f"no recording in {folder} is selected")
+    if len(found) > limit:
+        _echo(f"mpr open: {limit} of {len(found)} recordings are opened; --limit is for more", err=True)
+    program = programs.viewer_executable()
+    command = [program] if program is not None else [sys.executable, "-m", "rerun"]
+    os.execv(command[0], [*command, *found[:limit], *options])  # noqa: S606  # the viewer takes the place of this process
+
+
+@main.command()
+@_FOLDER
+def index(folder: Path) -> None:
+    """Make the manifest of FOLDER again from the recordings of its tasks.
+
+    The exit status is 1 if a file is left out, because it is not complete or is no recording of a task.
+    """
+    from mpr.errors import MprError
+    from mpr.sinks import index as making
+
+    try:
+        count, left_out = making.make(folder)
+    except MprError as error:
+        raise click.ClickException(str(error)) from error
+    for path in left_out:
+        _echo(f"{path}: left out, because it is not complete or is no recording of a task", err=True)
+    _echo(f"{folder}: {count} recordings")
+    sys.exit(1 if left_out else 0)
 
 
 def _echo(text: str, *, err: bool = False) -> None:

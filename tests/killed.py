@@ -65,7 +65,7 @@ def join(folder: Path, first: int) -> None:
 def _run(folder: Path, start_method: Any, sinks: str, logs: str) -> None:
     chosen: list[Any] = [mpr.FileSink(path=folder / "run.rrd")]
     if sinks == "directory":
-        chosen.append(mpr.DirectorySink(path=folder / "episodes", name="{index}-{attempt}.rrd"))
+        chosen.append(mpr.DirectorySink(path=folder / "episodes", name="{index:d}-{attempt}.rrd"))
     context = multiprocessing.get_context("spawn")
     with mpr.SharedRecording("app", sinks=chosen) as recording:
         children = [context.Process(target=join, args=(folder, 1000 * number)) for number in (1, 2)]

@@ -102,7 +102,7 @@ def test_rows_outside_of_tasks_are_in_one_more_file(tmp_path: Path) -> None:
         pool.recording.stream.log("n", rr.Scalars(-2.0))
         pool.map(tasks.log_number, range(2), chunksize=1)
         pool.map(tasks.log_number, range(2), chunksize=1)
-    files = {path.name: support.numbers(path) for path in folder.iterdir()}
+    files = {path.name: support.numbers(path) for path in folder.glob("*.rrd")}
     assert files == {
         "shared.rrd": Counter([-1, -2]),
         "0.rrd": Counter([0]),
@@ -194,14 +194,14 @@ def _log_attempt(kills_until: int) -> int:
 
 def test_an_attempt_has_the_same_number_in_its_file_name_properties_and_notes(tmp_path: Path) -> None:
     folder, whole = tmp_path / "episodes", tmp_path / "whole.rrd"
-    sinks = [mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd"), whole]
+    sinks = [mpr.DirectorySink(path=folder, name="{index:d}-{attempt}.rrd"), whole]
     with mpr.Pool("app", 1, sinks=sinks, retries=2) as pool:
         # The other task of the chunk is at its first attempt, although the first task is retried.
         assert pool.map(_log_attempt, [2, 0], chunksize=2) == [3, 1]
     for name, attempt in (("0-1", 1), ("0-2", 2), ("0-3", 3), ("1-1", 1)):
         assert support.numbers(folder / f"{name}.rrd")[attempt] == 1
         assert _properties(folder / f"{name}.rrd")["attempt"] == f"[{attempt}]"
-    assert {path.name for path in folder.iterdir()} == {"0-1.rrd", "0-2.rrd", "0-3.rrd", "1-1.rrd", "shared.rrd"}
+    assert {path.name for path in folder.glob("*.rrd")} == {"0-1.rrd", "0-2.rrd", "0-3.rrd", "1-1.rrd", "shared.rrd"}
     notes = [each.text for each in support.texts(whole) if each.entity == "/mpr/workers"]
     assert [note.rpartition(" (")[2] for note in notes] == ["attempt 2)", "attempt 3)"]
 
@@ -221,7 +221,7 @@ def _lose_messages(number: int) -> int:
 
 def test_the_rows_of_a_killed_task_are_in_its_file_although_its_last_messages_are_lost(tmp_path: Path) -> None:
     # A message lies in the worker for a moment before it is sent.
-    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index}-{attempt}.rrd")]
+    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index:d}-{attempt}.rrd")]
     with mpr.Pool("app", 1, sinks=sinks, retries=1) as pool:
         assert pool.map(_lose_messages, [0, 1], chunksize=2) == [0, 1]
     for name, outcome in (("1-1", "not finished"), ("1-2", "returned")):
@@ -251,7 +251,7 @@ def test_a_task_that_has_returned_is_not_called_unfinished_although_its_worker_i
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("MPR_FAILPOINTS", "worker.roll@1:1:kill")
-    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index}-{attempt}.rrd")]
+    sinks = [mpr.DirectorySink(path=tmp_path / "episodes", name="{index:d}-{attempt}.rrd")]
     with mpr.Pool("app", 1, sinks=sinks, retries=1) as pool:
         assert pool.map(_lose_the_end, [1]) == [1]
     for name in ("0-1", "0-2"):

@@ -65,6 +65,7 @@ _PUBLIC = [
     "current_task",
     "from_arguments",
     "join",
+    "read_runs",
     "task",
 ]
 

@@ -163,7 +163,7 @@ def _sinks(modes: Modes, folder: Path) -> tuple[list[Any], list[Any]]:
     if modes.sinks == "stream and file":
         stream = mpr.BinaryStreamSink(memory_bytes=2**24 if modes.limits == "usual" else 1)
         return [stream, file], [stream]
-    episodes = mpr.DirectorySink(path=folder / "episodes", name="{index}-{attempt}.rrd")
+    episodes = mpr.DirectorySink(path=folder / "episodes", name="{index:d}-{attempt}.rrd")
     return {"directory": [episodes], "directory and file": [episodes, file]}.get(modes.sinks, [file]), []
 
 

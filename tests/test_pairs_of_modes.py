@@ -87,11 +87,11 @@ def _log_and_die_once(number: int, marker: Path) -> int:
 
 def test_only_tasks_that_run_again_have_a_higher_attempt(tmp_path: Path) -> None:
     folder = tmp_path / "episodes"
-    sink = mpr.DirectorySink(path=folder, name="{index}-{attempt}.rrd")
+    sink = mpr.DirectorySink(path=folder, name="{index:d}-{attempt}.rrd")
     with mpr.Pool("app", 1, sinks=sink, start_method="fork", retries=1) as pool:
         items = [(number, tmp_path / "marker") for number in range(5)]
         assert pool.starmap(_log_and_die_once, items, chunksize=5) == [1, 1, 2, 1, 1]
-    names = {path.name for path in folder.iterdir() if support.numbers(path)}
+    names = {path.name for path in folder.glob("*.rrd") if support.numbers(path)}
     assert {"0-1.rrd", "1-1.rrd", "2-2.rrd", "3-1.rrd", "4-1.rrd"} <= names
     assert names <= {"0-1.rrd", "1-1.rrd", "2-1.rrd", "2-2.rrd", "3-1.rrd", "4-1.rrd"}
 

@@ -162,7 +162,7 @@ def test_tasks_that_a_pools_task_calls_do_not_share_an_index(tmp_path: Path) -> 
 
 def test_submitted_tasks_count_up(tmp_path: Path) -> None:
     folder, path = tmp_path / "episodes", tmp_path / "run.rrd"
-    with mpr.Pool("app", 2, sinks=[mpr.DirectorySink(path=folder, name="{index}.rrd"), path]) as pool:
+    with mpr.Pool("app", 2, sinks=[mpr.DirectorySink(path=folder, name="{index:d}.rrd"), path]) as pool:
         futures = [pool.submit(log_by_index, number) for number in range(3)]
         assert [future.result(60) for future in futures] == [0, 1, 2]
         assert pool.apply(log_by_index, (3,)) == 3

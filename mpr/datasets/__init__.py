@@ -4,6 +4,7 @@
 function, arguments ─► arguments.py ─► TaskCall ─┬► properties.py ─► typed columns of the recording's properties
                          digest.py ───┘          ├► naming.py, template.py ─► name of the file, id of the recording
                                                  └► data_set.py ◄──► manifest.py: what is complete already
+                                                      mpr ls, mpr.read_runs ◄── query.py ◄──┘
 ```
 
 A *property* is a value of a whole recording. A *field* is a named part of the arguments of a task, such as `lr` or

@@ -19,7 +19,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from mpr import files
@@ -84,7 +84,7 @@ def _take(found: EpisodeIndex, line: bytes) -> None:
 
 def _inside(path: object) -> str | None:
     """Return `path` if it is the relative path of a file in the folder, and else None."""
-    if isinstance(path, str) and path and not path.startswith("/") and ".." not in PurePosixPath(path).parts:
+    if isinstance(path, str) and path and not path.startswith("/") and "/../" not in f"/{path}/":
         return path
     return None
 
