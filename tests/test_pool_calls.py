@@ -85,7 +85,8 @@ def test_a_worker_that_dies_is_an_error_among_the_results(tmp_path: Path) -> Non
 
 def test_the_items_of_a_starmap_may_be_dicts(tmp_path: Path, engine: Any) -> None:
     with mpr.Pool("app", sinks=tmp_path / "run.rrd", engine=engine) as pool:
-        assert [3, 5, 9] == pool.starmap(_sum, [{"first": 1, "second": 2}, (5,), {"first": 9}])
+        assert [3, 5, 9] == pool.starmap(_sum, [{"first": 1, "second": 2}, (5,), {"first": 9}], 1)
+        assert {each.arguments for each in pool.insights().slowest} == {"first=1, second=2", "5", "first=9"}
         with pytest.raises(TypeError, match="unexpected keyword") as caught:
             pool.starmap(_sum, [{"third": 1}])
         assert "_sum(third=1)" in caught.value.__notes__[0]

@@ -202,7 +202,7 @@ def _refuse(what: str, value: object, error: Exception) -> NoReturn:
 # --- outcomes -----------------------------------------------------------------------------------------------------
 
 
-class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):  # type: ignore[misc]  # typeshed lacks one
+class UnpicklableResultError(UnpicklableTaskError, MaybeEncodingError):
     """The result of a task cannot be pickled. The note (`__notes__`) names the task.
 
     This error is a `MaybeEncodingError` of `multiprocessing`, too, because `multiprocessing.Pool` raises that one.
