@@ -429,6 +429,7 @@ def test_the_table_of_workers_has_those_of_the_engine(tmp_path: Path) -> None:
         ({"retries": 3, "engine": ThreadPoolExecutor(1)}, "retries=3 cannot be used"),
         ({"task_timeout": 3.0, "engine": ThreadPoolExecutor(1)}, "task_timeout cannot be used"),
         ({"initializer": print, "engine": ThreadPoolExecutor(1)}, "initializer cannot be used"),
+        ({"worker_exit": print, "engine": ThreadPoolExecutor(1)}, "worker_exit cannot be used"),
         ({"maxtasksperchild": 3, "engine": ThreadPoolExecutor(1)}, "maxtasksperchild cannot be used"),
         ({"maxmemoryperchild": 10**9, "engine": ThreadPoolExecutor(1)}, "maxmemoryperchild cannot be used"),
         ({"start_method": "spawn", "engine": ThreadPoolExecutor(1)}, "start_method cannot be used"),

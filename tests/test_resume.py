@@ -105,7 +105,7 @@ def test_every_call_of_a_pool_skips(tmp_path: Path) -> None:
         assert list(each.executor.map(_train, [0, 7, 2], chunksize=3)) == [done, 7, done]
     with pool() as each:
         assert each.submit(_train, 1).result() is done
-        assert each.starmap(_train, [(2,), (8,)]) == [done, 8]
+        assert each.starmap(_train, [{"number": 2}, (8,)]) == [done, 8]
     called: list[Any] = []
     with pool() as each:
         assert each.map_async(_train, [0, 1], callback=called.append).get() == [done, done]

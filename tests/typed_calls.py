@@ -48,6 +48,9 @@ def right_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     assert_type(pool.submit(add, 1, right=2.0).result(), float)
     executor: concurrent.futures.Executor = pool.executor
     assert_type(executor.submit(double, 1).result(), str)
+    assert_type(pool.map(double, [1], timeout=1.0), list[str])
+    assert_type(pool.map(double, [1], return_exceptions=True), list[str | BaseException])
+    assert_type(pool.starmap_async(add, [(1, 2.0)], return_exceptions=True).get(), list[float | BaseException])
     assert_type(square(2), int)
     assert_type(recording.wrap(add)(1, 2.0), float)
     assert_type(recording.wrap(Adder), type[Adder])
@@ -58,6 +61,13 @@ def right_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     mpr.Pool("app", sinks=mpr.FileSink("run.rrd"), blueprint=rrb.Blueprint(rrb.Grid()))
     mpr.Pool("app", sinks=["run.rrd", Path("run.rrd"), mpr.DirectorySink("runs/"), mpr.GrpcServerSink()])
     mpr.SharedRecording("app", sinks=(mpr.GrpcSink("rerun+http://127.0.0.1:9876/proxy"), mpr.BinaryStreamSink()))
+
+
+async def right_waits() -> None:
+    async with mpr.Pool("app") as pool:
+        assert_type(pool, mpr.Pool)
+        assert_type(await pool.submit(add, 1, 2.0), float)
+        assert_type(await pool.map_async(double, [1]), list[str])
 
 
 def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
@@ -73,10 +83,10 @@ def wrong_calls(pool: mpr.Pool, recording: mpr.SharedRecording) -> None:
     mpr.Pool("app", blueprint=7)  # type: ignore[arg-type]
     mpr.Pool("app", blueprint="layout.rbl")  # type: ignore[arg-type]
     mpr.Pool("app", workers=4)  # type: ignore[call-arg]
-    pool.map(double, 7)  # type: ignore[arg-type]
-    pool.map(7, [1])  # type: ignore[arg-type]
+    pool.map(double, 7)  # type: ignore[call-overload]
+    pool.map(7, [1])  # type: ignore[call-overload]
     pool.map(double, ["a"])  # type: ignore[arg-type]
-    pool.map(double, [1], chunksize="1")  # type: ignore[arg-type]
+    pool.map(double, [1], chunksize="1")  # type: ignore[call-overload]
     pool.map(square, ["a"])  # type: ignore[arg-type]
     pool.map_async(double, ["a"])  # type: ignore[arg-type]
     pool.starmap(add, [1, 2])  # type: ignore[list-item]

@@ -110,6 +110,8 @@ class Binder:
         keywords: Mapping[str, Any] = {}
         if mode == CALL:
             positional, keywords = item
+        elif mode != EACH and isinstance(item, dict):
+            positional, keywords = (), item
         elif mode != EACH and isinstance(item, tuple | list):
             # Another iterable is not read, because it may be an iterator, which gives its values only once.
             positional = tuple(item)

@@ -18,7 +18,8 @@ from mpr.pool.results import AsyncResult, CallBack, Callback, MapResult, ResultI
 from mpr.pool.skipped import SKIPPED, spans
 from mpr.processes import task_pickling
 from mpr.scheduler.task_dispatcher import TaskDispatcher
-from mpr.scheduler.work_item import TaskFunction, WorkItem
+from mpr.scheduler.work_item import OnOutcome, TaskFunction, WorkItem
+from mpr.threads import is_thread_of_ours, run_to_completion
 from mpr.transport.messages import CALL
 
 # The number of work items that a map submits together (see `PoolCalls.map`).
@@ -59,7 +60,7 @@ class PoolCalls:
         raises, such as a `ValueError`, is raised unchanged.
         """
         task = TaskFunction.of(function, by_value=self._dispatcher.by_value)
-        result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task))
+        result: SingleResult[Any] = SingleResult(callback, error_callback, self._call_back(task), self._cancel)
         call = [(tuple(args), dict(kwds or {}))]
         payload = task_pickling.dump_arguments(task.name, call, by_value=self._dispatcher.by_value)
         described = self._dispatcher.describe(function, task.name, CALL, call)
@@ -78,11 +79,14 @@ class PoolCalls:
         chunksize: int | None,
         callback: Callback | None,
         error_callback: Callback | None,
+        *,
+        return_exceptions: bool,
     ) -> AsyncResult[list[Any]]:
         """Submit a task for each item of `iterable`. Returns the object that will have the list of results.
 
         The task calls `function(item)` if `mode` is `EACH`, and `function(*item)` if `mode` is `STAR`. One work item
-        has `chunksize` tasks. If `chunksize` is None, there are about four work items per worker.
+        has `chunksize` tasks. If `chunksize` is None, there are about four work items per worker. If
+        `return_exceptions` is True, the list has the errors of tasks that failed, and the map does not fail.
 
         Later, `callback` is called with the list of results, or `error_callback` with the first exception. Raises
         `UnpicklableTaskError` (or the error of a user's `__reduce__`) if the function or an item cannot be pickled, and
@@ -104,7 +108,14 @@ class PoolCalls:
             for start, stop, is_skipped in parts
             if not is_skipped
         ]
-        result: MapResult[Any] = MapResult(len(items), callback, error_callback, self._call_back(task))
+        result: MapResult[Any] = MapResult(
+            len(items),
+            callback,
+            error_callback,
+            self._call_back(task),
+            self._cancel,
+            return_exceptions=bool(return_exceptions),
+        )
         self._dispatcher.announce(task, left)
         on_outcome = result.on_outcome
         for start, stop, is_skipped in parts:
@@ -130,6 +141,20 @@ class PoolCalls:
 
     def _call_back(self, task: TaskFunction) -> CallBack:
         return functools.partial(self._dispatcher.callbacks.run, f"task {task.name}")
+
+    def _cancel(self, on_outcome: OnOutcome, running: bool) -> bool:
+        """Cancel the tasks whose outcomes `on_outcome` gets, as far as possible. Returns True if one was cancelled."""
+        cancelled: list[bool] = []
+
+        def cancel() -> None:
+            # First those that no worker has, so that none of them begins when a worker is killed and replaced.
+            for kill in (False, True) if running else (False,):
+                for work_item in self._dispatcher.work.of(on_outcome):
+                    cancelled.append(self._dispatcher.cancel(work_item, running=kill))
+
+        # In another thread for the reason in `scheduler/dispatcher.py`.
+        cancel() if is_thread_of_ours() else run_to_completion(cancel)
+        return any(cancelled)
 
     def imap(
         self, function: Callable[..., Any], iterable: Iterable[Any], chunksize: int, *, ordered: bool

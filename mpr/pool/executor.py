@@ -10,7 +10,7 @@ import functools
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -31,6 +31,9 @@ P = ParamSpec("P")
 
 class TaskFuture(Future[R]):
     """The future of a task of a pool. When `result()` returns, every durable sink (such as a file) has the task's rows.
+
+    A coroutine can await this future, also in `asyncio.wait_for`. If the wait is cancelled, so is the task, as by
+    `cancel(running=True)`.
 
     `running()` returns True from the time at which a worker or an engine gets the task until the task has its outcome.
     """
@@ -82,6 +85,16 @@ class TaskFuture(Future[R]):
             self._dispatcher.callbacks.run("a future", functools.partial(fn, future))
 
         super().add_done_callback(call)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        # Imported here, because only programs with an event loop need `asyncio`.
+        from mpr.pool import awaiting
+
+        def when_done(wake: Callable[[], None]) -> None:
+            super(TaskFuture, self).add_done_callback(lambda _: wake())
+
+        yield from awaiting.wait(when_done, functools.partial(self.cancel, running=True)).__await__()
+        return self.result()
 
     def submit(self, work_item: WorkItem) -> Self:
         """Submit `work_item`, and return this future, which gets the outcome. Only mpr itself calls this method."""

@@ -41,7 +41,8 @@ class PoolOptions:
     preload:
         True if a fork server imports the Rerun SDK before it forks.
     initializer:
-        The user's initializer and the arguments for it, in the form in which they are sent to each worker.
+        The user's initializer, the arguments for it, and `worker_exit`, in the form in which they are sent to each
+        worker.
     limits:
         The limits of tasks and workers.
     capture:
@@ -72,6 +73,7 @@ class PoolOptions:
         processes: object,
         initializer: Callable[..., object] | None,
         initargs: Iterable[Any],
+        worker_exit: Callable[[], object] | None,
         maxtasksperchild: object,
         start_method: object,
         preload: bool,
@@ -87,14 +89,15 @@ class PoolOptions:
     ) -> PoolOptions:
         """Check the arguments of `mpr.Pool` with the same names, and return them as one object.
 
-        Raises `ConfigError` if a value cannot be used, `TypeError` if the initializer is not callable, and
-        `UnpicklableTaskError` if the initializer cannot be sent to a worker.
+        Raises `ConfigError` if a value cannot be used, `TypeError` if the initializer or `worker_exit` is not callable,
+        and `UnpicklableTaskError` if one of them cannot be sent to a worker.
         """
         engine_of = EngineOptions.check(
             engine,
             engine_options,
             processes,
             initializer=initializer,
+            worker_exit=worker_exit,
             maxtasksperchild=maxtasksperchild,
             maxmemoryperchild=maxmemoryperchild,
             task_timeout=task_timeout,
@@ -108,11 +111,13 @@ class PoolOptions:
             task_secs=check_task_timeout(task_timeout),
             retries=check_retries(retries),
         )
-        if initializer is not None and not callable(initializer):
-            raise TypeError(f"initializer must be callable, got {initializer!r}")
+        for name, function in (("initializer", initializer), ("worker_exit", worker_exit)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{name} must be callable, got {function!r}")
         kinds = check_telemetry(telemetry)
-        portable = Portable((initializer, tuple(initargs)))
+        portable = Portable((initializer, tuple(initargs), worker_exit))
         if method != "fork":
+            task_pickling.check_portable("worker_exit", Portable(worker_exit))
             task_pickling.check_portable("the initializer", portable)
         return cls(
             size=check_processes(processes),

@@ -1,7 +1,8 @@
 """Defines `mpr.Pool`, which has the calls of `multiprocessing.Pool` and collects all rows in one recording.
 
 Covers: the public names, their signatures, and the state of a pool as its user sees it.
-Does not cover: checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool (`runtime.py`).
+Does not cover: maps (`maps.py`), checks of arguments (`options.py`), work items (`calls.py`), the parts of a pool
+(`runtime.py`).
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from mpr.engines.options import EngineLike
 from mpr.errors import UnpicklableTaskError
+from mpr.pool.calls import PoolCalls
 from mpr.pool.engine_runtime import EngineRuntime
 from mpr.pool.executor import PoolExecutor, TaskFuture
+from mpr.pool.maps import PoolMaps
 from mpr.pool.options import PoolOptions, check_recording
-from mpr.pool.results import AsyncResult, Callback, ResultIterator
+from mpr.pool.results import AsyncResult, Callback
 from mpr.pool.runtime import PoolRuntime
 from mpr.pool.worker_runtime import WorkerRuntime
 from mpr.processes.main_module import prepare_main
@@ -26,21 +29,21 @@ from mpr.recording.options import Route, SinksLike
 from mpr.recording.shared_recording import SharedRecording, runtime_of
 from mpr.scheduler.state import PoolState
 from mpr.telemetry.insights import Insights
-from mpr.transport.messages import EACH, STAR
 
 if TYPE_CHECKING:
     from rerun.blueprint import BlueprintLike
 
-T = TypeVar("T")
 R = TypeVar("R")
 P = ParamSpec("P")
 
 
-class Pool:
+class Pool(PoolMaps):
     """Runs tasks in worker processes, and collects all rows of the tasks in one recording.
 
-    The class has the methods of `multiprocessing.Pool`. Tasks log with plain `rr.log`. When a method returns the result
-    of a task, every durable sink (such as a file) has every row of the task. If not, the method raises an error.
+    The methods are those of `multiprocessing.Pool`. Coroutines can use `async with mpr.Pool(...)`, and can await the
+    results of `apply_async`, `map_async`, `starmap_async` and `submit`. Tasks log with plain `rr.log`. When a method
+    returns the result of a task, every durable sink (such as a file) has every row of the task. If not, the method
+    raises an error.
 
     Parameters
     ----------
@@ -51,6 +54,10 @@ class Pool:
     initializer, initargs:
         Each worker calls `initializer(*initargs)` before its first task. If the call raises, or if a worker cannot
         unpickle the initializer, the pool ends with `InitializerError`.
+    worker_exit:
+        Each worker calls `worker_exit()` after its last task, and its rows are kept. If the call raises, the error is
+        logged to stderr and into the recording. When the pool ends, the call may take 10 s, and then the worker is
+        ended. A worker that is killed, also by `terminate`, does not make the call.
     maxtasksperchild:
         The number of tasks after which a worker is replaced (None: no limit). In a map, `chunksize` tasks count as one.
     recording_id, sinks, blueprint, route, telemetry_view:
@@ -90,7 +97,7 @@ class Pool:
     ConfigError, SinkError
         If a value cannot be used, or if a sink cannot be opened.
     UnpicklableTaskError
-        If the initializer or its arguments cannot be sent to a worker.
+        If the initializer, its arguments or `worker_exit` cannot be sent to a worker.
     MissingDependencyError
         If the package of the engine, or `tqdm` for `progress`, is not installed.
     """
@@ -103,6 +110,7 @@ class Pool:
         initargs: Iterable[Any] = (),
         maxtasksperchild: int | None = None,
         *,
+        worker_exit: Callable[[], object] | None = None,
         recording_id: str | None = None,
         sinks: SinksLike | None = None,
         blueprint: BlueprintLike | None = None,
@@ -126,6 +134,7 @@ class Pool:
             processes=processes,
             initializer=initializer,
             initargs=initargs,
+            worker_exit=worker_exit,
             maxtasksperchild=maxtasksperchild,
             start_method=start_method,
             preload=preload,
@@ -177,8 +186,7 @@ class Pool:
         When the task has ended, `callback` is called with the result, or `error_callback` with the exception. A
         callback may log, and may wait for results, but must not wait for other callbacks of the pool.
         """
-        self._check_running()
-        return self._runtime.calls.apply(func, args, kwds, callback, error_callback)
+        return self._calls.apply(func, args, kwds, callback, error_callback)
 
     def submit(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> TaskFuture[R]:
         """Call `fn(*args, **kwargs)` in a worker, and return the future of this call, as `Executor.submit` does.
@@ -191,62 +199,6 @@ class Pool:
     def executor(self) -> PoolExecutor:
         """A `concurrent.futures.Executor` that runs its calls in this pool. Its method `shutdown` ends the pool."""
         return self._runtime.calls.executor(self._check_running, self.shutdown)
-
-    def map(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int | None = None) -> list[R]:
-        """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
-
-        If `chunksize` is None, each worker gets about four chunks. If tasks fail, the earliest error is raised when all
-        tasks have ended. If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs.
-        Raises `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1.
-        """
-        return self.map_async(func, iterable, chunksize).get()
-
-    def map_async(
-        self,
-        func: Callable[[T], R],
-        iterable: Iterable[T],
-        chunksize: int | None = None,
-        callback: Callback | None = None,
-        error_callback: Callback | None = None,
-    ) -> AsyncResult[list[R]]:
-        """Submit the tasks of `map`, and return an `AsyncResult` at once. Its method `get` returns the list later.
-
-        When all tasks have ended, `callback` is called with the list, or `error_callback` with the earliest error.
-        """
-        self._check_running()
-        return self._runtime.calls.map(func, iterable, EACH, chunksize, callback, error_callback)
-
-    def starmap(
-        self, func: Callable[..., R], iterable: Iterable[Iterable[Any]], chunksize: int | None = None
-    ) -> list[R]:
-        """Return `[func(*item) for item in iterable]`. Everything else is as in `map`."""
-        return self.starmap_async(func, iterable, chunksize).get()
-
-    def starmap_async(
-        self,
-        func: Callable[..., R],
-        iterable: Iterable[Iterable[Any]],
-        chunksize: int | None = None,
-        callback: Callback | None = None,
-        error_callback: Callback | None = None,
-    ) -> AsyncResult[list[R]]:
-        """Submit the tasks of `starmap`, and return an `AsyncResult` at once. Everything else is as in `map_async`."""
-        self._check_running()
-        return self._runtime.calls.map(func, iterable, STAR, chunksize, callback, error_callback)
-
-    def imap(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
-
-        A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        `next` raises the error of a failed task. Errors of `imap` itself, such as `PoolClosedError`, are as in `map`.
-        """
-        self._check_running()
-        return self._runtime.calls.imap(func, iterable, chunksize, ordered=True)
-
-    def imap_unordered(self, func: Callable[[T], R], iterable: Iterable[T], chunksize: int = 1) -> ResultIterator[R]:
-        """Return an iterator as `imap` does, but with the results in the order in which the tasks end."""
-        self._check_running()
-        return self._runtime.calls.imap(func, iterable, chunksize, ordered=False)
 
     def insights(self) -> Insights:
         """Return how the workers have spent their time until now, and which tasks were the slowest.
@@ -311,6 +263,19 @@ class Pool:
             self.terminate()
             raise
 
+    async def __aenter__(self) -> Pool:
+        return self.__enter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
+        """Do the same as `__exit__`, but let other coroutines of the event loop run meanwhile.
+
+        If the wait is cancelled, call `terminate`.
+        """
+        # Imported here, because only programs with an event loop need `asyncio`.
+        from mpr.pool import awaiting
+
+        await awaiting.finish(lambda: self.__exit__(kind, error, trace), self.terminate)
+
     # The globals of this module are defaults here. The interpreter may delete a pool at its exit, when the globals are
     # gone.
     def __del__(
@@ -328,6 +293,11 @@ class Pool:
     def __repr__(self) -> str:
         state = self._runtime.state.value
         return f"<mpr.Pool {self.recording.application_id!r} {state} processes={self._runtime.size}>"
+
+    @property
+    def _calls(self) -> PoolCalls:
+        self._check_running()
+        return self._runtime.calls
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:

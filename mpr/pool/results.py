@@ -9,12 +9,14 @@ may interrupt the waiting thread and end the pool.
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
+from mpr.scheduler.work_item import OnOutcome
 from mpr.threads import Latch, SimpleQueue, check_may_wait
 
 R = TypeVar("R")
@@ -22,10 +24,16 @@ R = TypeVar("R")
 Callback = Callable[[Any], object]
 #: Runs a step that calls a callback of the caller.
 CallBack = Callable[[Callable[[], None]], None]
+#: Cancels the tasks whose outcomes a function gets. The second argument says if also those that a worker has.
+Cancel = Callable[[OnOutcome, bool], bool]
 
 
 def _call_here(step: Callable[[], None]) -> None:
     step()
+
+
+def _cancel_none(_on_outcome: OnOutcome, _running: bool) -> bool:
+    return False
 
 
 class AsyncResult(Generic[R]):
@@ -33,6 +41,9 @@ class AsyncResult(Generic[R]):
 
     When the call has ended, `callback` is called with the result, or `error_callback` with the exception.
     `call_back(step)` runs `step`, a function that calls `callback` or `error_callback`.
+
+    A coroutine can await this object, also in `asyncio.wait_for`. If the wait is cancelled, so are the tasks, as by
+    `cancel(running=True)`.
     """
 
     def __init__(
@@ -40,8 +51,12 @@ class AsyncResult(Generic[R]):
         callback: Callback | None = None,
         error_callback: Callback | None = None,
         call_back: CallBack = _call_here,
+        cancel: Cancel = _cancel_none,
     ) -> None:
         self._event = Latch()
+        self._cancel = cancel
+        # Called when the call has ended, perhaps twice.
+        self._listeners: list[Callable[[], None]] = []
         self._call_back = call_back
         self._callback = callback
         self._error_callback = error_callback
@@ -75,6 +90,36 @@ class AsyncResult(Generic[R]):
         result: R = self._value
         return result
 
+    def cancel(self, *, running: bool = False) -> bool:
+        """Cancel the tasks that no worker has yet. If `running` is True, also cancel tasks that a worker has.
+
+        A worker of mpr that runs such a task is killed and replaced. With an engine, everything is as in
+        `TaskFuture.cancel`. A cancelled task has failed with a `concurrent.futures.CancelledError`. Returns True if a
+        task was cancelled.
+        """
+        return self._cancel(self.on_outcome, running)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        # Imported here, because only programs with an event loop need `asyncio`.
+        from mpr.pool import awaiting
+
+        yield from awaiting.wait(self._when_ready, functools.partial(self.cancel, running=True)).__await__()
+        return self.get()
+
+    def on_outcome(self, first: int, count: int, values: Sequence[Any] | None, error: BaseException | None) -> None:
+        """Keep the outcomes of tasks. The arguments are those of `OnOutcome` in `scheduler/work_item.py`."""
+        raise NotImplementedError
+
+    def _when_ready(self, listener: Callable[[], None]) -> None:
+        self._listeners.append(listener)
+        if self._event.is_set():
+            listener()
+
+    def _set_ready(self) -> None:
+        self._event.set()
+        for listener in self._listeners:
+            listener()
+
     def _wait(self, timeout: float | None) -> bool:
         if not self._event.is_set():
             check_may_wait()
@@ -84,14 +129,14 @@ class AsyncResult(Generic[R]):
         self._value, self._error = value, error
         callback = self._callback if error is None else self._error_callback
         if callback is None:
-            self._event.set()
+            self._set_ready()
             return
 
         def call() -> None:
             try:
                 callback(value if error is None else error)
             finally:
-                self._event.set()
+                self._set_ready()
 
         self._call_back(call)
 
@@ -110,7 +155,8 @@ class SingleResult(AsyncResult[R]):
 class MapResult(AsyncResult[list[R]]):
     """The results of one map of `length` tasks.
 
-    If tasks fail, `get` raises the error that arrived first, but only when all tasks have ended.
+    If tasks fail, `get` raises the error that arrived first, but only when all tasks have ended. If `return_exceptions`
+    is True, it returns the errors in place of the results.
     """
 
     def __init__(
@@ -119,8 +165,12 @@ class MapResult(AsyncResult[list[R]]):
         callback: Callback | None,
         error_callback: Callback | None,
         call_back: CallBack = _call_here,
+        cancel: Cancel = _cancel_none,
+        *,
+        return_exceptions: bool = False,
     ) -> None:
-        super().__init__(callback, error_callback, call_back)
+        super().__init__(callback, error_callback, call_back, cancel)
+        self._return_exceptions = return_exceptions
         self._values: list[Any] = [None] * length
         self._left = length
         self._lock = threading.Lock()
@@ -138,6 +188,8 @@ class MapResult(AsyncResult[list[R]]):
             self._left -= count
             if values is not None:
                 self._values[first : first + count] = values
+            elif self._return_exceptions:
+                self._values[first : first + count] = [error] * count
             elif self._first_error is None:
                 self._first_error = error
             if self._left:

@@ -130,16 +130,18 @@ def load_function(data: bytes) -> Callable[..., Any]:
     return function
 
 
-def load_initializer(portable: Portable) -> tuple[Callable[..., object] | None, tuple[Any, ...]]:
-    """Return a pair: the initializer in `portable` (None if there is none), and the tuple of its arguments.
+def load_initializer(
+    portable: Portable,
+) -> tuple[Callable[..., object] | None, tuple[Any, ...], Callable[[], object] | None]:
+    """Return the initializer in `portable` (None if there is none), the tuple of its arguments, and `worker_exit`.
 
     Raises `TaskLoadError` if they cannot be loaded.
     """
     try:
-        function, arguments = portable.value
+        function, arguments, worker_exit = portable.value
     except BaseException as error:
-        raise _load_error("the initializer or its arguments", error) from error
-    return function, arguments
+        raise _load_error("the initializer, its arguments or worker_exit", error) from error
+    return function, arguments, worker_exit
 
 
 def _load_error(what: str, error: BaseException) -> TaskLoadError:

@@ -10,14 +10,14 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from mpr.scheduler.work_item import WorkItem
+from mpr.scheduler.work_item import OnOutcome, WorkItem
 
 
 class PendingWork:
     """Keeps work items from their submission to their outcome.
 
-    Only one thread at a time may call the methods that change this object. But any thread may call `submit` and
-    `begin_feeding` and read `unfinished` at any time, without a lock.
+    Only one thread at a time may call the methods that change this object. But any thread may call `submit`,
+    `begin_feeding` and `of`, and read `unfinished`, at any time, without a lock.
 
     A *feeder* is the part of an `imap` call that submits the work items of the call.
     """
@@ -53,6 +53,11 @@ class PendingWork:
     def accepted(self) -> list[WorkItem]:
         """Return all accepted work items that are not forgotten, in the order in which they were accepted."""
         return list(self._accepted.values())
+
+    def of(self, on_outcome: OnOutcome) -> list[WorkItem]:
+        """Return the submitted and accepted work items whose outcomes `on_outcome` gets. Any thread may call this."""
+        everything = [*self._accepted.copy().values(), *self._submitted.copy()]
+        return [work_item for work_item in everything if work_item.on_outcome == on_outcome]
 
     def __contains__(self, work_item: WorkItem) -> bool:
         return work_item.number in self._accepted

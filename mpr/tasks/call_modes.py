@@ -27,7 +27,7 @@ def _call(function: Callable[..., Any], argument: Any) -> Any:
 
 
 def _star(function: Callable[..., Any], argument: Any) -> Any:
-    return function(*argument)
+    return function(**argument) if isinstance(argument, dict) else function(*argument)
 
 
 def _each(function: Callable[..., Any], argument: Any) -> Any:
@@ -98,7 +98,9 @@ def described(positional: Iterable[Any], keywords: Mapping[str, Any]) -> str:
 
 def _arguments(mode: int, argument: Any) -> str:
     try:
-        positional, keywords = argument if mode == CALL else (argument if mode == STAR else (argument,), {})
+        if mode == STAR:
+            argument = ((), argument) if isinstance(argument, dict) else (argument, {})
+        positional, keywords = ((argument,), {}) if mode == EACH else argument
         parts = [*map(_SHORT.repr, positional), *(f"{key}={_SHORT.repr(each)}" for key, each in keywords.items())]
         text = " ".join(writable(", ".join(parts)).split())
     except BaseException as failure:

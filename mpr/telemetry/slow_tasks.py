@@ -95,9 +95,9 @@ def describe_arguments(work_item: Arguments, task: int) -> str:
         return f"({size_text(size)})"
     try:
         item = view(work_item.payload)[task]
-        positional, keywords = (
-            item if work_item.mode == CALL else (item, {}) if work_item.mode == STAR else ((item,), {})
-        )
+        if work_item.mode == STAR:
+            item = ((), item) if isinstance(item, dict) else (item, {})
+        positional, keywords = item if work_item.mode in (CALL, STAR) else ((item,), {})
         parts = [*map(_shortened, positional), *(f"{key}={_shortened(value)}" for key, value in keywords.items())]
     except Exception as error:  # noqa: BLE001  # a pickle of an unforeseen kind may raise anything
         return f"({type(error).__name__} while they were described)"
