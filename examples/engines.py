@@ -1,4 +1,4 @@
-"""Let Dask or Ray compute a landscape: each task computes one tile, and the workers of the engine are lanes in the viewer.
+"""Let Dask or Ray compute a landscape: each task computes one tile. The viewer shows the engine's workers as lanes.
 
 Only the argument `engine` of the pool differs from a pool with workers of mpr.
 
