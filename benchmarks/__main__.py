@@ -28,9 +28,9 @@ NAMES = (
     "memory",
     "pytest_plugin",
 )
-# `way_out` runs only if the command line names it, because it does not measure mpr. It compares ways by which encoded
-# bytes can leave a worker.
-_MORE = ("way_out",)
+# These run only if the command line names them. `way_out` does not measure mpr: it compares ways by which encoded bytes
+# can leave a worker. `engines` needs Ray and Dask, which have an environment of their own.
+_MORE = ("way_out", "engines")
 _FOLDER = Path(__file__).parent / "results"
 
 

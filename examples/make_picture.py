@@ -42,6 +42,7 @@ class Shot(NamedTuple):
 SHOTS = {
     "quickstart": Shot("quickstart.rrd", "picture_nr", 5, state_timelines=True),
     "episodes": Shot("episodes/episode-013.rrd", "step", 150),
+    "engines": Shot("engines.rrd", "tile", 63, state_timelines=True),
     "point_clouds": Shot("point_clouds.rrd", "scan", 15, state_timelines=True),
     "robots": Shot("robots.rrd", "time", 7_950_000_000),
     "video": Shot("video.rrd", "frame", 40),

@@ -302,6 +302,24 @@ def test_a_program_that_names_its_engine_starts_and_ends_it(name: str, tmp_path:
     assert {number: count for number, count in support.numbers(path).items() if number != 3} == {0: 1, 1: 1, 2: 1, 4: 1}
 
 
+@pytest.mark.parametrize("name", ["dask", "ray"])
+def test_the_example(name: str, tmp_path: Path) -> None:
+    pytest.importorskip({"ray": "ray", "dask": "distributed"}[name], reason=f"{name} is not installed")
+    path = tmp_path / "run.rrd"
+    done = subprocess.run(
+        [sys.executable, str(_ROOT / "examples" / "engines.py"), str(path), f"--engine={name}", "--side=2"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 tiles, mean height" in done.stdout
+    support.check_file(path)
+    assert support.row_counts(path, "tile") == {(f"/tiles/{number}", number): 1 for number in range(4)}
+
+
 def _die(number: int) -> int:
     rr.log("n", rr.Scalars(float(number)))
     if number == 1:
