@@ -16,6 +16,7 @@ import _thread
 import contextlib
 import os
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -213,25 +214,34 @@ class EndOnce:
 
 
 class _Carrier:
-    """A thread that runs steps for the main thread, one after another."""
+    """A thread that runs steps for the main thread, one after another. It ends when nothing refers to this object."""
 
     def __init__(self) -> None:
-        self._steps: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        start_aside(threading.Thread(target=self._run, name=CARRIER, daemon=True))
+        self._steps: SimpleQueue[Callable[[], None] | weakref.ref[_Carrier]] = SimpleQueue()
+        # An exception of a signal handler may lose this object at any instruction. So the thread does not refer to it,
+        # and its end puts the weak reference into the queue. `__del__` would be Python code, in which a handler of a
+        # signal might run, and its exception would be lost.
+        end = weakref.ref(self, self._steps.put)
+        start_aside(threading.Thread(target=_run_steps, args=(self._steps, end), name=CARRIER, daemon=True))
 
     def carry(self, step: Callable[[], None]) -> None:
         """Have the thread run `step`, and return at once. `step` must not raise, because that would end the thread."""
         self._steps.put(step)
 
-    def _run(self) -> None:
-        while True:
-            self._steps.get()()
+
+def _run_steps(steps: SimpleQueue[Callable[[], None] | weakref.ref[_Carrier]], end: weakref.ref[_Carrier]) -> None:
+    while (step := steps.get()) is not end:
+        step()
+        # Otherwise this thread would keep the carrier, to which the step refers.
+        del step
 
 
 #: The name of threads that run steps for the main thread. They hold no lock while they have no step.
 CARRIER = "carrier"
-# Carriers without a step. One is kept, because starting a thread takes longer than most steps.
+# Carriers without a step. A few are kept, because starting a thread takes longer than most steps. More are needed only
+# if exceptions of signal handlers end the waits for steps that still run.
 _idle: list[_Carrier] = []
+_IDLE_MAX = 2
 os.register_at_fork(after_in_child=_idle.clear)
 
 
@@ -262,7 +272,8 @@ def aside(step: Callable[[], T]) -> T:
         except BaseException as error:  # noqa: BLE001  # raised below, in the thread that waits
             raised.append(error)
         finally:
-            _idle.append(carrier)
+            if len(_idle) < _IDLE_MAX:
+                _idle.append(carrier)
             is_over.set()
 
     carrier.carry(run)

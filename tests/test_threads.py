@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing import connection as mp_connection
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
-from mpr.threads import EndOnce, Latch, WakeupPipe, aside, run_to_completion
+from mpr.threads import CARRIER, EndOnce, Latch, WakeupPipe, aside, run_to_completion
 from tests import support
 
 
@@ -87,6 +90,62 @@ def test_without_another_thread_a_step_runs_here(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(threading.Thread, "start", no_more)
     monkeypatch.setattr("mpr.threads._idle", [])
     assert aside(threading.current_thread) is threading.main_thread()
+
+
+def test_interrupted_waits_leave_at_most_two_threads_without_a_step() -> None:
+    may_end = threading.Event()
+
+    def is_waiting(frame: Any) -> bool:
+        return frame.f_code is Latch.wait.__code__ and frame.f_back.f_code is aside.__code__
+
+    for _ in range(8):
+        assert _is_interrupted(lambda: may_end.wait(60), is_waiting)
+    assert _carriers() == 8
+    may_end.set()
+    support.wait_for(lambda: _carriers() <= 2)
+
+
+def test_an_interrupt_at_any_line_leaves_at_most_two_threads_without_a_step() -> None:
+    left = at_line = 0
+
+    def is_there(_: Any) -> bool:
+        nonlocal left
+        left -= 1
+        return left == 0
+
+    while True:
+        left = at_line = at_line + 1
+        if not _is_interrupted(lambda: None, is_there):
+            break
+    assert at_line > 10
+    support.wait_for(lambda: _carriers() <= 2)
+    assert aside(lambda: 7) == 7
+
+
+def _is_interrupted(step: Callable[[], Any], where: Callable[[Any], bool]) -> bool:
+    """Run `step` aside, and raise `KeyboardInterrupt` at the first line in `mpr.threads` for which `where` is true."""
+
+    def interrupt(frame: FrameType, event: str, _arg: object) -> Any:
+        if frame.f_globals["__name__"] != "mpr.threads":
+            return None
+        if event == "line" and where(frame):
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return interrupt
+
+    before = sys.gettrace()
+    sys.settrace(interrupt)
+    try:
+        aside(step)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+def _carriers() -> int:
+    return sum(thread.name == CARRIER for thread in threading.enumerate())
 
 
 @pytest.mark.usefixtures("_plain_ctrl_c")
