@@ -32,9 +32,7 @@ _LOG_CALLS = ("log_arrow_msg", "send_arrow_chunk", "send_chunks", "log_file_from
 # Calls that log the rows of an object, with the object as first argument.
 _SEND_CALLS = ("LazyChunkStreamInternal.send_to_recording", "_UrdfTreeInternal.log")
 # Calls that give a recording another sink.
-_SINK_CALLS = (
-    "save", "set_sinks", "connect_grpc", "serve_grpc", "stdout", "memory_recording", "binary_stream", "spawn",
-)  # fmt: skip
+_SINK_CALLS = ("save", "set_sinks", "connect_grpc", "serve_grpc", "stdout", "memory_recording", "binary_stream")
 
 
 class Target(Protocol):
@@ -48,16 +46,6 @@ class Target(Protocol):
 
         The rows of such a recording are not copied.
         """
-
-    def make_recording(self) -> Any:
-        """Make a recording, and return its handle.
-
-        Called before code under test gives the test's recording another sink, for example by `rr.save`. The caller then
-        makes the new recording the current one, so that the new recording gets this sink instead.
-        """
-
-    def make_current(self) -> None:
-        """Make the recording of the running test the current one again, instead of one that `make_recording` made."""
 
     def logged(self) -> None:
         """Called by this module when code under test logs rows.
@@ -80,8 +68,6 @@ class _Thread(threading.local):
 _thread = _Thread()
 # The targets, the innermost last. Only the last one gets copies.
 _targets: list[Target] = []
-# The ids of recordings that `Target.make_recording` has made.
-_stand_ins: set[Ids] = set()
 # For each wrapped function, what it was before, and the wrapper. Empty while nothing is wrapped.
 _before: dict[str, Any] = {}
 _wrappers: dict[str, Any] = {}
@@ -134,6 +120,7 @@ def _install() -> None:
         private_names.wrap(name, functools.partial(kept_calls.keeping, name, _times_of_rows))
     for name in ("new_recording", "set_global_data_recording"):
         private_names.wrap(name, _makes_current)
+    private_names.wrap("is_enabled", _is_enabled)
     private_names.wrap("disconnect", _disconnect)
     private_names.wrap("finalize_deferred_sinks", _finalize)
     watch_times(_time_was_set)
@@ -156,7 +143,12 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
             __tracebackhide__ = True
             # Its own wrapper, because packing and unpacking any arguments would make each `rr.log` slower.
             copy = _copy_of(recording)
-            result = original(entity_path, components, static_, recording)
+            try:
+                result = original(entity_path, components, static_, recording)
+            except Exception:
+                if not _needs_ours(recording):
+                    raise
+                result = None
             if copy is not None:
                 with suppress(Exception):
                     original(entity_path, components, static_, copy)
@@ -171,7 +163,12 @@ def _log_call(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         if copy is not None and args and hasattr(args[0], "__next__"):
             # An iterator of chunks can be read only once.
             return original(_copied(args[0], original, copy), *args[1:], **kwargs)
-        result = original(*args, **kwargs)
+        try:
+            result = original(*args, **kwargs)
+        except Exception:
+            if not _needs_ours(kwargs.get("recording")):
+                raise
+            result = None
         if copy is not None:
             with suppress(Exception):
                 original(*args, **{**kwargs, "recording": copy})
@@ -198,7 +195,12 @@ def _send_call(original: Callable[..., Any]) -> Callable[..., Any]:
         __tracebackhide__ = True
         copy = _copy_of(recording)
         if copy is None or not hasattr(given, "__iter__"):
-            result = original(given, recording)
+            try:
+                result = original(given, recording)
+            except Exception:
+                if not _needs_ours(recording):
+                    raise
+                result = None
             if copy is not None:
                 with suppress(Exception):
                     original(given, copy)
@@ -328,30 +330,40 @@ def _leave_thread() -> None:
         Native.set_current_of_thread(None)
 
 
-def _is_current(target: Target) -> bool:
-    """Return True if the recording of `target` is the current recording of this thread."""
-    handle = target.handle()
-    return handle is not None and Native.ids(None) == Native.ids(handle)
+def _needs_ours(recording: Any) -> bool:
+    """Return True if a call for `recording`, a handle or None for the current recording, has only the test's recording.
+
+    Without the plugin, the SDK would have no recording for such a call. It would then do nothing, and raise nothing.
+    """
+    target = _target()
+    return recording is None and target is not None and target.is_ours(Native.ids(None))
+
+
+def _is_enabled(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a wrapper of `original` that gives the SDK's calls that change a sink the answer as without the plugin.
+
+    These calls ask without an argument. `rr.is_enabled` names the argument, and its answer stays true: code that logs
+    only if the answer is true is recorded.
+    """
+
+    @functools.wraps(original)
+    def is_enabled(*args: Any, **kwargs: Any) -> Any:
+        __tracebackhide__ = True
+        return False if not args and not kwargs and _needs_ours(None) else original(*args, **kwargs)
+
+    return is_enabled
 
 
 def _sink_call(original: Callable[..., Any]) -> Callable[..., Any]:
     """Return a wrapper of `original`, a call of the SDK that changes a sink.
 
-    If the test's recording is the current one, and the call names no recording, the wrapper first makes a new recording
-    the current one, which gets the sink instead.
+    If there is only the test's recording for the call, the wrapper does nothing.
     """
 
     @functools.wraps(original)
     def call(*args: Any, **kwargs: Any) -> Any:
         __tracebackhide__ = True
-        target = _target()
-        if target is not None and kwargs.get("recording") is None and _is_current(target):
-            handle = target.make_recording()
-            if (ids := Native.ids(handle)) is not None:
-                _stand_ins.add(ids)
-            Native.set_current_of_process(handle)
-            _leave_thread()
-        return original(*args, **kwargs)
+        return None if _needs_ours(kwargs.get("recording")) else original(*args, **kwargs)
 
     return call
 
@@ -360,16 +372,7 @@ def _disconnect(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def disconnect(recording: Any = None) -> Any:
         __tracebackhide__ = True
-        target = _target()
-        if target is None or recording is not None:
-            return original(recording)
-        if _is_current(target):
-            return None
-        result = original(recording)
-        if Native.ids(None) in _stand_ins:
-            # The SDK would keep all later rows of this recording in memory.
-            target.make_current()
-        return result
+        return None if _needs_ours(recording) else original(recording)
 
     return disconnect
 

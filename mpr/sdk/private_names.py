@@ -116,6 +116,10 @@ NAMES: dict[str, Private] = {
         "rows that a task logs after such a block of the shared recording's stream are lost, and the pool fails",
     ),
     "flush": _PLUGIN,
+    "is_enabled": Private(
+        "in a recorded test, the SDK's calls that change a sink get the answer that they get without the plugin",
+        "such a call in a recorded test without 'rr.init' does nothing, but without the SDK's warning",
+    ),
     "escape_entity_path_part": _PLUGIN,
     "new_property_entity_path": _PLUGIN,
     "save": _SINK,

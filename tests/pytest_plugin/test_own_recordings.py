@@ -319,7 +319,7 @@ def test_save(tmp_path):
     rr.log("save", rr.TextLog("x"))
     rr.disconnect()
     rr.log("later", rr.TextLog("x"))
-    assert {"/save"} == entities(tmp_path / "own.rrd")
+    assert not (tmp_path / "own.rrd").exists()
 
 def test_global(tmp_path):
     stream = rr.RecordingStream("own")
@@ -338,6 +338,58 @@ def test_global(tmp_path):
         assert {f"/saved/{number}"} == found.entities(f"test_thread.py::test_saved[{number}]")
     own = {cell.entity for cell in support.cells(tmp_path / "saved.rrd")}
     assert {"/saved/0", "/saved/1", "/thread/0", "/thread/1"} <= own
+
+
+_NO_RECORDING = """
+import pyarrow
+import pytest
+import rerun as rr
+
+def save(folder):
+    rr.save(folder / "no_folder" / "x.rrd")
+
+def set_sinks(folder):
+    rr.set_sinks(rr.FileSink(folder / "no_folder" / "x.rrd"))
+
+def connect(folder):
+    rr.connect_grpc("no URL")
+
+def serve(folder):
+    assert "[rerun is disabled]" == rr.serve_grpc()
+
+def spawn(folder):
+    rr.spawn(executable_path=str(folder / "missing"))
+
+@pytest.mark.parametrize("call", [save, set_sinks, connect, serve, spawn])
+def test_sink(call, tmp_path, caplog):
+    call(tmp_path)
+    assert ["Rerun is disabled"] == [message[:17] for message in caplog.messages]
+    rr.log("sink", rr.TextLog("x"))
+
+@pytest.mark.parametrize("call", [rr.memory_recording, rr.binary_stream])
+def test_stream(call):
+    with pytest.raises(RuntimeError, match="No recording"):
+        call()
+
+def test_rows(tmp_path):
+    rr.log_file_from_path(tmp_path / "missing.png")
+    rr.log_file_from_contents("x.unknown", b"x")
+    rr.send_dataframe(pyarrow.table({"column": [1]}))
+
+def test_shown():
+    if rr.is_enabled():
+        rr.log("shown", rr.TextLog("x"))
+"""
+
+
+def test_a_call_that_needs_a_recording_does_what_it_does_without_the_plugin(tmp_path: Path) -> None:
+    without = inner.run(tmp_path, "-W", "error", "-p", "no:mpr", test_none=_NO_RECORDING)
+    assert without.code == 0, without.stdout
+    found = inner.run(tmp_path, "-W", "error", "--mpr=on", test_none=_NO_RECORDING)
+    assert without.reports == found.reports, found.stdout
+    for name in ("save", "set_sinks", "connect", "serve", "spawn"):
+        assert {"/sink"} == found.entities(f"test_none.py::test_sink[{name}]")
+    assert {"/shown"} == found.entities("test_none.py::test_shown")
 
 
 _WIDE = """

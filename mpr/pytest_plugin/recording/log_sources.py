@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from mpr.pytest_plugin.options import LOGS
-from mpr.pytest_plugin.recording import embedding, fork_warning, system, test_rows
+from mpr.pytest_plugin.recording import embedding, fork_warning, test_rows
 from mpr.pytest_plugin.recording.child_processes import Children
 from mpr.pytest_plugin.recording.fixture_rows import FixtureRows
 from mpr.pytest_plugin.recording.logging_capture import LogCapture
 from mpr.pytest_plugin.recording.running_test import SETUP
 from mpr.pytest_plugin.recording.system import System
 from mpr.pytest_plugin.recording.test_stream import TestStream, TestStreams, is_of_tests
-from mpr.sdk import copies, native
+from mpr.sdk import copies
 from mpr.sdk.native import Native
 
 if TYPE_CHECKING:
@@ -166,26 +166,6 @@ class LogSources:
     def is_ours(self, ids: Ids | None) -> bool:
         """Return True if the recording with the ids `ids` belongs to the plugin."""
         return is_of_tests(ids)
-
-    def make_recording(self) -> Any:
-        """Make a recording with the application id of the running test, or "pytest" without a test. Return its handle.
-
-        `mpr/sdk/copies.py` makes this recording the current one if a test gives its recording another sink, for example
-        by `rr.save`. The new recording then gets that sink, because the recording of the test must keep its own.
-        """
-        running = self._running()
-        application_id = running.stream.application_id if running is not None else "pytest"
-        return native.new_recording(application_id, system.new_id())
-
-    def make_current(self) -> None:
-        """Make the recording of the running test the current one. If no test runs, unset the current recording.
-
-        With the option `capture="thread"`, this is the current recording of the calling thread. The process then has
-        none.
-        """
-        if self._thread is not None:
-            Native.set_current_of_process(None)
-        self._set_current(self._handle_of_running())
 
     def logged(self) -> None:
         """Note that rows were logged to the recording of the running test, so that the end of the phase flushes them.
