@@ -101,6 +101,24 @@ def without_link(path: Path) -> Path:
     return Path(os.path.realpath(absolute))
 
 
+def lock(fd: int) -> None:
+    """Lock the file `fd`, until `fd` and its copies are closed.
+
+    Raises `BlockingIOError` if the file is locked already. Raises `OSError` with a text that says what to do if the file
+    system has no locks.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"its file system cannot lock files ({error.strerror}): use a folder on a local disk, or have the file "
+            "system mounted with locks (for Lustre: with the option `flock`)",
+        ) from error
+
+
 # --- temporary files ------------------------------------------------------------------------------------------------
 
 
@@ -119,7 +137,7 @@ def temporary_beside(path: Path, ending: str, mode: int = 0o600) -> Iterator[tup
     try:
         # The file is locked as long as it is open. So `_remove_stale` in another process does not remove it.
         with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(fd)
         yield fd, temporary
     finally:
         made = os.fstat(fd)
@@ -139,7 +157,7 @@ def _remove_stale(folder: Path, start: str, ending: str) -> None:
         with contextlib.suppress(OSError):
             fd = open_regular(path, os.O_RDONLY)
             try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(fd)
                 if os.fstat(fd).st_uid == os.geteuid():
                     path.unlink()
             finally:

@@ -6,13 +6,18 @@ The calls are replaced in every process of the run, before it imports anything o
 from __future__ import annotations
 
 import errno
+import fcntl
 import itertools
 import os
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+import mpr
+from mpr.rrd.part_file import PartFile
+from mpr.rrd.recover import recover
 from mpr.transport.outbox import Outbox, OutboxReader
 from tests import support
 
@@ -188,6 +193,30 @@ def test_a_system_without_any_place_for_rows_is_reported_in_one_message(tmp_path
     )
     assert "No space left on device" in stderr.splitlines()[-1]
     assert "__main__" not in stderr.splitlines()[-1]
+
+
+def test_a_file_system_without_locks_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")
+    monkeypatch.setattr(tempfile, "tempdir", temporary)
+    path = tmp_path / "run.rrd"
+    path.write_bytes(b"precious")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    advice = r"its file system cannot lock files \(Function not implemented\): use a folder on a local disk"
+    with pytest.raises(mpr.RecordingError, match=rf"\(TMPDIR\), {temporary}, cannot be used: {advice}"):
+        mpr.SharedRecording("app")
+    # The folder is empty.
+    os.rmdir(temporary)
+    with pytest.raises(mpr.SinkError, match=rf"cannot write {path}: {advice}"):
+        PartFile(path)
+    with pytest.raises(mpr.SinkError, match=rf"cannot recover {path}: {advice}"):
+        recover(path)
+    assert b"precious" == path.read_bytes()
 
 
 # --- the private folder ---------------------------------------------------------------------------------------------

@@ -154,11 +154,13 @@ class PartFile:
 
     def _lock(self, fd: int) -> None:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            files.lock(fd)
+        except BlockingIOError as error:
             raise SinkError(
                 error.errno, f"{self.path} is being written by another recording: give each its own path"
             ) from error
+        except OSError as error:
+            raise SinkError(error.errno, f"cannot write {self.path}: {error.strerror}") from error
 
     def _check_target(self) -> None:
         """Raise `SinkError` if the file at the final path cannot be opened, or if another recording writes it.

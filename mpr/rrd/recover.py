@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
 import re
@@ -128,8 +127,8 @@ def _locked(path: Path) -> Iterator[int]:
     fd = files.open_regular(path, os.O_RDONLY)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            files.lock(fd)
+        except BlockingIOError as error:
             raise SinkError(
                 error.errno, f"{path} is being written by a process that lives: it needs no recovery, or not yet"
             ) from error

@@ -25,6 +25,8 @@ from multiprocessing import process, util
 from pathlib import Path
 from typing import Final
 
+from mpr import files
+from mpr.errors import RecordingError
 from mpr.files import MemoryFile
 
 _PREFIX = "mpr-"
@@ -61,7 +63,14 @@ class SocketFolder:
         # folder for a new one, and do not remove it.
         unnamed = self.path / f"{_OWNER}.new"
         self._fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        try:
+            files.lock(self._fd)
+        except OSError as error:
+            os.close(self._fd)
+            shutil.rmtree(self.path, ignore_errors=True)
+            raise RecordingError(
+                f"the folder for temporary files (TMPDIR), {self.path.parent}, cannot be used: {error.strerror}"
+            ) from error
         os.write(self._fd, str(os.getpid()).encode())
         unnamed.rename(self.path / _OWNER)
         _owned.add(self)
@@ -312,7 +321,7 @@ def sweep() -> None:
 def _remove_unowned(folder: Path) -> None:
     fd = os.open(folder / _OWNER, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(fd)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(fd)

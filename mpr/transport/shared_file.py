@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from mpr import files
 from mpr.files import MemoryFile
 
 _MEMORY = re.compile(r"(?P<path>/proc/[0-9]{1,10}/fd/[0-9]{1,10})#(?P<name>mpr-outbox-[0-9a-f]{32})")
@@ -126,7 +127,7 @@ def _checked(fd: int, check: Callable[[], None]) -> int:
     try:
         check()
         # The lock ends when `fd` is closed. If another reader has the same file open, this raises `BlockingIOError`.
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        files.lock(fd)
     except BaseException:
         os.close(fd)
         raise
