@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from mpr.threads import CARRIER, EndOnce, Latch, WakeupPipe, aside, run_to_completion
+from mpr.threads import CARRIER, EndOnce, Latch, WakeupPipe, _idle, aside, run_to_completion
 from tests import support
 
 
@@ -92,7 +92,7 @@ def test_without_another_thread_a_step_runs_here(monkeypatch: pytest.MonkeyPatch
     assert aside(threading.current_thread) is threading.main_thread()
 
 
-def test_interrupted_waits_leave_at_most_two_threads_without_a_step() -> None:
+def test_interrupted_waits_leave_at_most_two_threads_without_a_step(carriers: Callable[[], int]) -> None:
     may_end = threading.Event()
 
     def is_waiting(frame: Any) -> bool:
@@ -100,12 +100,12 @@ def test_interrupted_waits_leave_at_most_two_threads_without_a_step() -> None:
 
     for _ in range(8):
         assert _is_interrupted(lambda: may_end.wait(60), is_waiting)
-    assert _carriers() == 8
+    assert carriers() == 8
     may_end.set()
-    support.wait_for(lambda: _carriers() <= 2)
+    support.wait_for(lambda: carriers() <= 2)
 
 
-def test_an_interrupt_at_any_line_leaves_at_most_two_threads_without_a_step() -> None:
+def test_an_interrupt_at_any_line_leaves_at_most_two_threads_without_a_step(carriers: Callable[[], int]) -> None:
     left = at_line = 0
 
     def is_there(_: Any) -> bool:
@@ -118,7 +118,7 @@ def test_an_interrupt_at_any_line_leaves_at_most_two_threads_without_a_step() ->
         if not _is_interrupted(lambda: None, is_there):
             break
     assert at_line > 10
-    support.wait_for(lambda: _carriers() <= 2)
+    support.wait_for(lambda: carriers() <= 2)
     assert aside(lambda: 7) == 7
 
 
@@ -144,8 +144,12 @@ def _is_interrupted(step: Callable[[], Any], where: Callable[[Any], bool]) -> bo
     return False
 
 
-def _carriers() -> int:
-    return sum(thread.name == CARRIER for thread in threading.enumerate())
+@pytest.fixture
+def carriers() -> Callable[[], int]:
+    """Return a function that counts the carriers that were started since now. From now on, no earlier one is used."""
+    _idle.clear()
+    before = set(threading.enumerate())
+    return lambda: sum(thread.name == CARRIER for thread in set(threading.enumerate()) - before)
 
 
 @pytest.mark.usefixtures("_plain_ctrl_c")

@@ -179,14 +179,14 @@ class Execution:
             return None
         self._is_over = True
         raised = None if error is None or _is_an_ending(error) else error
+        if raised is not None and not self._is_muted:
+            with self.step():
+                note_error(self._task.name, raised)
         if raised is not None and not self._in_pool:
             # In a pool, the process that gets the error adds a note with the task of the pool.
             call_modes.add_note(raised, self._note())
         if self._is_muted:
             return None
-        if raised is not None:
-            with self.step():
-                note_error(self._task.name, raised)
         return self._producer if self._context.has_logged and not self._in_pool else None
 
     def _note(self) -> str:
