@@ -104,8 +104,8 @@ def without_link(path: Path) -> Path:
 def lock(fd: int) -> None:
     """Lock the file `fd`, until `fd` and its copies are closed.
 
-    Raises `BlockingIOError` if the file is locked already. Raises `OSError` with a text that says what to do if the file
-    system has no locks.
+    Raises `BlockingIOError` if the file is locked already. Raises `OSError` with a text that says what to do if the
+    file system cannot lock it.
     """
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -195,9 +195,7 @@ def test_a_system_without_any_place_for_rows_is_reported_in_one_message(tmp_path
     assert "__main__" not in stderr.splitlines()[-1]
 
 
-def test_a_file_system_without_locks_is_named_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = tempfile.mkdtemp(prefix="t-", dir="/tmp")
     monkeypatch.setattr(tempfile, "tempdir", temporary)
     path = tmp_path / "run.rrd"

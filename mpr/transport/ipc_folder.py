@@ -62,15 +62,16 @@ class SocketFolder:
         # The file is locked before it gets its name. Until then the folder has no owner, so other processes take the
         # folder for a new one, and do not remove it.
         unnamed = self.path / f"{_OWNER}.new"
-        self._fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = os.open(unnamed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            files.lock(self._fd)
+            files.lock(fd)
         except OSError as error:
-            os.close(self._fd)
+            os.close(fd)
             shutil.rmtree(self.path, ignore_errors=True)
             raise RecordingError(
                 f"the folder for temporary files (TMPDIR), {self.path.parent}, cannot be used: {error.strerror}"
             ) from error
+        self._fd = fd
         os.write(self._fd, str(os.getpid()).encode())
         unnamed.rename(self.path / _OWNER)
         _owned.add(self)
