@@ -20,7 +20,8 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
     """Start a thread that sends all rows of this process, and then `Sync(0)`: the answer to the parent's `Flush`.
 
     A new thread does this because the calling thread must continue to receive messages. The parameters are parts of
-    this process's producer. An error in the new thread is only logged, and then no `Sync` is sent.
+    this process's producer. An error in the new thread is only logged, and then no `Sync` is sent. It is not logged if
+    this process leaves the recording meanwhile.
     """
 
     def flush() -> None:
@@ -30,7 +31,9 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
             writer.announcer.announce()
             connection.send(Sync(0))
         except Exception as error:  # noqa: BLE001  # the parent says that rows are missing
-            _log.error("rows of this process cannot be sent at the end of the recording: %r", error)
+            # A process that leaves the recording at this moment closes its sockets and files, and sends the rows itself.
+            if not watch.is_leaving:
+                _log.error("rows of this process cannot be sent at the end of the recording: %r", error)
         else:
             watch.note_delivered(calls)
 

@@ -36,12 +36,15 @@ class RecordingWatch:
     lost:
         The error to raise for rows that can no longer be sent; None until this process has noticed that the recording
         is gone.
+    is_leaving:
+        True from the call of `note_leaving`. The leaving thread then reports rows that it cannot deliver.
     """
 
     def __init__(self, config: ConnectionInfo, log_counters: LogCounters) -> None:
         self._config = config
         self._log_counters = log_counters
         self.lost: RecordingClosedError | None = None
+        self.is_leaving: bool = False
         self._next_look = 0.0
         #: The number of logging calls whose rows are in all durable sinks.
         self._delivered = 0
@@ -77,6 +80,7 @@ class RecordingWatch:
 
     def note_leaving(self) -> None:
         """Prepare for the end of this process. If the recording is gone but has all rows, log no loss from now on."""
+        self.is_leaving = True
         if self._log_counters.logging_calls == self._delivered and not ipc_folder.is_owned(self._config.folder):
             self._reported = True
 
