@@ -62,12 +62,21 @@ _INSTEAD = {
 }
 
 
+def _package_of_threads() -> str:
+    return str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
+
+
+def has_real_threads() -> bool:
+    """Return False if gevent or eventlet has replaced the threads of this process."""
+    return _package_of_threads() not in _INSTEAD
+
+
 def check_threads(error: type[MprError] = ConfigError) -> None:
     """Raise `error` if gevent or eventlet has replaced the threads of this process.
 
     The replaced threads share one real thread. If one of them waited in ZeroMQ, all of them would wait for ever.
     """
-    package = str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
+    package = _package_of_threads()
     if package in _INSTEAD:
         raise error(
             f"a recording needs real threads, but {package} has replaced the threads of this process (pid "

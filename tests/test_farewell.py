@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -13,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+import mpr
 from mpr.aggregator import farewell
 from mpr.aggregator.farewell import FlushRequests, note_losses
 from mpr.aggregator.intake import ProducerIntake
@@ -122,3 +124,33 @@ def test_lost_rows_are_said_once_each(recording: _Recording, caplog: pytest.LogC
 def test_a_process_that_is_not_there_is_no_zombie() -> None:
     assert not farewell._is_zombie(os.getpid())
     assert not farewell._is_zombie(_dead())
+
+
+_ASKED = """
+import os, signal, sys, threading
+import mpr
+from mpr.producer import farewell, membership
+
+mpr.join()
+producer = membership.extracted_producer()
+if sys.argv[1] == "leaves":
+    producer._watch.note_leaving()
+# As at the end of `leave`.
+producer._connection.close()
+farewell.flush_aside(producer._writer, producer._connection, producer._watch, producer.log_counters)
+for thread in threading.enumerate():
+    if thread.name == "mpr-flusher":
+        thread.join(30)
+sys.stderr.flush()
+# Not `os._exit`, which would leave the recording.
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("way", "is_logged"), [("leaves", False), ("stays", True)])
+def test_a_process_that_leaves_while_it_is_asked_reports_no_loss(way: str, is_logged: bool, tmp_path: Path) -> None:
+    """The thread that leaves sends the rows, and closes the sockets. It reports itself if rows are missing."""
+    with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
+        ran = support.run_python(_ASKED, way, env=recording.environ())
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert ("cannot be sent at the end of the recording" in ran.stderr) is is_logged

@@ -31,7 +31,7 @@ def flush_aside(writer: OutboxWriter, connection: Connection, watch: RecordingWa
             writer.announcer.announce()
             connection.send(Sync(0))
         except Exception as error:  # noqa: BLE001  # the parent says that rows are missing
-            # A process that leaves the recording at this moment closes its sockets and files, and sends the rows itself.
+            # A process that leaves the recording at this moment closes its sockets, and sends the rows itself.
             if not watch.is_leaving:
                 _log.error("rows of this process cannot be sent at the end of the recording: %r", error)
         else:
