@@ -325,7 +325,7 @@ def test_a_hostile_argument_of_the_initializer(kind: type, tmp_path: Path) -> No
     if kind in _CANNOT_REACH_WORKERS - {HasNoClass}:
         error = _error_of(lambda: pool.apply(tasks.square, (1,)))
         assert type(error) is mpr.InitializerError
-        assert "cannot load the initializer or its arguments" in str(error)
+        assert "cannot load the initializer, its arguments or worker_exit" in str(error)
         pool.terminate()
     else:
         _check_pool(pool)
