@@ -1,6 +1,6 @@
 """Reads and writes `manifest.jsonl`: one line of JSON per recording of a data set, and one per field of its arguments.
 
-The file is an index: `mpr index` can make it again from the recordings. A pool's parent only appends lines. So if the
+The file is an index: `mpr index` can make it again from the recordings. The parent only appends lines. So if the
 parent is killed, at most the last line is incomplete. A reader ignores an incomplete line.
 
 There are three kinds of lines:
