@@ -55,7 +55,7 @@ Used by the packages above:
 
 - `transport`: messages, sockets, and memory that two processes share
 - `processes`: start methods, and pickling; `processes/task_pickling.py` packs functions, arguments, results, exceptions
-- `datasets`: the fields, types and names of the arguments of tasks, for folders with a recording per task
+- `datasets`: folders with a recording per task: fields of arguments, names of files, the manifest, skipped tasks
 - `rrd`: the file format; `sdk`: everything that depends on a release of the Rerun SDK
 
 For display: `telemetry` (rows about pools), `blueprint`, `compare` (two recordings), `picture` (a recording as image).
@@ -84,6 +84,8 @@ Where to look:
   not begun go back to the queue in `scheduler/worker_events.py`.
 - Which worker gets which task, and how many tasks wait in a worker? `scheduler/assignment.py`. How far does `imap` read
   its input ahead? `pool/imap.py`.
+- Which tasks does `DirectorySink(resume=True)` skip? `datasets/data_set.py` (`expect`) decides. `pool/calls.py` and
+  `pool/imap.py` give these tasks the result `mpr.SKIPPED`. Where is the file of a task named? `datasets/naming.py`.
 - Have all logged rows arrived? `producer/row_account.py` counts in each process, `aggregator/row_balance.py` compares.
   If a worker has died, `aggregator/intake.py` (`salvage`) reads its last count, has it compared, and logs and notes
   the rows that are lost. `rrd/verify.py` checks a finished file.

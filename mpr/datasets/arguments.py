@@ -62,9 +62,9 @@ def describe_calls(
     mode, items:
         How the function is called: `CALL`, `EACH` or `STAR` of `transport/messages.py`, and one item per task.
     start, length:
-        The index of the first task in its call, and the number of tasks of the call; None if it is not known.
+        The index of the first task in its call, and the number of tasks of the call. Each is None if it is not known.
     with_digests:
-        True if the descriptions have digests.
+        True if the descriptions have digests. If a call cannot have a digest, its description says why.
     """
     binder = Binder(function)
     found = []
@@ -77,7 +77,7 @@ def describe_calls(
 
 
 def _digest(function: Callable[..., Any], bound: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the digest of a call and "", or "" and a text that says why it has none."""
+    """Return (digest of the call, ""). If the call cannot have a digest, return ("", a text that says why)."""
     try:
         return digest_of_call(function, bound), ""
     except NoDigestError as error:
@@ -103,8 +103,9 @@ class Binder:
     def bind(self, mode: int, item: Any) -> dict[str, Any]:
         """Return the arguments of one call by the names of their parameters, with default values.
 
-        `mode` and `item` are as in `describe_calls`. Names are `arg0`, `arg1` and so on if the parameters are not
-        known, or if they do not fit. Extra positional arguments are one list.
+        `mode` and `item` are as in `describe_calls`. The arguments for `*args` are one tuple, and each argument for
+        `**kwargs` has its own name. If the parameters are not known, or if the arguments do not fit, the positional
+        arguments are named `arg0`, `arg1` and so on.
         """
         positional: tuple[Any, ...] = (item,)
         keywords: Mapping[str, Any] = {}
@@ -149,7 +150,10 @@ def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
 
 
 def fields(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `arguments` as fields with plain values. Parts of an argument have dotted names, such as `cfg.lr`."""
+    """Return `arguments` as fields with plain values. Parts of an argument have dotted names, such as `cfg.lr`.
+
+    `named_parts` says which values have parts. An argument with more than 64 parts becomes one text.
+    """
     found: dict[str, Any] = {}
     for name, value in arguments.items():
         try:

@@ -38,11 +38,11 @@ class DataSetOptions:
     application_id:
         The application id of the recordings.
     has_manifest:
-        True if the folder has a manifest.
+        True if the recordings are listed in the manifest of the folder (see `manifest.py`).
     resume:
-        True if tasks are skipped whose recording is complete. Then a task has one file, whatever its attempt.
+        True if a task with a complete recording is skipped. All attempts of a task then have one file.
     version:
-        A part of each digest.
+        A part of each digest; "" for none.
     """
 
     folder: Path
@@ -64,7 +64,7 @@ class DataSet:
     names, types:
         The names of the tasks, and the types of their properties.
     earlier:
-        The lines of recordings of earlier runs; empty if nothing is resumed.
+        The lines of the manifest that earlier runs have written for their recordings; empty without `resume`.
     """
 
     def __init__(self, options: DataSetOptions, taken: str) -> None:
@@ -92,9 +92,10 @@ class DataSet:
         self._host = socket.gethostname()
 
     def expect(self, calls: Sequence[TaskCall]) -> list[bool]:
-        """Note the tasks `calls`. Returns for each if it need not run, because its recording is complete.
+        """Note that a call will submit the tasks `calls`. Returns for each task True if it is skipped, and else False.
 
-        Raises `ConfigError` if a task cannot have a name, or has no digest and `resume` needs it.
+        With `resume`, a task is skipped if it has returned in an earlier run, and its recording is still complete.
+        Raises `ConfigError` if a task cannot have a name, or if it has no digest and `resume` is True.
         """
         if self._options.resume:
             for call in calls:
@@ -123,7 +124,10 @@ class DataSet:
         return False
 
     def texts(self, task: TaskInfo) -> dict[str, tuple[str, Any]]:
-        """Return additional properties of `task`, as pairs (type, value), from which `mpr index` makes the manifest."""
+        """Return additional properties of `task`, as pairs (type, value), for the command `mpr index`.
+
+        From these properties, `mpr index` makes the manifest again. Returns an empty dict if no manifest is written.
+        """
         if self._file is None or task.call is None:
             return {}
         episode = self.names.episode(task)
@@ -137,9 +141,10 @@ class DataSet:
         }
 
     def complete(self, task: TaskInfo, path: Path, recording_id: str, outcome: str, other: Path, sdk: str) -> None:
-        """Append the line of `task`, whose file `path` is complete. Raises `SinkError`.
+        """Append a line for `task` to the manifest, because the file `path` of `task` is complete.
 
-        `other` is the path that the file gets if another task wants its name. `sdk` is the version of the SDK.
+        `other` is the path that the file gets if another task wants its name. `sdk` is the version of the SDK. Does
+        nothing if the folder has no manifest. Raises `SinkError` if the manifest cannot be written.
         """
         if self._file is None:
             return
@@ -172,7 +177,10 @@ class DataSet:
         )
 
     def moved(self, old: Path, new: Path) -> None:
-        """Append a line that says that a file has another name. Raises `SinkError`."""
+        """Append a line to the manifest: the file `old` is now the file `new`. Does nothing without a manifest.
+
+        Raises `SinkError` if the manifest cannot be written.
+        """
         if self._file is not None:
             self._append({"path": self._relative(old), "moved_to": self._relative(new)})
 

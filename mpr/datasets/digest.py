@@ -1,9 +1,9 @@
 """Makes a digest of the call of a task: the same call gives the same digest in every process and on every machine.
 
 The digest is a hash of the name of the function and of the values of its arguments, each with its type. The order of a
-dict or a set does not count, nor does the memory order of an array. The code of the function is no part of it. A value
-whose content is not known, such as a lock, has no digest. A class can define `__mpr_digest__`, which returns any value
-with a digest.
+dict or a set does not count, nor does the memory order of an array. The code of the function does not count, either. A
+value whose content is not known, such as a lock, has no digest. A class can define a method `__mpr_digest__`, which
+returns any value that has a digest. This value then takes the place of the object.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _BY_TEXT = (datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
 
 
 class NoDigestError(TypeError):
-    """A value has no digest. The text says which part of it, and of what type."""
+    """A value has no digest. The text of the error says which part of the call this is, and why it has no digest."""
 
 
 def digest_of_call(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
@@ -54,7 +54,7 @@ def _sized(data: bytes) -> bytes:
 
 
 def _tagged(tag: bytes, *parts: bytes) -> bytes:
-    """Return a hash of `parts`, which are parts of a value of the type `tag`."""
+    """Return a hash of `tag` and `parts`: the name of a type, and the encoded parts of a value of this type."""
     state = hashlib.blake2b(_sized(tag), digest_size=_BYTES)
     for part in parts:
         state.update(_sized(part))
@@ -62,13 +62,16 @@ def _tagged(tag: bytes, *parts: bytes) -> bytes:
 
 
 class _Walk:
-    """Makes the digests of values. It knows in which values it is, because a value may contain itself."""
+    """Makes the digests of values. Remembers which values it is inside of, to find a value that contains itself."""
 
     def __init__(self) -> None:
         self._inside: set[int] = set()
 
     def named(self, items: Iterable[tuple[str, Any]], where: str) -> list[bytes]:
-        """Return the digests of `items`, pairs (name, value), in an order that does not depend on theirs."""
+        """Return the sorted digests of `items`, which are pairs (name, value). So the order of `items` does not count.
+
+        `where` is the place of `items` in the call, for errors. Raises `NoDigestError` if a value has no digest.
+        """
         found = (
             _sized(name.encode(errors="surrogatepass")) + self.of(value, f"{where}.{name}" if where else name)
             for name, value in items

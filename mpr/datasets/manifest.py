@@ -1,12 +1,13 @@
 """Reads and writes `manifest.jsonl`: one line of JSON per recording of a data set, and one per field of its arguments.
 
-The file is an index: `mpr index` can make it again from the recordings. Only the parent writes it. It only appends
-lines, and each line is one write. So if the parent is killed, at most the last line is incomplete, and it is ignored.
+The file is an index: `mpr index` can make it again from the recordings. The parent only appends lines. So if the
+parent is killed, at most the last line is incomplete. A reader ignores an incomplete line.
 
 There are three kinds of lines:
 
 - `{"field": "cfg.lr", "type": "float64", "property": "cfg_lr"}`: the type and the property of an argument
-- `{"path": "a.rrd", "outcome": "returned", ...}`: a recording that is complete. The last line with a path counts.
+- `{"path": "a.rrd", "outcome": "returned", ...}`: a recording that is complete. Of several lines with one path, the
+  last one counts.
 - `{"path": "a.rrd", "moved_to": "b.rrd"}`: the file has another name now
 
 Covers: the form of the file.
@@ -35,9 +36,9 @@ class EpisodeIndex:
     Attributes
     ----------
     fields:
-        The type and the name of the property of each field of the arguments.
+        For each field of the arguments: its type, and the name of its property.
     episodes:
-        The line of each recording by its path, in the order of the last lines.
+        For each path: the line of the recording. The order is the order of these lines in the file.
     """
 
     fields: dict[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
@@ -108,7 +109,7 @@ class ManifestFile:
             raise self._failure(error) from error
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
-        """Append `lines`, which have only values of JSON."""
+        """Append `lines`. Their values must be values of JSON."""
         data = "".join(json.dumps(line) + "\n" for line in lines).encode()
         try:
             while data:
@@ -127,7 +128,7 @@ class ManifestFile:
 
 
 def field_line(field: str, kind: str, name: str) -> dict[str, Any]:
-    """Return the line for a field of the arguments."""
+    """Return the line for the field `field` of the arguments. `kind` is its type, `name` the name of its property."""
     return {"field": field, "type": kind, "property": name}
 
 

@@ -1,7 +1,7 @@
 """Names the recordings of a data set: the file of each task, and the id of its recording.
 
-Two tasks that would have one name get the beginning of their digests. This does not depend on which of them comes
-first. A call that is repeated with the same arguments gets `-r1`, `-r2` and so on.
+If two tasks would have the same name, the beginning of its digest is added to the name of each. It makes no difference
+which task comes first. If a call is repeated with the same arguments, `-r1`, `-r2` and so on are added to the names.
 
 Covers: names, ids, and tasks that would have the same name.
 Does not cover: the form of a name (`template.py`), renaming files (`sinks/directory.py`).
@@ -34,9 +34,9 @@ class Episode:
     call:
         The description of the task.
     digest:
-        The digest of the call. If the call has none, a text that no other task of the recording has.
+        The digest of the call and of the version. If the call has none, a text that no other task of the recording has.
     key:
-        Two tasks with the same key would have the same name.
+        A text that is equal for two tasks if they would have the same name (without digests).
     repetition:
         How many earlier tasks had the same digest.
     same_name:
@@ -111,7 +111,10 @@ class EpisodeNames:
             self._episodes[call] = self._claim(call, key)
 
     def episode(self, task: TaskInfo) -> Episode:
-        """Return the episode of `task`, which `expect` has got. Any other task becomes an episode now."""
+        """Return the episode of `task`. If `expect` has not got the call of `task`, makes a new episode.
+
+        Raises `ConfigError` if a new episode cannot have a name.
+        """
         owner: TaskCall | TaskInfo = task.call or task
         found = self._episodes.get(owner)
         if found is None:
@@ -124,7 +127,10 @@ class EpisodeNames:
         return len(self._claims.get(key, ())) > 1
 
     def name(self, task: TaskInfo) -> str:
-        """Return the name of the file of `task`: a relative path with `/`. No other attempt has the same name."""
+        """Return the name of the file of `task`: a relative path with `/`. No other task has the same name.
+
+        If `one_file` is False, other attempts at the task have other names.
+        """
         episode = self.episode(task)
         is_contested = self.is_contested(episode.key)
         earlier = self._earlier.get((episode.digest, episode.repetition))
@@ -140,11 +146,17 @@ class EpisodeNames:
         return found
 
     def contested_name(self, task: TaskInfo) -> str:
-        """Return the name of `task` with its digest, for a file that has got its name before another task wanted it."""
+        """Return the name of `task` with the beginning of its digest.
+
+        If another task wants the name that `name` returned for `task`, the file gets the name with the digest instead.
+        """
         return self._filled(task, self.episode(task), with_digest=True)
 
     def recording_id(self, task: TaskInfo) -> str:
-        """Return the recording id of `task`, 32 hexadecimal digits. It is the same in every run with the same calls."""
+        """Return the recording id of `task`, 32 hexadecimal digits.
+
+        If the call of `task` has a digest, the id is the same in every run that makes the same calls.
+        """
         episode = self.episode(task)
         return digests.combined(self._application_id, episode.digest, str(episode.repetition), str(self._attempt(task)))
 
@@ -169,7 +181,7 @@ class EpisodeNames:
         )
 
     def _key(self, call: TaskCall) -> str:
-        """Return a text that is the same for two tasks with the same name. Raises `ConfigError` as `expect` does."""
+        """Return the key of the episode of `call` (see `Episode`). Raises `ConfigError` as `expect` does."""
         fields = self._template.fields
         self._template.check_fields(call.arguments, call.function)
         values: dict[str, Any] = {**call.arguments, "name": call.function, "task": 0, "attempt": 1, "worker": 1}
@@ -179,7 +191,10 @@ class EpisodeNames:
         return f"{filled} {next(self._serials)}" if is_unique else filled
 
     def _filled(self, task: TaskInfo, episode: Episode, count: int = 1, *, with_digest: bool) -> str:
-        """Return the name of `task`. If `with_digest` is True, or `count` is above 1, these are in the name, too."""
+        """Return the name of `task`. If `with_digest` is True, the name has the beginning of the digest.
+
+        If `count` is above 1, the name also has `count`.
+        """
         call = episode.call
         values: dict[str, Any] = {
             **call.arguments,
@@ -201,7 +216,10 @@ class EpisodeNames:
 
 
 class _Padded(int):
-    """A number that is padded with zeros to the width of the largest number, unless it has a format."""
+    """A number that is written with leading zeros, unless the template has a format for it.
+
+    Its width is the width of `length - 1`; if `length` is None, six digits.
+    """
 
     _width: int
 

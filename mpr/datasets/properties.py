@@ -1,4 +1,4 @@
-"""Gives the arguments of all tasks of a data set one type and one name per field.
+"""Gives each field of the arguments one type and one name of its property, in all recordings of a data set.
 
 A catalog server refuses a recording if one property has another type there than in the other recordings. It cannot
 show any recording of the data set if two properties of one recording have the same name. So the type and the name of a
@@ -39,8 +39,8 @@ class MisfitError(Exception):
 class PropertyTypes:
     """Holds the type and the name of each field of a data set. Any thread may call the methods.
 
-    A type is 'bool', 'int64', 'float64', 'str', or 'list ' and one of these. `known` has the type and the name of each
-    field that earlier runs have fixed.
+    A type is 'bool', 'int64', 'float64', 'str', or 'list ' followed by one of these. The name of a field is the name of
+    its property. `known` has the type and the name of each field that earlier runs have fixed.
     """
 
     def __init__(self, known: Mapping[str, tuple[str, str]] | None = None) -> None:
@@ -56,15 +56,15 @@ class PropertyTypes:
                 self._types[field] = kind
 
     def fields(self) -> Iterator[tuple[str, str, str]]:
-        """Yield the field, the type and the name of each field that has a type, in the order in which they got it."""
+        """Yield (field, type, name) for each field that has a type, in the order in which the types were fixed."""
         for field, kind in list(self._types.items()):
             yield field, kind, self.name(field)
 
     def learn(self, calls: Sequence[TaskCall]) -> None:
-        """Fix the types and the names of the fields of `calls` that are new. `calls` are the tasks of one call.
+        """Fix the type and the name of each new field of `calls`, the descriptions of the tasks of one call.
 
-        The type of a field is that of its first value. It is 'float64' instead of 'int64' if any value of the field in
-        `calls` is a float, or if the parameter has the annotation `float`. A field without a value gets no type yet.
+        The type of a field is the type of its first value. It is 'float64' instead of 'int64' if any value of the field
+        in `calls` is a float, or if the parameter has the annotation `float`. A field without a value gets no type yet.
         """
         found: dict[str, str] = {}
         for call in calls:
@@ -83,7 +83,7 @@ class PropertyTypes:
     def name(self, field: str) -> str:
         """Return the name of the property for `field`. No other field of the data set has this name.
 
-        The name has only ASCII letters, digits and `_`. If another field has it already, a number is added.
+        The name has only ASCII letters, digits and `_`. If another field has the same name, a number is added.
         """
         known = self._names.get(field)
         if known is not None:
@@ -97,10 +97,11 @@ class PropertyTypes:
         return self._names.setdefault(field, name)
 
     def columns(self, call: TaskCall) -> tuple[dict[str, pa.Array], str | None]:
-        """Return the fields of `call` as a typed array of one value by the name of its property, and a text.
+        """Return (arrays, text): the typed values of `call`, and a text about the values that do not fit.
 
-        A value that does not fit the type of its field is null in its array. The text names all such values; None if
-        there are none. For each field, the first such value is also logged.
+        The keys of `arrays` are names of properties. Each array has the value of one field. If the value does not fit
+        the type of the field, the array has null, and the text has the field and the value. If all values fit, the text
+        is None. For each field, the first value that does not fit is also logged.
         """
         arrays: dict[str, pa.Array] = {}
         misfits = []
@@ -130,7 +131,10 @@ class PropertyTypes:
 
 
 def as_array(kind: str, value: Any) -> pa.Array:
-    """Return an Arrow array of type `kind` (see `PropertyTypes`) with `value`. The array of a list has its values."""
+    """Return an Arrow array of type `kind` (see `PropertyTypes`) with `value`.
+
+    If `value` is a list, the array has the values of the list.
+    """
     import pyarrow as pa
 
     types = {"bool": pa.bool_(), "int64": pa.int64(), "float64": pa.float64(), "str": pa.string()}
@@ -140,12 +144,12 @@ def as_array(kind: str, value: Any) -> pa.Array:
 
 
 def typed(values: Mapping[str, tuple[str, Any]]) -> dict[str, pa.Array]:
-    """Return an Arrow array for each pair (type, value)."""
+    """Return `values`, which are pairs (type, value), as Arrow arrays with the same names."""
     return {name: as_array(kind, value) for name, (kind, value) in values.items()}
 
 
 def _type_of(value: Any) -> str | None:
-    """Return the type of the plain value `value`; None if it has none: None or an empty list."""
+    """Return the type of the plain value `value`. If `value` is None or an empty list, return None."""
     if value is None:
         return None
     if isinstance(value, list):
@@ -168,7 +172,7 @@ def _type_of_list(values: Iterable[Any]) -> str | None:
 
 
 def _wider(first: str, second: str) -> str:
-    """Return the type for values of both types; `first` if there is none."""
+    """Return the type for values of two types: 'float64' for 'int64' and 'float64' (also in lists), else `first`."""
     for head in ("", _LIST):
         if {first, second} == {head + "int64", head + "float64"}:
             return head + "float64"

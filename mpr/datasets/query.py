@@ -35,7 +35,7 @@ _PREFIX = "args."
 
 
 def runs(folder: Path) -> list[dict[str, Any]]:
-    """Return the columns of each recording in `folder`, in the order of their names. Arguments are columns, too.
+    """Return the columns of each recording in the manifest of `folder`, sorted by path. Arguments are columns, too.
 
     Raises `SinkError` if the manifest cannot be read, and `ConfigError` if there is none.
     """
@@ -59,10 +59,12 @@ def _columns(line: Mapping[str, Any]) -> dict[str, Any]:
 def selected(
     found: Sequence[dict[str, Any]], where: str | None = None, sort: str | None = None
 ) -> list[dict[str, Any]]:
-    """Return those of `found` for which `where` is true, sorted by the column `sort` (`-name`: in reverse).
+    """Return the recordings in `found` that match the condition `where`, sorted by the column `sort`.
 
-    `where` is an expression such as `lr < 0.1 and outcome != 'returned'`. A comparison with a missing value, or of
-    values that cannot be compared, is false. Recordings without a value for `sort` come last. Raises `ConfigError` if
+    `where` is an expression such as `lr < 0.1 and outcome != 'returned'`. A comparison with a missing value is false,
+    unless it has the constant `None`, as in `error == None`. A comparison of values that cannot be compared is false.
+    `sort` is the name of a column, with `-` in front for the reverse order. Recordings without a value in this column
+    come last. If `where` is None, all recordings match. If `sort` is None, the order stays. Raises `ConfigError` if
     `where` or `sort` cannot be used.
     """
     kept = list(found)

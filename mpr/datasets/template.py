@@ -36,7 +36,7 @@ class _Piece:
 
 
 class NameTemplate:
-    """A template of file names. Raises `ConfigError` at once if no task could have a name of it.
+    """A template of file names. Raises `ConfigError` if no task can get a valid name from `text`.
 
     Attributes
     ----------
@@ -83,8 +83,8 @@ class NameTemplate:
     def filled(self, value_of: Callable[[str], Any], digest: str, suffix: str = "") -> str:
         """Return the name of a task: a relative path with `/`. `value_of` returns the value of a field.
 
-        `suffix` is put before `.rrd`. A part that is too long is cut, and the beginning of `digest` is added. Raises
-        `ConfigError` if a value does not fit its format.
+        `suffix` is put before `.rrd`. If a part of the path is too long, it is cut, and ends with the beginning of
+        `digest`. Raises `ConfigError` if a value does not fit its format.
         """
         text = "".join(
             each.literal + ("" if each.field is None else self._formatted(each, value_of(each.field)))
@@ -122,7 +122,7 @@ def _piece(text: str, literal: str, field: str | None, spec: str | None, convers
 
 
 def _safe_part(part: str, digest: str, room: int = 0) -> str:
-    """Return `part` as a name that file systems take. `room` is the length of a suffix that will be added."""
+    """Return a part of a path as a name that file systems take. `room` is the length of a suffix to be added."""
     if len(part.encode()) + room > _PART_BYTES:
         cut = part.encode()[: _PART_BYTES - room - 9].decode(errors="ignore")
         part = f"{cut}-{digest[:8]}"

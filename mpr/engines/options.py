@@ -37,7 +37,7 @@ class EngineOptions:
         """Check `engine`, `engine_options` and `processes` of `mpr.Pool`. Returns None if `engine` is None.
 
         `others` are arguments of `mpr.Pool` that are only for workers of mpr. Raises `ConfigError` if one of them is
-        set together with an engine, or if a value cannot be used.
+        set together with an engine, if `options` is given without an engine, or if a value cannot be used.
         """
         if engine is None:
             if options is not None:

@@ -15,9 +15,9 @@ from mpr.threads import start_aside
 
 
 async def wait(when_done: Callable[[Callable[[], None]], object], cancel: Callable[[], object]) -> None:
-    """Wait until the function that `when_done` gets as its argument is called, in any thread.
+    """Call `when_done(listener)`, and wait until any thread calls `listener()`.
 
-    If this wait is cancelled, run `cancel()` in a new thread, and wait for its end first.
+    If this wait is cancelled, `cancel()` is run in a new thread. `CancelledError` is raised when `cancel()` has ended.
     """
     loop = asyncio.get_running_loop()
     done: asyncio.Future[None] = loop.create_future()
@@ -30,7 +30,10 @@ async def wait(when_done: Callable[[Callable[[], None]], object], cancel: Callab
 
 
 async def finish(step: Callable[[], object], cancel: Callable[[], object]) -> None:
-    """Run `step()` in a new thread, wait for its end, and raise its error. If this is cancelled, do as `wait` does."""
+    """Run `step()` in a new thread, and wait for its end. If `step` raises, raise its error.
+
+    If this wait is cancelled, `step` runs on, and `cancel()` is run as in `wait`.
+    """
     try:
         await _in_thread(step)
     except asyncio.CancelledError:
@@ -56,7 +59,10 @@ async def _in_thread(step: Callable[[], object]) -> None:
 
 
 def _wake(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], failure: BaseException | None) -> None:
-    """End the wait of the coroutine that awaits `done`. Does nothing if the wait has ended, or the loop is closed."""
+    """End the wait of the coroutine that awaits `done`. If `failure` is not None, the coroutine raises it.
+
+    Does nothing if the wait has ended, or if the loop is closed.
+    """
 
     def settle() -> None:
         if not done.done():

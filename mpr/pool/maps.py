@@ -25,7 +25,10 @@ class PoolMaps(ABC):
     @property
     @abstractmethod
     def _calls(self) -> PoolCalls:
-        """The object that submits calls. Raises `PoolClosedError`, or the error that has ended the pool."""
+        """The object that submits calls.
+
+        If the pool accepts no new calls, raises `PoolClosedError`, or the error that has ended the pool.
+        """
 
     @overload
     def map(
@@ -60,14 +63,16 @@ class PoolMaps(ABC):
     ) -> Any:
         """Return `[func(item) for item in iterable]`, computed by workers that get `chunksize` items at a time.
 
-        If `chunksize` is None, each worker gets about four chunks. If tasks fail, the first error is raised when all
-        tasks have ended. With `return_exceptions=True`, the list has the error of a failed task in place of its result.
+        If `chunksize` is None, the items are divided into about four parts per worker. If tasks fail, the error that
+        arrived first is raised when all tasks have ended. With `return_exceptions=True`, the list has the error of a
+        failed task in place of its result. If a `DirectorySink(resume=True)` skips a task, its result is `mpr.SKIPPED`.
 
-        If tasks have no result after `timeout` seconds (None: no limit), those that no worker has yet are cancelled,
-        and `multiprocessing.TimeoutError` is raised. Tasks that a worker has still run.
+        If tasks have no result after `timeout` seconds (None: no limit), the tasks that no worker has yet are
+        cancelled, and `multiprocessing.TimeoutError` is raised. The workers still run the tasks that they have.
 
         If `func` or an item cannot be pickled, `UnpicklableTaskError` is raised before any task runs. Raises
-        `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1.
+        `PoolClosedError` if the pool accepts no new calls, and `ConfigError` if `chunksize` is below 1, or if a
+        `DirectorySink` cannot take the tasks.
         """
         return _result(self.map_async(func, iterable, chunksize, return_exceptions=return_exceptions), timeout)
 
@@ -107,7 +112,8 @@ class PoolMaps(ABC):
     ) -> Any:
         """Submit the tasks of `map`, and return an `AsyncResult` at once. Its method `get` returns the list later.
 
-        When all tasks have ended, `callback` is called with the list, or `error_callback` with the first error.
+        When all tasks have ended, `callback` is called with the list, or `error_callback` with the error that arrived
+        first. The errors that `map` raises before any task runs are raised by `map_async` itself.
         """
         return self._calls.map(
             func, iterable, EACH, chunksize, callback, error_callback, return_exceptions=return_exceptions
@@ -193,7 +199,11 @@ class PoolMaps(ABC):
         """Return an iterator over the results of `func(item)` for each item of `iterable`, in the order of the items.
 
         A thread reads `iterable` only as fast as the caller takes results. A worker gets `chunksize` items at a time.
-        `next` raises the error of a failed task. `imap` raises `PoolClosedError` if the pool accepts no new calls.
+        `next` raises the error of a failed task. If `iterable` raises, `next` raises this error after the results of
+        the items before.
+
+        `imap` itself raises `PoolClosedError` if the pool accepts no new calls, `UnpicklableTaskError` if `func` cannot
+        be pickled, and `ConfigError` if `chunksize` is below 1.
         """
         return self._calls.imap(func, iterable, chunksize, ordered=True)
 
@@ -203,7 +213,11 @@ class PoolMaps(ABC):
 
 
 def _result(result: AsyncResult[R], timeout: float | None) -> R:
-    """Return the result of a map. If it does not come within `timeout` seconds, cancel what no worker has yet."""
+    """Return the result of a map.
+
+    If the map has not ended within `timeout` seconds, cancels the tasks that no worker has yet, and raises
+    `multiprocessing.TimeoutError`.
+    """
     result.wait(timeout)
     if not result.ready():
         result.cancel()

@@ -24,10 +24,10 @@ SKIPPED: Final[SkippedTask] = SkippedTask()
 
 
 def spans(calls: Sequence[TaskCall], count: int, chunksize: int) -> Iterator[tuple[int, int, bool]]:
-    """Yield the tasks of a call in spans (start, stop, are skipped), in their order.
+    """Divide the tasks of a call into spans. Yields (start, stop, is_skipped) for each span, in the order of the tasks.
 
-    `calls` has a description of each of the `count` tasks, or is empty. Spans that are not skipped have up to
-    `chunksize` tasks.
+    `calls` has a description of each of the `count` tasks. If `calls` is empty, no task is skipped. The tasks of a span
+    are all skipped, or none is. A span of tasks that are not skipped has at most `chunksize` tasks.
     """
     flags = [call.is_complete for call in calls] or [False] * count
     start = 0

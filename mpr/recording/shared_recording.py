@@ -159,11 +159,12 @@ class SharedRecording:
 
         When the returned function has returned or raised, its rows are in every durable sink (such as a file). If the
         rows cannot get there, the call raises `DeliveryError`, unless `fn` has raised. If Ray or Dask repeats a
-        complete call, its rows are not logged again. A call after the end of the recording raises
-        `RecordingClosedError`.
+        complete call, its rows are not logged again. A call raises `RecordingClosedError` after the end of the
+        recording, and `JoinError` if its process cannot join the recording, for example on another machine.
 
-        If `fn` is a class, such as that of an actor, the result is a subclass. Its `__init__`, `__call__` and all
-        methods without two underscores at both ends are wrapped functions. Only cloudpickle can pickle this class.
+        If `fn` is a class, such as the class of an actor, the result is a subclass. In the subclass, `__init__`,
+        `__call__` and all methods without two underscores at both ends are wrapped functions. Only cloudpickle can
+        pickle this class.
 
         `wrap` itself raises the same errors as `stream`, and `UnpicklableTaskError` if `fn` cannot be called, or is a
         class that cannot have subclasses.

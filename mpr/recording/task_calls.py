@@ -15,7 +15,7 @@ from mpr.rrd.segment import TaskCall
 
 
 class TaskCalls:
-    """Describes the tasks that a pool submits, and gives the descriptions to the sinks of `runtime`.
+    """Describes the tasks that a pool submits, and gives the descriptions to the sinks of the recording `runtime`.
 
     Any thread and any signal handler may call `describe`.
     """
@@ -37,10 +37,11 @@ class TaskCalls:
         start: int | None = None,
         length: int | None = None,
     ) -> Sequence[TaskCall]:
-        """Return a description of each task of a call, or nothing if no sink needs it. The sinks expect these tasks.
+        """Return a description of each task of a call, and give the descriptions to the sinks that need them.
 
-        The parameters are those of `Describe` in `scheduler/work_item.py`. Raises `ConfigError` if a sink cannot take
-        these tasks.
+        A description has `is_complete=True` if all these sinks have a complete recording of the task. If no sink needs
+        descriptions, returns an empty tuple. The parameters are explained at `Describe` in `scheduler/work_item.py`.
+        Raises `ConfigError` if a sink cannot take these tasks.
         """
         if not self._writers:
             return ()

@@ -4,8 +4,9 @@ The *active recording* is the one to which plain `rr.log` logs, for example afte
 recording* is the recording that the pytest plugin makes of the running test. The ambient recording gets the rows of mpr
 if the user has named no sinks, and if no active recording has the ids of mpr's recording.
 
-The SDK's reader decodes the rows, and `rr.send_chunks` sends them. A separate thread does this, because the sinks of
-the active recording may hang. Blueprints that workers send are left out.
+The SDK's reader decodes the rows, and `rr.send_chunks` sends them. Streams of the parent and recordings that tasks make
+themselves are sent by `rr.log_file_from_contents`, and keep their own ids. A separate thread does this, because the
+sinks of the active recording may hang. Blueprints that workers send are left out.
 """
 
 from __future__ import annotations

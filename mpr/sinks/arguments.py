@@ -30,9 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ```
 
     - `--save PATH`: a file. If `PATH` ends with a slash, a folder with one file per task.
-    - `--connect [URL]`: a viewer or server that runs already.
-    - `--serve [PORT]`: a server for viewers.
-    - `--web [PORT]`: a server with a web page that shows the recording.
+    - `--connect [URL]`: a viewer or server that runs already. By default, it listens at port 9876 of this machine.
+    - `--serve [PORT]`: a server for viewers. The default port is 9876.
+    - `--web [PORT]`: a server with a web page that shows the recording. The default port of the page is 9090.
     - `--spawn`: a new native viewer.
     - `--recording-id ID`: the id of the recording.
 

@@ -105,7 +105,7 @@ class Writer(ABC):
     """The base class of writers. A writer keeps the rows of one recording in a durable sink.
 
     mpr calls `open` first, then `accept` and `add_manifests` any number of times, and at last either `close` or
-    `abort`. Only one thread at a time calls the methods.
+    `abort`. Only one thread at a time calls the methods. But any thread may call `expect`, at any time.
 
     A subclass must define the abstract methods. It must keep all rows that `accept` has taken, even if a later call
     fails. If `accept` or `add_manifests` raises `SinkError`, mpr calls `abort`, and then only the other sinks get rows.
@@ -149,10 +149,11 @@ class Writer(ABC):
         """Write `preamble`, the stream with which a file begins. Raises `SinkError` if this fails."""
 
     def expect(self, calls: Sequence[TaskCall]) -> Sequence[bool]:
-        """Note that a call will submit the tasks `calls`. Returns for each if it need not run, because it is complete.
+        """Note that a call of the pool will submit the tasks `calls`. Returns one bool for each task.
 
-        Raises `ConfigError` if that cannot work. The thread of the caller calls this method, perhaps in a handler of a
-        signal, while another thread calls the other methods.
+        The bool is True if the task need not run, because the sink already has its complete recording. Raises
+        `ConfigError` if the sink cannot take one of the tasks. The thread of the caller calls this method, perhaps in a
+        handler of a signal, while another thread calls the other methods.
         """
         return [False] * len(calls)
 

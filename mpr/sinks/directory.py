@@ -1,7 +1,7 @@
 """Defines `DirectorySink`, which writes one file per task, each with its own recording id.
 
 A worker begins a new outbox (a file in memory for its rows) after each task that has logged. So the rows of a task have
-their own manifest, and the file of the task is finished before the caller gets the result of the task.
+a manifest of their own (a table of chunks), and the file of the task is finished before the caller gets the result.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class DirectoryWriter:
     Raises
     ------
     SinkError
-        If the folder, its manifest or the file `shared.rrd` cannot be made.
+        If the folder, `manifest.jsonl` or `shared.rrd` cannot be made or opened, or if another recording writes there.
     """
 
     # There is no `ByteLog`, because the recording is in many files.
@@ -145,7 +145,7 @@ class DirectoryWriter:
         self._data.close()
 
     def _add_earlier(self, line: dict[str, Any]) -> None:
-        """Note the file of an earlier run, which must leave its name if another task wants the name."""
+        """Note the file of an earlier run. If a new task wants the name of this file, the file must leave its name."""
         key, other = line.get("key"), line.get("other")
         if isinstance(key, str) and isinstance(other, str) and other != line["path"]:
             place = Place(self._folder / line["path"], self._folder / other, self._data.moved)
@@ -179,7 +179,11 @@ class DirectoryWriter:
         return file
 
     def _id_of(self, task: TaskInfo, path: Path) -> str:
-        """Return the recording id of `task`. Without a digest, the id is new in each run."""
+        """Return the id of the recording of `task` in the file `path`.
+
+        If the call of `task` has a digest, the id is that of `EpisodeNames.recording_id`, the same in each run. Else it
+        is made of the id of the shared recording and the name of the file.
+        """
         if task.call is not None and task.call.digest:
             return self._data.names.recording_id(task)
         return f"{self._recording_id}-{path.stem}"
@@ -213,28 +217,34 @@ class DirectorySink(Sink):
     """A folder with one recording per task, for example one recording per episode of a data set.
 
     The recording of a task has the rows that the task has logged, its own id and its own name. The task may set the
-    name and the start time by the SDK's calls. The properties of the recording say which function ran, in which worker,
-    for how many seconds, and how the function ended. The file is finished before the caller gets the result of the
-    task, or when the recording is closed if the worker has died. A task that logs nothing has no file. If a task is
-    retried, each attempt that logs has a file of its own. Rows that belong to no task (from the parent or an
-    initializer) are in `shared.rrd`. Recordings that tasks make themselves are in `shared-<recording id>.rrd`.
-    Telemetry of pools is in no file.
+    name and the start time by the SDK's calls. The properties of the recording have the arguments of the task. They
+    also say which function ran, in which worker, for how many seconds, and how it ended. The file is finished before
+    the caller gets the result of the task. If the worker has died, the file is finished at the latest when the
+    recording is closed. A task that logs nothing has no file. If a task is retried, each attempt that logs has a file
+    of its own, unless `resume` is True.
+
+    `shared.rrd` has the rows that belong to no task of a worker of mpr: rows of the parent, of an initializer, or of
+    tasks that an `engine` runs. Recordings that tasks make themselves are in `shared-<recording id>.rrd`. Telemetry of
+    pools is in no file. If `name` or `resume` is given, `manifest.jsonl` lists the recordings for `mpr ls` and
+    `mpr.read_runs`.
 
     Parameters
     ----------
     path:
-        The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay.
+        The folder, which is made if it is missing. Files with the same names are replaced, and all other files stay. If
+        another recording writes into the folder, opening the recording raises `SinkError`.
     name:
         The name of a task's file with fields as in `str.format`, such as `"{name}/lr={lr:.3g}-seed={seed:04d}.rrd"`.
-        A field is a parameter of the function, a part of it (`{cfg.lr}` for a dataclass or a dict), or one of these:
-        `name` is the name of the function. `task` is the number of the task in the pool, from 0. `index` is the index
-        of the task in its `map`, from 0; for an `apply` or `submit`, it is the same as `task`. `attempt` is 1, or more
-        after retries. `worker` is the number of the worker. `digest` is a hash of the function's name and the
+        A field is a parameter of the function, a part of an argument (`{cfg.lr}` for a dataclass or a dict), or one of
+        these: `name` is the name of the function. `task` is the number of the task in the pool, from 0. `index` is the
+        index of the task in its `map`, from 0; for an `apply` or `submit`, it is the same as `task`. `attempt` is 1, or
+        more after retries. `worker` is the number of the worker. `digest` is a hash of the function's name and the
         arguments. `docs/sinks.md` says what happens to characters that names cannot have, and to two tasks with one
         name.
     resume:
-        If True, a task is not run if the folder has a complete recording of the same call that has returned. Its result
-        is then `mpr.SKIPPED`. Each argument must have a digest. All attempts of a task have one file, and the default
+        If True, a task does not run if an earlier run of the same task has returned, and its recording in the folder is
+        complete. The result of this task is `mpr.SKIPPED`. Tasks are the same if their digests are equal, so an
+        argument that has no digest, such as a lock, is refused. All attempts of a task have one file, and the default
         `name` is `"{name}-{digest:.8}.rrd"`.
     version:
         A part of the digest of each task. Change it if the function has changed, so that all tasks run again.
@@ -242,9 +252,10 @@ class DirectorySink(Sink):
     Raises
     ------
     ConfigError
-        If the path is empty, a file, a URL, or of a wrong type, or if `name` cannot be the name of an `.rrd` file. A
-        call of the pool raises it if its function has no parameter for a field of `name`, and with `resume` if an
-        argument has no digest.
+        If `path` is empty, a file, a URL, or of a wrong type, if `name` cannot be the name of an `.rrd` file, if
+        `version` is no str, or if `name` has `{attempt}` and `resume` is True. A call of the pool raises this if the
+        function has no parameter for a field of `name`. If `resume` is True or `name` has `{digest}`, a call also
+        raises this if an argument has no digest.
     """
 
     path: str | os.PathLike[str] = field(kw_only=False)
@@ -268,7 +279,7 @@ class DirectorySink(Sink):
 
     @property
     def needs_digests(self) -> bool:
-        """True with a `name` or `resume=True`."""
+        """True if the sink has a `name` or `resume=True`."""
         return self.resume or self.name != _DEFAULT_NAME
 
     def _template(self) -> NameTemplate:
@@ -282,8 +293,8 @@ class DirectorySink(Sink):
     def open(self, context: OpenContext) -> PerRecordingWriter:
         """Return a new writer for this sink. Only mpr itself calls this.
 
-        Raises `SinkError` if the folder or the file `shared.rrd` cannot be made, or if mpr does not know the file
-        format of the SDK.
+        Raises `SinkError` if the folder, `manifest.jsonl` or `shared.rrd` cannot be made or opened, if another
+        recording writes there, or if mpr does not know the file format of the SDK.
         """
         context.check_format("a DirectorySink needs")
         options = DataSetOptions(

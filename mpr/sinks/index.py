@@ -1,4 +1,4 @@
-"""Makes the manifest of a folder again, from the properties of its recordings (`mpr index`).
+"""Makes `manifest.jsonl`, the manifest of a folder, again from the properties of its recordings (`mpr index`).
 
 Covers: recordings of tasks that a `DirectorySink` has written.
 Does not cover: the form of the manifest (`datasets/manifest.py`).
@@ -26,10 +26,11 @@ _ENTITY = "/__properties"
 
 
 def make(folder: Path) -> tuple[int, list[Path]]:
-    """Replace the manifest of `folder` by a new one. Returns the number of its recordings, and the files left out.
+    """Replace the manifest of `folder` by a new one. Returns (number of recordings in it, files that are left out).
 
-    Files are left out if they are not complete, or are no recordings of tasks. Raises `SinkError` if `folder` is no
-    folder, if a recording there is being written, or if the manifest cannot be written.
+    A file is left out if it is not complete, or is no recording of a task. `shared.rrd` and hidden files are not looked
+    at. Raises `SinkError` if `folder` is no folder, if a program writes recordings into it, or if the manifest cannot
+    be written.
     """
     if not folder.is_dir():
         raise SinkError(f"{folder} is no folder")
@@ -51,7 +52,7 @@ def make(folder: Path) -> tuple[int, list[Path]]:
 
 
 def _check_unused(folder: Path) -> None:
-    """Raise `SinkError` if a program writes recordings into `folder`. It has then locked the file of other rows."""
+    """Raise `SinkError` if a program writes recordings into `folder`. Such a program has locked `shared.rrd`."""
     for path in (folder / f".{SHARED}.part", folder / SHARED):
         try:
             fd = files.open_regular(path, os.O_RDONLY)
@@ -74,9 +75,9 @@ def _recordings(folder: Path) -> Iterator[Path]:
 
 
 def _line(path: Path, folder: Path, fields: dict[str, tuple[str, str]]) -> dict[str, Any] | None:
-    """Return the line of the recording at `path`; None if it is no complete recording of a task.
+    """Return the line of the manifest for the recording at `path`; None if the file is no complete recording of a task.
 
-    Adds the types of its arguments to `fields`.
+    Each argument that `fields` does not have is added to it, with its type and the name of its property.
     """
     if not framing.is_finished(path):
         return None
@@ -116,9 +117,9 @@ def _line(path: Path, folder: Path, fields: dict[str, tuple[str, str]]) -> dict[
 
 
 def _properties(path: Path) -> tuple[str, dict[str, Any], dict[str, str]]:
-    """Return the recording id, and the values and types of the properties by names such as `task:outcome`.
+    """Return (recording id, values, types). Values and types are of the recording's properties.
 
-    Raises errors of many types if the SDK cannot read the file.
+    Their keys are names such as `task:outcome`. Raises errors of many types if the SDK cannot read the file.
     """
     reader = quiet_reader(path)
     entry = reader.recordings()[0]

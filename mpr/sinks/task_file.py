@@ -1,6 +1,6 @@
 """Writes the file of one task in the folder of a `DirectorySink`.
 
-Covers: the beginning and the end of the file, the new recording id of the rows, and a later change of its name.
+Covers: the beginning and the end of the file, the new recording id of the rows, and renaming the file.
 Does not cover: which file a row goes to (`directory.py`), the values of the properties (`task_properties.py`).
 """
 
@@ -25,16 +25,16 @@ _STORE_INFO = -1
 
 
 class Place:
-    """The path of the file of a task, which may change: see `leave`. `moved(old, new)` is called if it has changed.
+    """The path of the file of a task. If the path changes (see `leave`), `moved(old, new)` is called.
 
     Attributes
     ----------
     path:
         The path now.
     other:
-        The path that the file gets in `leave`.
+        The path that the file gets if it must leave `path`.
     is_written:
-        True if there is a file at `path`.
+        True if this run has written the file, and the file has its final name.
     """
 
     def __init__(self, path: Path, other: Path, moved: Callable[[Path, Path], None]) -> None:
@@ -46,19 +46,22 @@ class Place:
         self._leaves = False
 
     def written(self) -> None:
-        """Note that the file has its name."""
+        """Note that the file has got its final name."""
         self.is_written = True
 
     def finished(self) -> None:
-        """Note that the file is complete. If `leave` was called before, rename the file now. Raises `SinkError`."""
+        """Note that the file is complete. If `leave` was called before, rename the file now.
+
+        Raises `SinkError` if the file cannot be renamed.
+        """
         self._is_finished = True
         if self._leaves:
             self._move()
 
     def leave(self) -> None:
-        """Give the file the other path, because another task wants this one. If it is open, do so when it is complete.
+        """Rename the file to `other`, because another task wants the name. A second call does nothing.
 
-        Raises `SinkError` if the file cannot be renamed.
+        If the file is not complete yet, `finished` renames it later. Raises `SinkError` if the file cannot be renamed.
         """
         if not self._leaves:
             self._leaves = True
@@ -81,7 +84,7 @@ class Place:
 
 @dataclass(frozen=True)
 class EpisodeFile:
-    """A task and its file.
+    """One attempt at a task (an episode of the data set), and the file of this attempt.
 
     Attributes
     ----------
@@ -104,12 +107,15 @@ class EpisodeFile:
     on_close: Callable[[], object]
 
     def properties(self, said: Callable[[str], set[str]]) -> bytes:
-        """Return the encoded properties of the recording. `said` is that of `task_properties.encoded`."""
+        """Return the encoded properties of the recording. `said` is as in `task_properties.encoded`."""
         name = self.place.path.stem
         return task_properties.encoded(name, self.task, self.data.types, said, self.data.texts(self.task))
 
     def finished(self) -> None:
-        """Write the line of the manifest, because the file is complete. Raises `SinkError`."""
+        """Append a line to the manifest, because the file is complete. Then rename the file if it must leave its name.
+
+        Raises `SinkError` if the manifest cannot be written, or if the file cannot be renamed.
+        """
         import rerun as rr
 
         outcome = task_properties.outcome(self.task)
@@ -119,7 +125,9 @@ class EpisodeFile:
 
 
 class TaskFile:
-    """Writes the rows of one task into a file with its own recording id, or the rows of no task into `shared.rrd`.
+    """Writes a file of a `DirectorySink`: the file of one task, with its own recording id, or `shared.rrd`.
+
+    `shared.rrd` has the rows that belong to no task.
 
     Parameters
     ----------
@@ -185,7 +193,7 @@ class TaskFile:
         return self._episode is not None and self._episode.task.is_over
 
     def close(self) -> None:
-        """Finish the file. A second call does nothing. Raises `SinkError` if this fails."""
+        """Finish the file; if it has no rows, remove it. A second call does nothing. Raises `SinkError` on failure."""
         if self._is_closed:
             return
         self._is_closed = True

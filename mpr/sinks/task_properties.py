@@ -1,4 +1,4 @@
-"""Encodes the properties of a task's recording: its name, its start time, `task` and `args`.
+"""Encodes the properties of a task's recording: name, start time, `task` (how the task ran), `args` (its arguments).
 
 A catalog server makes columns of the properties: `property:task:outcome`, `property:args:lr` and so on. All values are
 typed Arrow arrays. The SDK itself would give a value the type of an earlier value with the same name in this process.
@@ -37,8 +37,8 @@ def encoded(
     """Return an encoded stream with the properties of the recording of `task`.
 
     `types` has the types of the arguments. `said(entity)` returns the components that the task has set itself at an
-    entity of properties. These are left out. `more` has additional values of `task`, as pairs (type, value). The caller
-    replaces the store id of the stream.
+    entity of properties. These components are left out. `more` has additional parts of the property `task`, as pairs
+    (type, value). The stream has a placeholder as its store id, which the caller replaces.
     """
     columns = typed(
         {

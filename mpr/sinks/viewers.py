@@ -206,8 +206,8 @@ class GrpcServerSink(LiveSink):
 class WebViewerSink(LiveSink):
     """A server for the data and a web page with a viewer, as with `rr.serve_grpc` and `rr.serve_web_viewer`.
 
-    The server ends when the recording is closed, and on Linux the page, too. If another program uses one of the ports,
-    or if the Rerun viewer is not installed, opening the recording raises `SinkError`.
+    The server ends when the recording is closed. On Linux, the server of the page ends then, too. If another program
+    uses one of the ports, or if the Rerun viewer is not installed, opening the recording raises `SinkError`.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ from mpr.user_code import is_a
 
 
 def wrap(fn: Callable[..., Any], config: ConnectionInfo) -> Callable[..., Any]:
-    """Return the function or class `fn` as one whose rows go to the recording of `config`.
+    """Return `fn` as a function whose rows go to the recording of `config`. If `fn` is a class, returns a subclass.
 
     Raises `UnpicklableTaskError` if `fn` is not callable, or is a class that cannot have a subclass.
     """
@@ -29,7 +29,7 @@ def wrap(fn: Callable[..., Any], config: ConnectionInfo) -> Callable[..., Any]:
 
 
 class Wrapped(FunctionLike):
-    """Calls `function` as a task, whose rows go to the recording of `config`.
+    """Calls `function` as a task, whose rows go to the recording with the connection info `config`.
 
     A call works in any process of this user on this machine, as long as the recording is open. The pickle has
     `function` and `config`. Raises `UnpicklableTaskError` if `function` is not callable.
