@@ -20,6 +20,7 @@ from mpr.datasets import manifest
 from mpr.datasets.naming import EpisodeNames, check_digest
 from mpr.datasets.properties import PropertyTypes
 from mpr.datasets.template import NameTemplate
+from mpr.errors import SinkError
 from mpr.rrd import framing
 from mpr.rrd.segment import TaskCall, TaskInfo
 from mpr.user_code import log as _log
@@ -148,7 +149,10 @@ class DataSet:
         """
         if self._file is None:
             return
-        found = os.stat(path)
+        try:
+            found = os.stat(path)
+        except OSError as error:
+            raise SinkError(error.errno, f"{path} is complete, but cannot be found: {error.strerror}") from error
         episode = self.names.episode(task)
         started = datetime.datetime.fromtimestamp(task.started_nanos / 1e9, datetime.UTC)
         self._append(

@@ -89,7 +89,8 @@ class DirectoryWriter:
     @property
     def paths(self) -> Sequence[Path]:
         shared = [self.path] if self.published else []
-        return [*shared, *(each.path for each in list(self._places) if each.is_written)]
+        # With `resume`, the attempts of a task have one path.
+        return list(dict.fromkeys([*shared, *(each.path for each in list(self._places) if each.is_written)]))
 
     @property
     def published(self) -> bool:

@@ -60,8 +60,11 @@ def _check_unused(folder: Path) -> None:
             continue
         try:
             fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise SinkError(error.errno, f"{folder} is being written by a recording") from error
+        except OSError as error:
+            # The file system has no locks.
+            raise SinkError(error.errno, f"cannot see if a recording writes into {folder}: {error.strerror}") from error
         finally:
             os.close(fd)
 

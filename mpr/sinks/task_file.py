@@ -205,14 +205,21 @@ class TaskFile:
             self._writer.abort()
             return
         if episode is not None:
-            stream = relabel.relabelled(episode.properties(self._said_at), self._new)
-            frames = framing.frames_of(stream)
-            end = frames.pop()
-            self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
-            self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
+            try:
+                self._write_properties(episode)
+            except BaseException:
+                self._writer.abort()
+                raise
         self._writer.close()
         if episode is not None:
             episode.finished()
+
+    def _write_properties(self, episode: EpisodeFile) -> None:
+        stream = relabel.relabelled(episode.properties(self._said_at), self._new)
+        frames = framing.frames_of(stream)
+        end = frames.pop()
+        self._writer.accept(Segment(PREAMBLE, MessageBytes(0, stream), frames), published=True)
+        self._writer.add_manifests(PREAMBLE, stream[end.payload : end.end])
 
     def abort(self) -> None:
         if not self._is_closed:
