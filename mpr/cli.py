@@ -284,9 +284,12 @@ def _runs(folder: Path, where: str | None, sort: str | None) -> list[dict[str, A
 def ls(folder: Path, where: str | None, sort: str | None, *, as_json: bool) -> None:
     """List the recordings of the tasks in FOLDER, from its manifest.
 
-    The columns are the path, the outcome, the arguments that differ, the seconds and the bytes. In a CONDITION, there
-    are all arguments (cfg.lr too), and function, index, attempt, worker, host, error, started, digest, recording_id and
-    name. A comparison with a missing value is false.
+    The table has the path, the outcome, the arguments that are not equal in all recordings, the seconds and the size in
+    bytes.
+
+    A CONDITION can use each argument by its name, such as lr or cfg.lr. It can also use path, name, outcome, seconds,
+    size, function, index, attempt, worker, host, error, started, digest, recording_id and sdk. A comparison with a
+    missing value is false, unless the condition compares with None.
     """
     import json
 

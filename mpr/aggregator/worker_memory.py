@@ -1,4 +1,4 @@
-"""Reads the memory that a worker shares with the parent: its status page, and the journal of its results."""
+"""Reads the memory that a producer shares with the parent: the status page and, for a worker, the result journal."""
 
 from __future__ import annotations
 

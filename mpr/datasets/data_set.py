@@ -93,10 +93,11 @@ class DataSet:
         self._host = socket.gethostname()
 
     def expect(self, calls: Sequence[TaskCall]) -> list[bool]:
-        """Note that a call will submit the tasks `calls`. Returns for each task True if it is skipped, and else False.
+        """Note that a call will submit the tasks `calls`. Returns one bool for each task: True if it is skipped.
 
-        With `resume`, a task is skipped if it has returned in an earlier run, and its recording is still complete.
-        Raises `ConfigError` if a task cannot have a name, or if it has no digest and `resume` is True.
+        Without `resume`, no task is skipped. With `resume`, a task is skipped if it has returned in an earlier run, and
+        its recording is still complete. Raises `ConfigError` if a task cannot have a name, or if it has no digest and
+        `resume` is True.
         """
         if self._options.resume:
             for call in calls:

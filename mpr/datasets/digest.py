@@ -1,8 +1,10 @@
 """Makes a digest of the call of a task: the same call gives the same digest in every process and on every machine.
 
-The digest is a hash of the name of the function and of the values of its arguments, each with its type. The order of a
-dict or a set does not count, nor does the memory order of an array. The code of the function does not count, either. A
-value whose content is not known, such as a lock, has no digest. A class can define a method `__mpr_digest__`, which
+The digest is a hash of the name of the function, with its module, and of the values of its arguments, each with its
+type. Values that belong to the function count, too: variables of an outer function, the object of a method, and the
+arguments of a `functools.partial`. The code of the function does not count. The order of a dict or a set does not
+count, nor does the memory order of an array. A lambda has no digest, and neither has a value whose content is not
+known, such as a lock. A class can define a method `__mpr_digest__`, which
 returns any value that has a digest. This value then takes the place of the object.
 """
 

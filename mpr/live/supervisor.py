@@ -38,7 +38,7 @@ class LiveSupervisor:
     Parameters
     ----------
     sinks:
-        The sinks. If the user gave port 0, a sink has a free port instead.
+        The sinks. The caller has replaced each port 0 by a free port (`LiveSink._with_ports`).
     replay_log:
         The files with the rows that the sinks get.
     application_id, recording_id:

@@ -13,8 +13,8 @@ The words of this package:
 - *producer*: a process that sends rows into a recording, and the `Producer` object that does so in this process.
 - *worker*: a process of an `mpr.Pool`.
 - *current recording*: the recording that gets a logging call without an argument `recording`.
-- *plain*: a logging call is plain if it has no argument `recording`, and if user code has made no other recording the
-  current one of the calling thread.
+- *plain*: a logging call is plain if it has no argument `recording`, and if user code has not chosen another recording
+  as the current one of the calling thread.
 - *connection info*: the values that a process needs to join a recording, also as a text. One of them is the *secret*, a
   random text that no other recording has.
 - *outbox*: a file in memory. The SDK writes the rows of this process into it, and the parent gets them from there.

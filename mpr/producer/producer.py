@@ -223,7 +223,7 @@ class Producer:
         self._writer.wait_for_credit()
 
     def sink_changed(self, call: str) -> None:
-        """Note that user code has given the stream another sink by the SDK's function `call`, and warn."""
+        """Note that user code has changed the stream's sink by the SDK's function `call`. Warn if rows go there."""
         self._writer.sink_changed()
         self.log_counters.count_call()
         self.notices.sink_changed(call)
@@ -244,9 +244,9 @@ class Producer:
     def deliver(self, keys: bytes = b"", *, is_last: bool = False) -> None:
         """Deliver all rows of this process. If rows are lost, only `deliveries.check` raises an error.
 
-        `keys` are the joined keys of engine tasks, which are complete if no rows are lost. `is_last` is True only in
-        `leave`, which has finished the outbox before. Raises `RecordingClosedError` if the recording is closed, and
-        `DeliveryError` if the sinks accept no bytes for 60 s (`SINK_TIMEOUT_SECS`).
+        `keys` has the keys of engine tasks that have ended, one behind the other. If no rows are lost, the parent notes
+        that these tasks are complete. `is_last` is True only in `leave`, which has finished the outbox before. Raises
+        `RecordingClosedError` if the recording is closed, and `DeliveryError` if the sinks accept no bytes for 60 s.
         """
         calls = self.log_counters.logging_calls
         with _closed_is_said(self):

@@ -1,10 +1,10 @@
 """Routes the SDK's calls to this process's producer, or to the task that runs in the calling thread.
 
-A producer *takes over* if it gets every plain logging call of the process from now on. In a *capture*, a producer gets
-these calls only while a wrapped function runs (`process_capture.py`). A *guarded* recording is a shared recording whose
-calls `guard` watches.
+A producer *takes over* if it gets every plain logging call of the process from then on. In a *capture*, a producer gets
+these calls only while a function of `SharedRecording.wrap` runs (`process_capture.py`). A *guarded* recording is a
+shared recording for which `guard` was called: mpr then watches the SDK's calls that change its sink.
 
-Covers: changes of the state (`route_state.py`), and the functions that wrapped SDK calls invoke (`sdk/log_calls.py`).
+Covers: changes of the state (`route_state.py`), and the functions that the wrappers around SDK calls invoke.
 Does not cover: joining a recording (`membership.py`), how a task uses its context (`tasks/context.py`).
 """
 
@@ -409,11 +409,11 @@ def _guarded(handle: Any, ids: Ids | None) -> RoutedProducer | None:
 
 
 def _skips_sink(call: SinkCall) -> bool:
-    """Return True if `call` must be skipped, because only the options of `mpr run` choose the sinks.
+    """Return True if `call` must be skipped, because the options of `mpr run` choose the sinks of the recording.
 
-    For a recording of the script itself, only calls that show its rows, such as in a viewer, are skipped. A skipped
-    call is logged as a warning; but a skipped "disconnect" only flushes the stream. Without `mpr run`, and for
-    "shutdown", no call is skipped.
+    For the shared recording, every call is skipped. For a recording of the script itself, only calls that show its
+    rows, such as in a viewer, are skipped. A skipped call is logged as a warning, except "disconnect", which only
+    flushes the stream. Without `mpr run`, and for "shutdown", no call is skipped.
     """
     if _process.lazy is None or thread_state.joins or call.name == "shutdown":
         return False

@@ -45,9 +45,9 @@ class _Load(Generic[P]):
             self.work_items_left -= 1
 
     def give_back(self, work_items: Sequence[P]) -> None:
-        """Increase `work_items_left` by the number of `work_items` that the worker has, because it will not run them.
+        """Increase `work_items_left` by 1 for each of the given `work_items` that the worker has. It will not run them.
 
-        Does nothing if the worker has no limit, or was retired.
+        Call this before they are removed from the worker. Does nothing if the worker has no limit, or was retired.
         """
         if self.work_items_left is not None and not self.retired:
             self.work_items_left += sum(work_item in self.work_items for work_item in work_items)

@@ -19,7 +19,10 @@ _NEVER_SECS = 3600.0
 
 
 class Deadlines:
-    """Checks how long the tasks of one pool have been running, and kills workers.
+    """Kills workers whose tasks run too long, and takes back work items that wait in a worker behind a long one.
+
+    This happens only in `look`, which must be called again and again. `kill_at` kills a worker that is still at a
+    certain task, for example because the caller has cancelled this task.
 
     Parameters
     ----------

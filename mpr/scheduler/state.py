@@ -46,7 +46,10 @@ class PoolLimits:
 
 
 class PoolState(enum.Enum):
-    """The state of a pool: it accepts calls (RUNNING), only runs earlier calls (CLOSED), or has ended (TERMINATED)."""
+    """The state of a pool: it accepts calls (RUNNING), was closed (CLOSED), or was terminated (TERMINATED).
+
+    A closed pool that has run all its tasks stays CLOSED: see `PoolLifecycle.is_finished`.
+    """
 
     #: The pool accepts calls.
     RUNNING = "running"

@@ -59,9 +59,10 @@ def send_decoded(data: bytes, stream: rr.RecordingStream, *, blueprints: bool = 
 
 
 def _streams_of(data: bytes, *, blueprints: bool) -> Iterator[Any]:
-    """Yield the SDK's stream of chunks for each store in `data`, the bytes of a stream.
+    """Yield an iterator of the SDK over the chunks of each store in `data`, the bytes of an `.rrd` stream.
 
-    If `blueprints` is false, the stores of blueprints are left out. Raises the errors of the SDK's reader.
+    Use each iterator before this generator ends. If `blueprints` is false, the stores of blueprints are left out.
+    Raises the errors of the SDK's reader.
     """
     with ReadableFile(data) as path:
         reader = quiet_reader(path)

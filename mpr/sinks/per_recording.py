@@ -23,9 +23,10 @@ _OPEN_FILES_MAX = 64
 
 
 class MainFile(RoutedFile, Protocol):
-    """The interface of the file or folder of the shared recording. The members are as in a `Writer` (`base.py`).
+    """The interface of the file or folder of the shared recording. All members but `path` are as in a `Writer`.
 
-    `path` is the path of a file. The files of other recordings are beside this file.
+    `path` is the path of this file. For a folder, it is the file in the folder with the rows that belong to no task.
+    The files of other recordings are beside the file `path`, and their names begin with its name.
     """
 
     @property

@@ -101,7 +101,10 @@ def current_call(function: str, recording_id: str) -> EngineCall | None:
 
 
 def current_attempt() -> int | None:
-    """Return the number of earlier runs of the present task of Ray; None if unknown, or if there is none."""
+    """Return how many earlier runs the present task of Ray has had (0 for its first run).
+
+    Returns None if Ray does not say this, in a task of Dask, and if no task of an engine runs in this thread.
+    """
     run = _current_run()
     return None if run is None else run.attempt
 

@@ -53,7 +53,7 @@ class Outbox:
         self._released: int | None = None
 
     def size(self) -> int:
-        """Return the number of bytes that the outbox has now. Its last Rerun message may still be incomplete."""
+        """Return the number of bytes written until now, also released ones. The last frame may be incomplete."""
         return os.fstat(self.fd).st_size
 
     def held_bytes(self) -> int:
@@ -114,7 +114,7 @@ class OutboxReader:
             raise OSError(errno.EOPNOTSUPP, "the system cannot release a part of a file")
 
     def size(self) -> int:
-        """Return the number of bytes that the outbox has now. Its last Rerun message may still be incomplete."""
+        """Return the number of bytes written until now, also released ones. The last frame may be incomplete."""
         return os.fstat(self.fd).st_size
 
     def read(self, offset: int, size: int) -> bytes:
