@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import psutil
 import rerun as rr
 import rerun.blueprint as rrb
 
@@ -392,6 +393,11 @@ def log_and_keep(number: int, megabytes: int) -> int:
 
 def log_and_keep_much(number: int) -> int:
     return log_and_keep(number, 700)
+
+
+def resident_bytes() -> int:
+    """Return how much memory of this process is in RAM."""
+    return psutil.Process().memory_info().rss
 
 
 def log_to_unsaved_recording(number: int) -> int:

@@ -10,7 +10,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 import mpr
@@ -63,8 +62,11 @@ def test_a_bad_limit_is_refused(options: Any, tmp_path: Path) -> None:
 
 def test_a_worker_that_has_grown_too_large_is_replaced(start_method: Any, tmp_path: Path) -> None:
     path = tmp_path / "run.rrd"
-    # A forked worker begins with the memory of this process.
-    own = psutil.Process().memory_info().rss if start_method == "fork" else 0
+    own = 0
+    if start_method == "fork":
+        # A forked worker begins with a part of the memory of this process.
+        with mpr.Pool("app", 1, sinks=tmp_path / "own.rrd", start_method=start_method) as pool:
+            own = pool.apply(tasks.resident_bytes)
     limit = own + 600 * 1024 * 1024
     with mpr.Pool("app", 1, sinks=path, start_method=start_method, maxmemoryperchild=limit) as pool:
         first = [pool.apply(tasks.log_and_keep, (number, 1)) for number in range(3)]

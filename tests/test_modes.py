@@ -238,10 +238,13 @@ def _run(modes: Modes, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _wait_for_room(_: int) -> tuple[int, int]:
-    """Log more than the outbox holds. Returns the number of the outbox, and how long the task has waited (ns)."""
+    """Log until there is no room in the outbox. Returns the number of the outbox, and how long it has waited (ns)."""
     producer: Any = router.producer()
-    for number in range(5):
-        # Each image is larger than the outbox may be. Noise, because the SDK compresses.
+    for number in range(100):
+        if number >= 5 and producer.status_page.counters[_BACK_PRESSURE]:
+            break
+        # Each image is larger than the outbox may be. But the parent may take it before the next one is logged. Noise,
+        # because the SDK compresses.
         noise = np.random.default_rng(number).integers(0, 255, (200, 200, 3), np.uint8)
         rr.log("image", rr.Image(noise))
     return producer._writer.announcer.current.number, producer.status_page.counters[_BACK_PRESSURE]

@@ -229,7 +229,7 @@ def test_arguments_become_plain_values() -> None:
 
 def test_arguments_get_the_names_of_their_parameters() -> None:
     def fields(function: Any, mode: int, item: Any) -> Any:
-        return dict(arguments.describe_calls(function, mode, [item])[0].arguments)
+        return dict(arguments.describe_calls(function, "a name", mode, [item])[0].arguments)
 
     assert fields(_train, STAR, (1, 2)) == {"number": 1, "lr": 2, "cfg": None, "seed": 7}
     assert fields(_train, CALL, ((1,), {"lr": 2, "note": 3})) == {
