@@ -25,6 +25,8 @@ test-all: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 	$(BIN)/python tests/matrix.py
 	$(MAKE) test-oldest-pytest
+	$(MAKE) test-engines
+	.venv-engines/bin/python -m pytest -m slow tests/test_engine_matrix.py
 
 # Makes some 200 changes to hard lines of mpr in a copy, one by one, and says which of them the tests notice.
 mutants: $(VENV)/.installed
@@ -53,7 +55,7 @@ test-gradio: .venv-gradio/.installed
 
 # Ray, Dask and PyTorch bring many packages, so this has an environment of its own. The tests take about five minutes.
 test-engines: .venv-engines/.installed
-	.venv-engines/bin/python -m pytest -k engine $(wildcard tests/test_engine*.py) tests/test_readme.py
+	.venv-engines/bin/python -m pytest -m "not slow" -k engine $(wildcard tests/test_engine*.py) tests/test_readme.py
 
 .venv-engines/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv-engines

@@ -293,9 +293,18 @@ RAY: dict[str, Callable[[Any], Member]] = {
     "task": RayTask,
     "actor": lambda ray: RayActor(ray, _Actor),
     "async actor": lambda ray: RayActor(ray, _AsyncActor),
-    "data": RayData,
-    "data with actors": RayDataActors,
 }
+
+
+@contextlib.contextmanager
+def ray_data(member: Callable[[Any], Member]) -> Iterator[Member]:
+    """Start Ray, and give a member of Ray Data."""
+    ray = require("ray")
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    try:
+        yield member(ray)
+    finally:
+        ray.shutdown()
 
 
 # --- PyTorch ---------------------------------------------------------------------------------------------------------

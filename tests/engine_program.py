@@ -1,6 +1,7 @@
 """A program that runs the check of the matrix with one member: `python -m tests.engine_program MEMBER FOLDER`.
 
-For engines whose workers are threads of the program, and for those that start the program themselves, such as MPI.
+For engines whose workers are threads of the program, for those that start the program themselves, such as MPI, and for
+Ray Data, whose processes stay until Ray is shut down.
 """
 
 from __future__ import annotations
@@ -30,10 +31,12 @@ def main() -> None:
         "threads": engine_members.threads,
         "joblib-threading": lambda: engine_members.joblib("threading"),
         "mpi": engine_members.mpi,
+        "ray-data": lambda: engine_members.ray_data(engine_members.RayData),
+        "ray-data-actors": lambda: engine_members.ray_data(engine_members.RayDataActors),
     }
     with members[name]() as member:
         assert member.run([guests.current]) == [(None, None)]
-        check(member, folder, in_parent=name != "mpi")
+        check(member, folder, in_parent="thread" in name)
     if name == "mpi":
         _use_a_pool(folder)
     print("checked")

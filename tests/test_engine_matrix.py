@@ -23,8 +23,6 @@ _ROOT = Path(__file__).parent.parent
 pytestmark = [
     # Python warns of `fork` in a process with threads since 3.12. Engines use it all the same.
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
-    # Ray Data warns of its own settings.
-    pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning"),
 ]
 
 _OWN = ("own", None)
@@ -100,7 +98,7 @@ def _run_program(member: str, folder: Path, *before: str) -> None:
         cwd=_ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=220,
         check=False,
         # `mpiexec` refuses root without these.
         env={**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"},
@@ -166,9 +164,17 @@ def ray(environment: None) -> Iterator[Any]:
     module.shutdown()
 
 
-@pytest.mark.parametrize("way", ["task", "actor", "async actor", "data", "data with actors"])
+@pytest.mark.parametrize("way", ["task", "actor", "async actor"])
 def test_ray(way: str, ray: Any, tmp_path: Path) -> None:
     check(engine_members.RAY[way](ray), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("member", ["ray-data", "ray-data-actors"])
+def test_ray_data(member: str, tmp_path: Path) -> None:
+    engine_members.require("ray.data")
+    _run_program(member, tmp_path, sys.executable)
 
 
 def test_ray_multiprocessing(ray: Any, tmp_path: Path) -> None:
