@@ -26,7 +26,7 @@ test-all: $(VENV)/.installed
 	$(BIN)/python tests/matrix.py
 	$(MAKE) test-oldest-pytest
 	$(MAKE) test-engines
-	.venv-engines/bin/python -m pytest -m slow tests/test_engine_matrix.py
+	.venv-engines/bin/python -m pytest -m slow $(wildcard tests/test_engine*.py)
 
 # Makes some 200 changes to hard lines of mpr in a copy, one by one, and says which of them the tests notice.
 mutants: $(VENV)/.installed
@@ -53,7 +53,7 @@ test-gradio: .venv-gradio/.installed
 	.venv-gradio/bin/python -m pip install --quiet --no-compile --editable ".[gradio]" --group test "ipykernel<7"
 	touch $@
 
-# Ray, Dask and PyTorch bring many packages, so this has an environment of its own. The tests take about five minutes.
+# Ray, Dask and PyTorch bring many packages, so this has an environment of its own. The tests take about six minutes.
 test-engines: .venv-engines/.installed
 	.venv-engines/bin/python -m pytest -m "not slow" -k engine $(wildcard tests/test_engine*.py) tests/test_readme.py
 

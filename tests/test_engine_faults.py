@@ -83,6 +83,7 @@ def _check_kills(path: Path, tasks: int) -> None:
     assert extra_runs <= _KILLS
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 15 * _KILLS)
 def test_dask_workers_are_killed_at_random(dask: Any, tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
@@ -104,6 +105,7 @@ def _ray_workers(name: str) -> list[int]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60 + 15 * _KILLS)
 def test_ray_workers_are_killed_at_random(ray: Any, tmp_path: Path) -> None:
     with mpr.SharedRecording("app", sinks=tmp_path / "run.rrd") as recording:
