@@ -66,11 +66,6 @@ def _package_of_threads() -> str:
     return str(getattr(_thread.start_new_thread, "__module__", "")).partition(".")[0]
 
 
-def has_real_threads() -> bool:
-    """Return False if gevent or eventlet has replaced the threads of this process."""
-    return _package_of_threads() not in _INSTEAD
-
-
 def check_threads(error: type[MprError] = ConfigError) -> None:
     """Raise `error` if gevent or eventlet has replaced the threads of this process.
 
@@ -258,10 +253,11 @@ def aside(step: Callable[[], T]) -> T:
     """Run `step`, wait for its end, and return its result or raise its error.
 
     If the main thread calls this, another thread runs the step, so that the step may use locks (see the module). Ctrl-C
-    then ends the wait, but not the step. If no thread can be started, the main thread itself runs the step, with the
-    danger that the docstring of the module describes. A thread that is not the main thread always runs the step itself.
+    then ends the wait, but not the step. If no thread can be started, or if another package has replaced the threads
+    (see `check_threads`), the main thread itself runs the step, with the danger that the docstring of the module
+    describes. A thread that is not the main thread always runs the step itself.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread() or _package_of_threads() in _INSTEAD:
         return step()
     try:
         carrier = _idle.pop()

@@ -22,7 +22,7 @@ from mpr.sdk import forks  # noqa: F401  # imported before a fork, so that the f
 from mpr.tasks import prefix
 from mpr.tasks.current import TaskOptions
 from mpr.tasks.function_like import FunctionLike
-from mpr.threads import aside, has_real_threads
+from mpr.threads import aside
 from mpr.transport.connection_info import ConnectionInfo
 from mpr.user_code import is_a
 
@@ -250,7 +250,7 @@ def undecorated(function: Callable[..., Any]) -> tuple[Callable[..., Any], TaskO
 
 def _begin(options: TaskOptions, config: ConnectionInfo | None, arguments: dict[str, Any], call: Call) -> Execution:
     # Imported only when a task runs, so that a module which defines decorated functions needs no SDK and no ZeroMQ.
-    if _EXECUTION not in sys.modules and has_real_threads():
+    if _EXECUTION not in sys.modules:
         # In another thread, because a handler of a signal in this one could raise, or run a task, in mid-import. Some
         # packages cannot be imported again after that.
         aside(lambda: importlib.import_module(_EXECUTION))
